@@ -1,0 +1,1 @@
+"""The loadtest room of Naiad."""

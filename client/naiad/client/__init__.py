@@ -1,1 +1,39 @@
-"""The client room of Naiad."""
+"""Call models on NVIDIA Triton, or any KServe v2 server, over gRPC.
+
+::
+
+    from naiad.client import Client
+
+    with Client("grpc://localhost:8001") as triton:
+        answer = triton.model("digits")(x=images)      # numpy in, checked before a byte is sent
+        answer["probabilities"]                        # numpy out, writable
+"""
+
+from naiad.client._async_client import AsyncClient as AsyncClient
+from naiad.client._client import Client as Client
+from naiad.client._model import AsyncModel as AsyncModel
+from naiad.client._model import Model as Model
+from naiad.client._request import Output as Output
+from naiad.client.errors import AccessDenied as AccessDenied
+from naiad.client.errors import Cancelled as Cancelled
+from naiad.client.errors import ClientClosed as ClientClosed
+from naiad.client.errors import ClientError as ClientError
+from naiad.client.errors import DeadlineExceeded as DeadlineExceeded
+from naiad.client.errors import InferenceFailed as InferenceFailed
+from naiad.client.errors import InvalidInput as InvalidInput
+from naiad.client.errors import InvalidResponse as InvalidResponse
+from naiad.client.errors import ModelNotFound as ModelNotFound
+from naiad.client.errors import Overloaded as Overloaded
+from naiad.client.errors import ServerUnavailable as ServerUnavailable
+from naiad.client.errors import Unsupported as Unsupported
+from naiad.client.metadata import ModelMetadata as ModelMetadata
+from naiad.client.metadata import ModelState as ModelState
+from naiad.client.metadata import ServerMetadata as ServerMetadata
+from naiad.client.metadata import TensorMetadata as TensorMetadata
+from naiad.client.options import TLS as TLS
+from naiad.client.options import Retry as Retry
+from naiad.client.options import Timeout as Timeout
+from naiad.client.result import Result as Result
+from naiad.client.statistics import BatchStatistics as BatchStatistics
+from naiad.client.statistics import Duration as Duration
+from naiad.client.statistics import ModelStatistics as ModelStatistics

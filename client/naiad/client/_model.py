@@ -1,0 +1,176 @@
+"""A served model as an object: requests are checked against its metadata before a byte is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from naiad.client import _operations as operations
+from naiad.client._contract import Contract
+from naiad.client._request import NO_OPTIONS, InferOptions, Inputs, Output
+from naiad.client.errors import InvalidInput, ModelNotFound
+from naiad.client.metadata import ModelMetadata
+from naiad.client.options import NOT_GIVEN, NotGiven
+from naiad.client.result import Result
+
+if TYPE_CHECKING:
+    from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+    from naiad.client._async_client import AsyncClient
+    from naiad.client._client import Client
+
+
+class Model:
+    """A model on a server, made by :meth:`Client.model`.
+
+    Metadata and configuration are fetched at the first use and kept; a request that the server refuses makes the
+    next one
+    fetch them again, so that a model that was replaced by another is noticed.
+    """
+
+    def __init__(self, client: Client, name: str, version: str | None) -> None:
+        self._client = client
+        self._described: tuple[ModelMetadata, ModelConfig, Contract] | None = None
+        self.name = name
+        self.version = version
+
+    def __call__(self, **inputs: Any) -> Result:
+        """Infer with the inputs as keyword arguments: ``model(x=batch)["y"]``. See :meth:`infer`."""
+        return self._infer(inputs, NO_OPTIONS, NOT_GIVEN)
+
+    def infer(
+        self,
+        inputs: Inputs,
+        *,
+        outputs: Sequence[str | Output] | None = None,
+        request_id: str = "",
+        priority: int = 0,
+        sequence_id: int | str = 0,
+        sequence_start: bool = False,
+        sequence_end: bool = False,
+        parameters: Mapping[str, bool | int | float | str] | None = None,
+        timeout_s: float | NotGiven = NOT_GIVEN,
+    ) -> Result:
+        """Check the inputs, send them, return the outputs.
+
+        Values are arrays, anything with DLPack (torch tensors on the CPU), or Python numbers, strings and lists,
+        which take
+        the model's data type. The type of an array is never changed silently.
+
+        Raises:
+            InvalidInput: an input has a wrong name, type or shape; nothing was sent.
+            ClientError: see :mod:`naiad.client.errors`.
+        """
+        options = InferOptions(
+            outputs=outputs,
+            request_id=request_id,
+            priority=priority,
+            sequence_id=sequence_id,
+            sequence_start=sequence_start,
+            sequence_end=sequence_end,
+            parameters=parameters,
+        )
+        return self._infer(inputs, options, timeout_s)
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        """The model's tensors and ready versions."""
+        return self._describe()[0]
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's configuration as the server completed it."""
+        return self._describe()[1]
+
+    def refresh(self) -> None:
+        """Fetch metadata and configuration again at the next use."""
+        self._described = None
+
+    def __repr__(self) -> str:
+        return f"<Model {self.name}{'/' + self.version if self.version else ''} at {self._client.url}>"
+
+    def _infer(self, inputs: Inputs, options: InferOptions, timeout_s: float | NotGiven) -> Result:
+        contract = self._describe()[2]
+        operation = operations.infer(self.name, self.version, inputs, options, contract)
+        try:
+            return self._client._run(operation, timeout_s)
+        except (InvalidInput, ModelNotFound):
+            self.refresh()
+            raise
+
+    def _describe(self) -> tuple[ModelMetadata, ModelConfig, Contract]:
+        if self._described is None:
+            metadata = self._client.model_metadata(self.name, self.version)
+            config = self._client.model_config(self.name, self.version)
+            self._described = metadata, config, Contract.of(metadata, config)
+        return self._described
+
+
+class AsyncModel:
+    """A model on a server, made by :meth:`AsyncClient.model`; :class:`Model` with ``await``."""
+
+    def __init__(self, client: AsyncClient, name: str, version: str | None) -> None:
+        self._client = client
+        self._described: tuple[ModelMetadata, ModelConfig, Contract] | None = None
+        self.name = name
+        self.version = version
+
+    async def __call__(self, **inputs: Any) -> Result:
+        """Infer with the inputs as keyword arguments: ``(await model(x=batch))["y"]``. See :meth:`Model.infer`."""
+        return await self._infer(inputs, NO_OPTIONS, NOT_GIVEN)
+
+    async def infer(
+        self,
+        inputs: Inputs,
+        *,
+        outputs: Sequence[str | Output] | None = None,
+        request_id: str = "",
+        priority: int = 0,
+        sequence_id: int | str = 0,
+        sequence_start: bool = False,
+        sequence_end: bool = False,
+        parameters: Mapping[str, bool | int | float | str] | None = None,
+        timeout_s: float | NotGiven = NOT_GIVEN,
+    ) -> Result:
+        """Check the inputs, send them, return the outputs; see :meth:`Model.infer`."""
+        options = InferOptions(
+            outputs=outputs,
+            request_id=request_id,
+            priority=priority,
+            sequence_id=sequence_id,
+            sequence_start=sequence_start,
+            sequence_end=sequence_end,
+            parameters=parameters,
+        )
+        return await self._infer(inputs, options, timeout_s)
+
+    async def metadata(self) -> ModelMetadata:
+        """Return the model's tensors and ready versions."""
+        return (await self._describe())[0]
+
+    async def config(self) -> ModelConfig:
+        """Return the model's configuration as the server completed it."""
+        return (await self._describe())[1]
+
+    def refresh(self) -> None:
+        """Fetch metadata and configuration again at the next use."""
+        self._described = None
+
+    def __repr__(self) -> str:
+        return f"<AsyncModel {self.name}{'/' + self.version if self.version else ''} at {self._client.url}>"
+
+    async def _infer(self, inputs: Inputs, options: InferOptions, timeout_s: float | NotGiven) -> Result:
+        _, _, contract = self._described or await self._describe()
+        operation = operations.infer(self.name, self.version, inputs, options, contract)
+        try:
+            return await self._client._run(operation, timeout_s)
+        except (InvalidInput, ModelNotFound):
+            self.refresh()
+            raise
+
+    async def _describe(self) -> tuple[ModelMetadata, ModelConfig, Contract]:
+        if self._described is None:
+            metadata = await self._client.model_metadata(self.name, self.version)
+            config = await self._client.model_config(self.name, self.version)
+            self._described = metadata, config, Contract.of(metadata, config)
+        return self._described

@@ -1,0 +1,180 @@
+"""Every remote procedure as a plain value: the method, the bytes to send, and how to read the answer.
+
+Nothing here waits or knows a transport, so that the sync and the async client share all of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError, Message
+
+from naiad.client._contract import Contract
+from naiad.client._request import InferOptions, Inputs, decode_infer, encode_infer
+from naiad.client.errors import InvalidInput, InvalidResponse
+from naiad.client.metadata import ModelMetadata, ModelState, ServerMetadata
+from naiad.client.result import Result
+from naiad.client.statistics import ModelStatistics
+
+if TYPE_CHECKING:
+    from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Operation(Generic[T]):
+    """One call: ``method`` is the name in ``inference.GRPCInferenceService``."""
+
+    method: str
+    request: bytes
+    decode: Callable[[bytes], T]
+    model: str | None = None
+    version: str | None = None
+    request_id: str | None = None
+    repeatable: bool = True
+    """Whether sending it twice does no harm."""
+    loads: bool = False
+    """Whether it takes as long as loading a model."""
+
+
+def _messages() -> Any:
+    from tritonclient.grpc import service_pb2  # 20 ms that inference alone never needs
+
+    return service_pb2
+
+
+def _reader(message_type: Any, convert: Callable[[Any], T]) -> Callable[[bytes], T]:
+    def read(data: bytes) -> T:
+        try:
+            return convert(message_type.FromString(data))
+        except DecodeError as exc:
+            raise InvalidResponse(
+                f"expected a {message_type.DESCRIPTOR.name}, found {len(data)} bytes that are none"
+            ) from exc
+
+    return read
+
+
+def _call(
+    method: str,
+    convert: Callable[[Any], T],
+    *,
+    model: str | None = None,
+    version: str | None = None,
+    loads: bool = False,
+    **fields: Any,
+) -> Operation[T]:
+    """Build the operation of a method whose messages are named after it."""
+    pb = _messages()
+    request: Message = getattr(pb, f"{method}Request")(**fields)
+    return Operation(
+        method=method,
+        request=request.SerializeToString(),
+        decode=_reader(getattr(pb, f"{method}Response"), convert),
+        model=model,
+        version=version,
+        loads=loads,
+    )
+
+
+def infer(
+    model: str, version: str | None, inputs: Inputs, options: InferOptions, contract: Contract | None = None
+) -> Operation[Result]:
+    """ModelInfer; see :func:`naiad.client._request.encode_infer`."""
+    return Operation(
+        method="ModelInfer",
+        request=encode_infer(model, version or "", inputs, options, contract),
+        decode=decode_infer,
+        model=model,
+        version=version,
+        request_id=options.request_id or None,
+        repeatable=not options.sequence_id,
+    )
+
+
+def live() -> Operation[bool]:
+    """ServerLive."""
+    return _call("ServerLive", lambda message: bool(message.live))
+
+
+def ready(model: str | None, version: str | None) -> Operation[bool]:
+    """ServerReady, or ModelReady where a model is named."""
+    if model is None:
+        return _call("ServerReady", lambda message: bool(message.ready))
+    return _call(
+        "ModelReady", lambda message: bool(message.ready), model=model, version=version, **_named(model, version)
+    )
+
+
+def server_metadata() -> Operation[ServerMetadata]:
+    """ServerMetadata."""
+    return _call("ServerMetadata", ServerMetadata.from_message)
+
+
+def model_metadata(model: str, version: str | None) -> Operation[ModelMetadata]:
+    """ModelMetadata."""
+    return _call("ModelMetadata", ModelMetadata.from_message, model=model, version=version, **_named(model, version))
+
+
+def model_config(model: str, version: str | None) -> Operation[ModelConfig]:
+    """ModelConfig."""
+    return _call("ModelConfig", lambda message: message.config, model=model, version=version, **_named(model, version))
+
+
+def statistics(model: str | None, version: str | None) -> Operation[tuple[ModelStatistics, ...]]:
+    """ModelStatistics."""
+
+    def convert(message: Any) -> tuple[ModelStatistics, ...]:
+        return tuple(ModelStatistics.from_message(entry) for entry in message.model_stats)
+
+    return _call("ModelStatistics", convert, model=model, version=version, **_named(model or "", version))
+
+
+def repository_index() -> Operation[tuple[ModelState, ...]]:
+    """RepositoryIndex."""
+    return _call("RepositoryIndex", lambda message: tuple(ModelState.from_message(entry) for entry in message.models))
+
+
+def load(
+    model: str, config: ModelConfig | Mapping[str, Any] | None, files: Mapping[str, bytes] | None
+) -> Operation[None]:
+    """RepositoryModelLoad; ``files`` maps paths within the model's folder to their content, and needs a ``config``."""
+    pb = _messages()
+    if files and config is None:
+        raise InvalidInput("loading from files needs a config with them, found none", model=model)
+    parameters: dict[str, Any] = {}
+    if config is not None:
+        parameters["config"] = pb.ModelRepositoryParameter(string_param=_config_json(config))
+    for path, content in (files or {}).items():
+        parameters[f"file:{path}"] = pb.ModelRepositoryParameter(bytes_param=content)
+    return _call(
+        "RepositoryModelLoad", lambda _: None, model=model, loads=True, model_name=model, parameters=parameters
+    )
+
+
+def unload(model: str, unload_dependents: bool) -> Operation[None]:
+    """RepositoryModelUnload."""
+    parameter = _messages().ModelRepositoryParameter(bool_param=unload_dependents)
+    return _call(
+        "RepositoryModelUnload",
+        lambda _: None,
+        model=model,
+        loads=True,
+        model_name=model,
+        parameters={"unload_dependents": parameter},
+    )
+
+
+def _config_json(config: ModelConfig | Mapping[str, Any]) -> str:
+    if isinstance(config, Message):
+        return str(json_format.MessageToJson(config, preserving_proto_field_name=True))
+    return json.dumps(config)
+
+
+def _named(model: str, version: str | None) -> dict[str, Any]:
+    return {"name": model, "version": version or ""}

@@ -1,0 +1,166 @@
+"""From what the caller gives to the bytes of a request, and from the bytes of an answer to arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from naiad.client import _wire
+from naiad.client._contract import Contract
+from naiad.client._datatypes import numpy_dtype, triton_datatype
+from naiad.client._tensors import as_array, decode, encode
+from naiad.client.errors import InvalidInput, InvalidResponse
+from naiad.client.result import Result
+
+Inputs = Mapping[str, "ArrayLike | Any"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Output:
+    """An output to ask for; with ``class_count`` as its best classes, each ``b"score:index[:label]"``."""
+
+    name: str
+    class_count: int = 0
+
+    def __post_init__(self) -> None:
+        if self.class_count < 0:
+            raise InvalidInput(f"class_count of output '{self.name}' is 0 or more, found {self.class_count}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InferOptions:
+    """What goes with the tensors of one request."""
+
+    outputs: Sequence[str | Output] | None = None
+    """The outputs to return; all of them by default."""
+    request_id: str = ""
+    """Echoed in the answer and in the server's logs and traces."""
+    priority: int = 0
+    """1 is the highest; 0 is the model's default."""
+    sequence_id: int | str = 0
+    sequence_start: bool = False
+    sequence_end: bool = False
+    parameters: Mapping[str, _wire.Parameter] | None = None
+    """Passed to the model as they are."""
+
+    def wire_parameters(self) -> dict[str, _wire.Parameter]:
+        """Return all of it as the protocol's request parameters."""
+        merged = dict(self.parameters or {})
+        if self.priority:
+            merged["priority"] = self.priority
+        if self.sequence_id:
+            merged["sequence_id"] = self.sequence_id
+            merged["sequence_start"] = self.sequence_start
+            merged["sequence_end"] = self.sequence_end
+        return merged
+
+
+NO_OPTIONS = InferOptions()
+
+
+def encode_infer(model: str, version: str, inputs: Inputs, options: InferOptions, contract: Contract | None) -> bytes:
+    """Build a ModelInferRequest; with ``contract``, everything is checked against it before.
+
+    Raises:
+        InvalidInput: a tensor has an unknown name, or another type or shape than the model expects.
+    """
+    if contract is None:
+        arrays = {name: as_array(value) for name, value in inputs.items()}
+    else:
+        arrays = {name: as_array(value, contract.datatype_of_input(name)) for name, value in inputs.items()}
+        contract.check_inputs(arrays)
+    tensors = [_wire_input(name, array) for name, array in arrays.items()]
+    outputs = [_wire_output(output, contract) for output in options.outputs or ()]
+    parameters = None if options is NO_OPTIONS else options.wire_parameters()
+    return _wire.encode_request(model, version, options.request_id, tensors, outputs, parameters)
+
+
+def _wire_input(name: str, array: NDArray[Any]) -> _wire.WireInput:
+    datatype = triton_datatype(array.dtype)
+    if datatype is None:
+        raise InvalidInput(
+            f"input '{name}': Triton has no data type for NumPy's {array.dtype}; convert the array first"
+        )
+    return _wire.WireInput(name, datatype, array.shape, encode(array))
+
+
+def _wire_output(output: str | Output, contract: Contract | None) -> tuple[str, dict[str, _wire.Parameter]]:
+    wanted = Output(name=output) if isinstance(output, str) else output
+    if contract is not None:
+        contract.check_output(wanted.name)
+    return wanted.name, {"classification": wanted.class_count} if wanted.class_count else {}
+
+
+def decode_infer(message: bytes) -> Result:
+    """Read a ModelInferResponse.
+
+    Raises:
+        InvalidResponse: the message is cut off, or its tensors do not fit their description.
+    """
+    response = _wire.decode_response(message)
+    if any(output.typed_contents for output in response.outputs):
+        arrays = _typed_outputs(message)
+    else:
+        arrays = {output.name: _array(output) for output in response.outputs if output.data is not None}
+    return Result(
+        arrays,
+        model_name=response.model,
+        model_version=response.version,
+        request_id=response.request_id,
+        parameters=response.parameters,
+    )
+
+
+def _array(output: _wire.WireOutput) -> NDArray[Any]:
+    assert output.data is not None
+    try:
+        return decode(output.data, output.datatype, output.shape)
+    except InvalidResponse as exc:
+        raise InvalidResponse(f"output '{output.name}': {exc}") from exc
+
+
+_TYPED_FIELDS = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+
+
+def _typed_outputs(message: bytes) -> dict[str, NDArray[Any]]:
+    """Read the typed fields that other KServe servers use instead of raw bytes."""
+    from google.protobuf.message import DecodeError
+    from tritonclient.grpc import service_pb2
+
+    try:
+        parsed = service_pb2.ModelInferResponse.FromString(message)
+    except DecodeError as exc:
+        raise InvalidResponse(f"expected a ModelInferResponse, found {exc}") from exc
+    return {output.name: _typed_array(output) for output in parsed.outputs}
+
+
+def _typed_array(output: Any) -> NDArray[Any]:
+    field = _TYPED_FIELDS.get(output.datatype)
+    if field is None:
+        raise InvalidResponse(f"output '{output.name}': {output.datatype} has no typed contents in the protocol")
+    values = list(getattr(output.contents, field))
+    try:
+        array = np.empty(len(values), numpy_dtype(output.datatype))
+        array[:] = values
+        return array.reshape(tuple(output.shape))
+    except (ValueError, OverflowError) as exc:
+        raise InvalidResponse(
+            f"output '{output.name}': {len(values)} values do not make {list(output.shape)}: {exc}"
+        ) from exc

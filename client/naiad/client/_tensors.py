@@ -1,0 +1,140 @@
+"""Tensors on the wire: little-endian, row-major bytes; strings carry a four-byte length each.
+
+Source: "Inference Request/Response, raw contents" of the KServe v2 gRPC specification and Triton's BYTES extension.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from naiad.client._datatypes import numpy_dtype, triton_datatype
+from naiad.client.errors import InvalidInput, InvalidResponse
+
+Buffer = bytes | memoryview
+_LENGTH = struct.Struct("<I")
+
+
+def as_array(value: Any, datatype: str | None = None) -> NDArray[Any]:
+    """Return ``value`` as an array without changing the type of what already has one.
+
+    Arrays stay as they are; other tensors come in through DLPack (no copy on the CPU); Python numbers, strings and
+    lists have
+    no type of their own and take that of ``datatype`` where it is known.
+    """
+    if isinstance(value, np.ndarray):
+        return value
+    if isinstance(value, np.generic):
+        return np.asarray(value)
+    if hasattr(value, "__dlpack__"):
+        return _from_dlpack(value)
+    dtype = numpy_dtype(datatype) if datatype is not None and not hasattr(value, "__array__") else None
+    try:
+        return np.asarray(value, dtype=dtype)
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise InvalidInput(
+            f"expected an array{f' of {datatype}' if datatype else ''}, found {type(value).__name__}: {exc}"
+        ) from exc
+
+
+def _from_dlpack(value: Any) -> NDArray[Any]:
+    try:
+        return np.from_dlpack(value)
+    except (BufferError, RuntimeError, TypeError, ValueError) as exc:
+        raise InvalidInput(
+            "expected a tensor that NumPy can read where it lies (on the CPU, detached), "
+            f"found {type(value).__name__}: {exc}"
+        ) from exc
+
+
+def encode(array: NDArray[Any]) -> Buffer:
+    """Return the bytes of ``array`` for the wire, without a copy where it is contiguous and little-endian already.
+
+    Raises:
+        InvalidInput: an object array holds something else than ``str`` and ``bytes``.
+    """
+    if triton_datatype(array.dtype) == "BYTES":
+        return _encode_strings(array)
+    if array.size == 0:
+        return b""
+    plain = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    return plain.reshape(-1).view(np.uint8).data
+
+
+def decode(buffer: Buffer, datatype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return a writable array that owns its memory.
+
+    Raises:
+        InvalidResponse: the bytes do not make a tensor of that type and shape.
+    """
+    dtype = numpy_dtype(datatype)
+    if dtype is None:
+        raise InvalidResponse(f"expected one of Triton's data types, found {datatype!r}")
+    num_elements = _num_elements(shape)
+    if datatype == "BYTES":
+        return _decode_strings(buffer, num_elements, shape)
+    if len(buffer) != num_elements * dtype.itemsize:
+        raise InvalidResponse(
+            f"expected {num_elements * dtype.itemsize} bytes for {datatype} {list(shape)}, found {len(buffer)} bytes"
+        )
+    array = np.empty(shape, dtype)
+    if num_elements:
+        array.reshape(-1).view(np.uint8)[:] = np.frombuffer(buffer, np.uint8)
+    return array
+
+
+def _num_elements(shape: tuple[int, ...]) -> int:
+    total = 1
+    for dim in shape:
+        if dim < 0:
+            raise InvalidResponse(f"expected dimensions of 0 or more, found {list(shape)}")
+        total *= dim
+    return total
+
+
+def _encode_strings(array: NDArray[Any]) -> bytes:
+    parts: list[bytes] = []
+    for item in array.reshape(-1).tolist():
+        data = item if isinstance(item, bytes) else _to_bytes(item)
+        parts.append(_LENGTH.pack(len(data)))
+        parts.append(data)
+    return b"".join(parts)
+
+
+def _to_bytes(item: object) -> bytes:
+    if isinstance(item, str):
+        return item.encode()
+    raise InvalidInput(f"expected str or bytes in a BYTES tensor, found {type(item).__name__}")
+
+
+def _decode_strings(buffer: Buffer, num_elements: int, shape: tuple[int, ...]) -> NDArray[Any]:
+    if num_elements * _LENGTH.size > len(buffer):
+        raise InvalidResponse(
+            f"expected {num_elements} strings for BYTES {list(shape)}, found {len(buffer)} bytes in all"
+        )
+    array = np.empty(num_elements, np.object_)
+    count = 0
+    for count, item in enumerate(_strings(memoryview(buffer)), start=1):
+        if count > num_elements:
+            break
+        array[count - 1] = item
+    if count != num_elements:
+        raise InvalidResponse(f"expected {num_elements} strings for BYTES {list(shape)}, found {count} or more")
+    return array.reshape(shape)
+
+
+def _strings(view: memoryview) -> Iterator[bytes]:
+    at = 0
+    while at < len(view):
+        if at + _LENGTH.size > len(view):
+            raise InvalidResponse("a BYTES tensor ends within the length of a string")
+        (size,) = _LENGTH.unpack_from(view, at)
+        at += _LENGTH.size
+        if at + size > len(view):
+            raise InvalidResponse(f"a BYTES tensor ends within a string of {size} bytes")
+        yield bytes(view[at : at + size])
+        at += size

@@ -1,0 +1,284 @@
+"""ModelInferRequest and ModelInferResponse, framed by hand.
+
+A generated message would copy every tensor into the message and once more into its encoding; here the payload is
+copied once,
+into the buffer that goes to the transport. Field numbers and wire types are those of ``grpc_service.proto``
+(KServe v2), the
+encoding is https://protobuf.dev/programming-guides/encoding/.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from naiad.client._tensors import Buffer
+from naiad.client.errors import InvalidInput, InvalidResponse
+
+Parameter = bool | int | float | str
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_MAX_VARINT_BYTES = 10
+_DOUBLE = struct.Struct("<d")
+_UNSIGNED = frozenset({"priority"})  # the one parameter that Triton reads as uint64
+
+
+def varint(value: int) -> bytes:
+    """Encode a number; negative ones take ten bytes, as protobuf's int64 does."""
+    if 0 <= value < 0x80:
+        return value.to_bytes(1, "little")
+    value &= 0xFFFFFFFFFFFFFFFF
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _tag(number: int, wire_type: int) -> bytes:
+    return varint(number << 3 | wire_type)
+
+
+def _nested(number: int, payload: bytes) -> bytes:
+    return _tag(number, _BYTES) + varint(len(payload)) + payload
+
+
+def _text(number: int, text: str) -> bytes:
+    return _nested(number, text.encode()) if text else b""
+
+
+@dataclass(frozen=True, slots=True)
+class WireInput:
+    """One input as it is sent: Triton's data type, the full shape and the bytes."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: Buffer
+
+
+def encode_request(
+    model: str,
+    version: str,
+    request_id: str,
+    inputs: Sequence[WireInput],
+    outputs: Sequence[tuple[str, Mapping[str, Parameter]]] = (),
+    parameters: Mapping[str, Parameter] | None = None,
+) -> bytes:
+    """Encode a ModelInferRequest; the tensors are copied once, into the result."""
+    parts: list[Buffer] = [_head(model, version, request_id)]
+    if parameters:
+        parts.extend(_map_entry(4, key, value) for key, value in parameters.items())
+    parts.extend(_input_header(tensor.name, tensor.datatype, tensor.shape) for tensor in inputs)
+    parts.extend(_output_header(name, params) for name, params in outputs)
+    for tensor in inputs:
+        parts.append(b"\x3a" + varint(len(tensor.data)))  # field 7, raw_input_contents
+        parts.append(tensor.data)
+    return b"".join(parts)
+
+
+@lru_cache(maxsize=1024)
+def _head(model: str, version: str, request_id: str) -> bytes:
+    return _text(1, model) + _text(2, version) + _text(3, request_id)
+
+
+@lru_cache(maxsize=4096)
+def _input_header(name: str, datatype: str, shape: tuple[int, ...]) -> bytes:
+    dims = b"".join(map(varint, shape))
+    return _nested(5, _text(1, name) + _text(2, datatype) + (_nested(3, dims) if dims else b""))
+
+
+def _output_header(name: str, parameters: Mapping[str, Parameter]) -> bytes:
+    return _nested(6, _text(1, name) + b"".join(_map_entry(2, key, value) for key, value in parameters.items()))
+
+
+def _map_entry(number: int, key: str, value: Parameter) -> bytes:
+    return _nested(number, _text(1, key) + _nested(2, _parameter(key, value)))
+
+
+def _parameter(key: str, value: Parameter) -> bytes:
+    """Encode an InferParameter: bool 1, int64 2, string 3, double 4, uint64 5."""
+    if isinstance(value, bool):
+        return _tag(1, _VARINT) + varint(value)
+    if isinstance(value, int) and -(2**63) <= value < 2**64:
+        return _tag(5 if key in _UNSIGNED or value >= 2**63 else 2, _VARINT) + varint(value)
+    if isinstance(value, str):
+        return _nested(3, value.encode())
+    if isinstance(value, float):
+        return _tag(4, _FIXED64) + _DOUBLE.pack(value)
+    raise InvalidInput(f"parameter '{key}' is a bool, an int of 64 bits, a float or a str, found {value!r}")
+
+
+@dataclass(slots=True)
+class WireOutput:
+    """One output as it came: ``contents`` says that the values are in the typed field instead of ``data``."""
+
+    name: str = ""
+    datatype: str = ""
+    shape: tuple[int, ...] = ()
+    parameters: dict[str, Parameter] = field(default_factory=dict)
+    data: Buffer | None = None
+    typed_contents: bool = False
+
+
+@dataclass(slots=True)
+class WireResponse:
+    """A ModelInferResponse, its tensors still bytes of the message."""
+
+    model: str = ""
+    version: str = ""
+    request_id: str = ""
+    parameters: dict[str, Parameter] = field(default_factory=dict)
+    outputs: list[WireOutput] = field(default_factory=list)
+
+
+def decode_response(message: bytes) -> WireResponse:
+    """Decode a ModelInferResponse without copying its tensors.
+
+    Raises:
+        InvalidResponse: the message is cut off, or is none.
+    """
+    response, raw = WireResponse(), list[memoryview]()
+    for number, value in _fields(memoryview(message)):
+        if number == 6:
+            raw.append(_view(value))
+        elif number == 5:
+            response.outputs.append(_decode_output(_view(value)))
+        elif number == 1:
+            response.model = _string(value)
+        elif number == 2:
+            response.version = _string(value)
+        elif number == 3:
+            response.request_id = _string(value)
+        elif number == 4:
+            _add_map_entry(response.parameters, _view(value))
+    _attach(response.outputs, raw)
+    return response
+
+
+def _attach(outputs: list[WireOutput], raw: list[memoryview]) -> None:
+    waiting = [output for output in outputs if not output.typed_contents]
+    if not raw and any(output.typed_contents for output in outputs):
+        return
+    if len(waiting) != len(raw):
+        raise InvalidResponse(f"expected the contents of {len(waiting)} outputs, found {len(raw)}")
+    for output, data in zip(waiting, raw, strict=True):
+        output.data = data
+
+
+def _decode_output(view: memoryview) -> WireOutput:
+    output, shape = WireOutput(), list[int]()
+    for number, value in _fields(view):
+        if number == 1:
+            output.name = _string(value)
+        elif number == 2:
+            output.datatype = _string(value)
+        elif number == 3:
+            shape.extend([_signed(value)] if isinstance(value, int) else _packed(value))
+        elif number == 4:
+            _add_map_entry(output.parameters, _view(value))
+        elif number == 5:
+            output.typed_contents = len(_view(value)) > 0
+    output.shape = tuple(shape)
+    return output
+
+
+def _add_map_entry(into: dict[str, Parameter], view: memoryview) -> None:
+    key, parameter = "", None
+    for number, value in _fields(view):
+        if number == 1:
+            key = _string(value)
+        elif number == 2:
+            parameter = _decode_parameter(_view(value))
+    if parameter is not None:
+        into[key] = parameter
+
+
+_PARAMETER_READERS: dict[int, Callable[[Any], Parameter]] = {
+    1: lambda value: bool(_number(value)),
+    2: lambda value: _signed(_number(value)),
+    3: lambda value: _string(value),
+    4: lambda value: _double(value),
+    5: lambda value: _number(value),
+}
+
+
+def _decode_parameter(view: memoryview) -> Parameter | None:
+    found: Parameter | None = None
+    for number, value in _fields(view):
+        reader = _PARAMETER_READERS.get(number)
+        if reader is not None:
+            found = reader(value)
+    return found
+
+
+def _fields(view: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Walk a message: (field number, number or bytes); fixed-size fields come as bytes."""
+    at, end = 0, len(view)
+    while at < end:
+        key, at = _read_varint(view, at)
+        number, wire_type = key >> 3, key & 7
+        if wire_type == _VARINT:
+            value, at = _read_varint(view, at)
+            yield number, value
+            continue
+        if wire_type == _BYTES:
+            size, at = _read_varint(view, at)
+        elif wire_type in (_FIXED64, _FIXED32):
+            size = 8 if wire_type == _FIXED64 else 4
+        else:
+            raise InvalidResponse(f"expected a protobuf field, found wire type {wire_type}")
+        if number == 0 or at + size > end:
+            raise InvalidResponse(f"the message ends within field {number} ({size} bytes announced, {end - at} left)")
+        yield number, view[at : at + size]
+        at += size
+
+
+def _read_varint(view: memoryview, at: int) -> tuple[int, int]:
+    value = 0
+    for shift, position in enumerate(range(at, min(at + _MAX_VARINT_BYTES, len(view)))):
+        byte = view[position]
+        value |= (byte & 0x7F) << 7 * shift
+        if byte < 0x80:
+            return value & 0xFFFFFFFFFFFFFFFF, position + 1
+    raise InvalidResponse("the message ends within a number")
+
+
+def _packed(view: memoryview) -> Iterator[int]:
+    at = 0
+    while at < len(view):
+        value, at = _read_varint(view, at)
+        yield _signed(value)
+
+
+def _signed(value: int) -> int:
+    return value - 2**64 if value >= 2**63 else value
+
+
+def _number(value: int | memoryview) -> int:
+    if not isinstance(value, int):
+        raise InvalidResponse("expected a number, found bytes")
+    return value
+
+
+def _double(value: int | memoryview) -> float:
+    view = _view(value)
+    if len(view) != _DOUBLE.size:
+        raise InvalidResponse(f"expected a double of {_DOUBLE.size} bytes, found {len(view)}")
+    return float(_DOUBLE.unpack(view)[0])
+
+
+def _view(value: int | memoryview) -> memoryview:
+    if isinstance(value, int):
+        raise InvalidResponse("expected bytes, found a number")
+    return value
+
+
+def _string(value: int | memoryview) -> str:
+    try:
+        return str(_view(value), "utf-8")
+    except UnicodeDecodeError as exc:
+        raise InvalidResponse(f"expected UTF-8 text, found {bytes(_view(value))[:40]!r}") from exc

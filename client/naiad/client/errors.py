@@ -1,0 +1,198 @@
+"""Everything that can go wrong in a call, one class for each thing a caller would do differently.
+
+::
+
+    ClientError
+    ├── InvalidInput (ValueError)        the request or an argument is wrong: correct it
+    ├── ModelNotFound                    no such model or version is served: load it, or correct the name
+    ├── AccessDenied                     the server wants another secret, certificate or identity
+    ├── DeadlineExceeded (TimeoutError)  the deadline passed; the answer may still have been computed
+    ├── Cancelled                        the call was cancelled on the way
+    ├── ServerUnavailable                nobody answers there: try again later, or another server
+    │   └── Overloaded                   the server answers, but its queue or memory is full: send less
+    ├── Unsupported                      this server, or this model, does not offer the method
+    ├── InferenceFailed                  the server or the model broke while computing
+    ├── InvalidResponse                  the answer does not follow the protocol
+    └── ClientClosed                     the client was used after ``close()``
+
+gRPC's statuses are translated in :func:`from_status`, from the one table below; nothing else in this package looks
+at them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+__all__ = [
+    "AccessDenied",
+    "Cancelled",
+    "ClientClosed",
+    "ClientError",
+    "DeadlineExceeded",
+    "InferenceFailed",
+    "InvalidInput",
+    "InvalidResponse",
+    "ModelNotFound",
+    "Overloaded",
+    "ServerUnavailable",
+    "Unsupported",
+]
+
+
+class ClientError(Exception):
+    """The root of this package's errors. The fields are what one would log; any of them may be ``None``.
+
+    ``status`` is the name of the gRPC status (``"UNAVAILABLE"``), ``retryable`` whether the same request may be
+    sent again as it is.
+    """
+
+    retryable_by_default: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        endpoint: str | None = None,
+        request_id: str | None = None,
+        status: str | None = None,
+        retryable: bool | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.model = model
+        self.version = version
+        self.endpoint = endpoint
+        self.request_id = request_id
+        self.status = status
+        self.retryable = self.retryable_by_default if retryable is None else retryable
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(cls: type[ClientError], args: tuple[Any, ...], fields: dict[str, Any]) -> ClientError:
+    error = cls(*args)
+    error.__dict__.update(fields)
+    return error
+
+
+class InvalidInput(ClientError, ValueError):
+    """The request, or an argument, is wrong."""
+
+
+class ModelNotFound(ClientError):
+    """The server serves no such model or version."""
+
+
+class AccessDenied(ClientError):
+    """The server wants another secret, certificate or identity."""
+
+
+class DeadlineExceeded(ClientError, TimeoutError):
+    """The deadline of the call passed."""
+
+
+class Cancelled(ClientError):
+    """The call was cancelled."""
+
+
+class ServerUnavailable(ClientError):
+    """Nobody answers at the endpoint."""
+
+    retryable_by_default = True
+
+
+class Overloaded(ServerUnavailable):
+    """The server answers, but cannot take this request now."""
+
+
+class Unsupported(ClientError):
+    """This server or model does not offer the method."""
+
+
+class InferenceFailed(ClientError):
+    """The server or the model broke while it computed the answer."""
+
+
+class InvalidResponse(ClientError):
+    """The answer does not follow the KServe v2 protocol."""
+
+
+class ClientClosed(ClientError):
+    """The client was used after ``close()``."""
+
+
+STATUS_TABLE: Final[dict[str, type[ClientError]]] = {
+    "CANCELLED": Cancelled,
+    "UNKNOWN": InferenceFailed,
+    "INVALID_ARGUMENT": InvalidInput,
+    "DEADLINE_EXCEEDED": DeadlineExceeded,
+    "NOT_FOUND": ModelNotFound,
+    "ALREADY_EXISTS": InvalidInput,
+    "PERMISSION_DENIED": AccessDenied,
+    "RESOURCE_EXHAUSTED": Overloaded,
+    "FAILED_PRECONDITION": InvalidInput,
+    "ABORTED": InferenceFailed,
+    "OUT_OF_RANGE": InvalidInput,
+    "UNIMPLEMENTED": Unsupported,
+    "INTERNAL": InferenceFailed,
+    "UNAVAILABLE": ServerUnavailable,
+    "DATA_LOSS": InvalidResponse,
+    "UNAUTHENTICATED": AccessDenied,
+}
+
+# Triton answers UNAVAILABLE for several things that have nothing to do with a server that is away.
+_UNAVAILABLE_BUT: Final = (
+    ("protocol is restricted", AccessDenied),
+    ("Exceeds maximum queue size", Overloaded),
+    ("Request timeout expired", Overloaded),
+    ("explicit model load / unload is not allowed", Unsupported),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CallContext:
+    """What is known about a call when it fails: it becomes the fields of the error."""
+
+    endpoint: str
+    method: str
+    model: str | None = None
+    version: str | None = None
+    request_id: str | None = None
+    timeout_s: float | None = None
+
+
+def from_status(status: str, details: str, context: CallContext) -> ClientError:
+    """Translate a gRPC status and its text into the error a caller can act on."""
+    cls = STATUS_TABLE.get(status, InferenceFailed)
+    if cls is ServerUnavailable:
+        cls = next((other for text, other in _UNAVAILABLE_BUT if text in details), cls)
+    return cls(
+        _message(cls, details, context),
+        model=context.model,
+        version=context.version,
+        endpoint=context.endpoint,
+        request_id=context.request_id,
+        status=status,
+    )
+
+
+def _message(cls: type[ClientError], details: str, context: CallContext) -> str:
+    where = context.endpoint
+    what = f"{context.method} of model '{context.model}'" if context.model else context.method
+    if cls is ServerUnavailable:
+        reason = details.rsplit(": ", 1)[-1] or "no reason given"
+        return (
+            f"no Triton server answers at {where} ({reason}): start one with `naiad serve model_repository`, "
+            "or give the address of one that runs"
+        )
+    if cls is ModelNotFound:
+        return f"{where} does not serve what was asked for: {details} (`Client.models()` lists what it has)"
+    if cls is DeadlineExceeded:
+        limit = "" if context.timeout_s is None else f" within {context.timeout_s:g} s"
+        return f"{what} got no answer from {where}{limit}: the server is slower than the deadline allows, or is stuck"
+    if cls is AccessDenied:
+        return f"{where} refused {what}: {details}; give the server's admin secret, or the identity it expects"
+    return f"{what} at {where}: {details or cls.__doc__}"

@@ -1,1 +1,3 @@
-"""The cli room of Naiad."""
+"""The ``naiad`` command."""
+
+from naiad.cli.app import main as main

@@ -1,0 +1,111 @@
+"""The ``naiad`` command: registers the subcommands, and turns every error into one message and an exit code.
+
+Exit codes: 0 done, 1 it failed or a check did not pass, 2 wrong use or wrong input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from importlib.metadata import version as distribution_version
+from typing import Annotated
+
+import click
+import typer
+
+from naiad.cli._console import out, print_error
+
+app = typer.Typer(
+    name="naiad",
+    help="From a trained PyTorch model to a measured service on NVIDIA Triton.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+# A command's module imports its room when the command runs, so that `naiad --help` imports none.
+_COMMANDS = ("demo", "export", "models", "serve", "infer", "loadtest", "doctor")
+_GROUPS = frozenset({"models"})
+
+# What a missing import says about which extra is not installed.
+_EXTRAS = {
+    "httpx": "server",
+    "locust": "loadtest",
+    "hdrh": "loadtest",
+    "onnx": "export",
+    "onnxruntime": "export",
+    "onnxscript": "export",
+    "platformdirs": "server",
+    "plotly": "loadtest",
+    "psutil": "server",
+    "sklearn": "examples",
+    "torch": "export",
+}
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"naiad {distribution_version('naiad')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+for _name in _COMMANDS:
+    _module = importlib.import_module(f"naiad.cli.{_name}")
+    if _name in _GROUPS:
+        app.add_typer(_module.app, name=_name)
+    else:
+        app.command(_name)(getattr(_module, _name))
+
+
+def main() -> None:
+    """Run the command line and leave the process."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        code = app(standalone_mode=False)
+    except click.exceptions.Abort:
+        return 130
+    except KeyboardInterrupt:
+        print_error("interrupted")
+        return 130
+    except click.ClickException as exc:
+        exc.show()
+        return exc.exit_code
+    except BrokenPipeError:  # the reader of a pipe went away: nothing is left to say, nor anybody to say it to
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except ModuleNotFoundError as exc:
+        return _missing_extra(exc)
+    except Exception as exc:
+        return _failed(exc)
+    return code if isinstance(code, int) else 0
+
+
+def _missing_extra(error: ModuleNotFoundError) -> int:
+    package = (error.name or "").partition(".")[0]
+    extra = _EXTRAS.get(package)
+    if extra is None:
+        raise error
+    print_error(f"this command needs the package '{package}', which is not installed: pip install 'naiad[{extra}]'")
+    return 2
+
+
+def _failed(error: Exception) -> int:
+    """Report an error of one of the rooms; anything else is our own mistake and keeps its traceback."""
+    if not type(error).__module__.startswith("naiad."):
+        raise error
+    print_error(str(error))
+    return 2 if isinstance(error, ValueError) else 1

@@ -1,0 +1,124 @@
+"""Puts together Triton's command line and environment, from start to end."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from naiad.server import _machine
+from naiad.server._home import Home
+from naiad.server._ports import LOOPBACK
+
+ADMIN_KEY: Final = "admin-key"
+_RESTRICTED: Final = "model-repository,shared-memory,trace,logging"
+_PASSED_ON: Final = (
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TZ",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "USER",
+)
+_PASSED_ON_PREFIXES: Final = ("CUDA_", "NVIDIA_", "NCCL_", "OMP_", "ORT_", "AWS_", "OTEL_", "TRITON_", "TF_", "TORCH_")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ports:
+    """Where one server listens, always on loopback."""
+
+    grpc: int
+    http: int
+    metrics: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What a server is started with, apart from its ports and its models."""
+
+    home: Home
+    private: Path
+    region_prefix: str
+    admin_secret: str
+    auto_complete: bool
+    response_cache_bytes: int
+    exit_timeout_s: int
+    gpus: str | None
+    extra_args: tuple[str, ...]
+
+
+def command(settings: Settings, ports: Ports, models: Sequence[str]) -> list[str]:
+    """The command line; paths in it have no spaces where Triton would hand them to a shell."""
+    return [
+        str(settings.home.server),
+        f"--model-repository={settings.private / 'repository'}",
+        f"--backend-directory={settings.private / 'be'}",
+        *_listening(ports),
+        *_guarding(settings.admin_secret),
+        "--model-control-mode=explicit",
+        *(f"--load-model={model}" for model in models),
+        # A model that does not load is reported by us, with the reason.
+        "--exit-on-error=false",
+        *([] if settings.auto_complete else ["--disable-auto-complete-config"]),
+        f"--exit-timeout-secs={settings.exit_timeout_s}",
+        f"--backend-config=python,shm-region-prefix-name={settings.region_prefix}",
+        *_caching(settings),
+        *([] if _machine.has_gpu() and settings.gpus != "" else ["--allow-gpu-metrics=false"]),
+        *settings.extra_args,
+    ]
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The whole environment of the server and its stubs; nothing else of ours leaks in."""
+    ours = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
+    }
+    libraries = [settings.private / "lib", *settings.home.libraries]
+    inherited = os.environ.get("LD_LIBRARY_PATH", "")
+    ours["LD_LIBRARY_PATH"] = os.pathsep.join([*map(str, libraries), *filter(None, [inherited])])
+    ours["PATH"] = os.pathsep.join(_search_path(settings.private))
+    if settings.gpus is not None:
+        ours["CUDA_VISIBLE_DEVICES"] = settings.gpus
+    return ours
+
+
+def admin_headers(secret: str) -> Mapping[str, str]:
+    """What an HTTP request needs for the restricted APIs."""
+    return {ADMIN_KEY: secret}
+
+
+def _search_path(private: Path) -> list[str]:
+    bash = _machine.bash()
+    found = [str(bash.parent)] if bash else []
+    return list(dict.fromkeys([str(private / "env" / "bin"), "/usr/local/bin", "/usr/bin", "/bin", *found]))
+
+
+def _listening(ports: Ports) -> list[str]:
+    return [
+        f"--grpc-address={LOOPBACK}",
+        f"--grpc-port={ports.grpc}",
+        f"--http-address={LOOPBACK}",
+        f"--http-port={ports.http}",
+        f"--metrics-address={LOOPBACK}",
+        f"--metrics-port={ports.metrics}",
+    ]
+
+
+def _guarding(secret: str) -> list[str]:
+    return [
+        f"--grpc-restricted-protocol={_RESTRICTED}:{ADMIN_KEY}={secret}",
+        f"--http-restricted-api={_RESTRICTED}:{ADMIN_KEY}={secret}",
+    ]
+
+
+def _caching(settings: Settings) -> list[str]:
+    if not settings.response_cache_bytes:
+        return []
+    return [
+        f"--cache-config=local,size={settings.response_cache_bytes}",
+        f"--cache-directory={settings.home.caches}",
+    ]

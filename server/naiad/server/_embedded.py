@@ -1,0 +1,176 @@
+"""The one object of this room: a real Triton that lives as long as a `with` block."""
+
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from naiad.client import Client
+from naiad.server import _log
+from naiad.server._options import Options
+from naiad.server._ports import LOOPBACK
+from naiad.server._server import Server
+from naiad.server.errors import NotRunning
+
+_log_to = logging.getLogger("naiad.server")
+
+
+class EmbeddedTriton:
+    """The real Triton, on this machine's loopback interface only, with every model of a repository.
+
+    It is ready when `start()` (or entering the `with` block) returns, and leaves nothing behind when it stops, also if
+    this process is killed. Ports of 0 are chosen freely. Loading models and the other administrative APIs need
+    `admin_secret`, which `admin_url` and `client()` carry.
+
+    * `models`: names to load; None for all.
+    * `auto_complete`: let Triton complete unfinished configurations (costs more than a second a load).
+    * `response_cache_bytes`: size of the response cache for models that ask for one; 0 for none.
+    * `ready_timeout_s`, `drain_timeout_s`: how long to wait for the start, and for requests in flight at the stop.
+    * `supervise`: repair models whose Python process died, and restart a server that died.
+    * `watch`: load models again when their files in the repository change.
+    * `exit_on_load_error`: refuse to start when a model does not load; False logs a warning.
+    * `extra_args`: further arguments of `tritonserver`.
+    * `home`: an unpacked Triton to use instead of the one that is found or fetched.
+    * `log_path`: where Triton's output goes (appended); by default a file that goes with the server.
+    * `gpus`: CUDA_VISIBLE_DEVICES for the server; None leaves it as it is.
+    """
+
+    def __init__(
+        self,
+        repository: str | os.PathLike[str],
+        *,
+        models: Sequence[str] | None = None,
+        grpc_port: int = 0,
+        http_port: int = 0,
+        metrics_port: int = 0,
+        auto_complete: bool = False,
+        response_cache_bytes: int = 0,
+        ready_timeout_s: float = 60.0,
+        drain_timeout_s: float = 10.0,
+        supervise: bool = True,
+        watch: bool = False,
+        exit_on_load_error: bool = True,
+        extra_args: Sequence[str] = (),
+        home: str | os.PathLike[str] | None = None,
+        log_path: str | os.PathLike[str] | None = None,
+        gpus: str | None = None,
+    ) -> None:
+        self._options = Options(
+            repository=Path(repository),
+            models=models,
+            grpc_port=grpc_port,
+            http_port=http_port,
+            metrics_port=metrics_port,
+            auto_complete=auto_complete,
+            response_cache_bytes=response_cache_bytes,
+            ready_timeout_s=ready_timeout_s,
+            drain_timeout_s=drain_timeout_s,
+            supervise=supervise,
+            watch=watch,
+            exit_on_load_error=exit_on_load_error,
+            extra_args=tuple(extra_args),
+            home=Path(home) if home else None,
+            log_path=Path(log_path).absolute() if log_path else None,
+            gpus=gpus,
+        )
+        self._running: Server | None = None
+
+    def start(self) -> Self:
+        """Start Triton and return when it is ready.
+
+        Raises: a `naiad.server.ServerError` that says what is missing; nothing is left behind then.
+        """
+        if self._running is None:
+            self._running = Server(self._options)
+            self._owner = os.getpid()
+            _log_to.info("Triton is ready: gRPC %s, HTTP %s", self.grpc_address, self.http_url)
+        return self
+
+    def stop(self) -> None:
+        """Let requests in flight finish, end Triton and remove what it made; without effect if it is stopped."""
+        running, self._running = self._running, None
+        # A forked child has a copy of this object, but the server is its parent's.
+        if running is not None and self._owner == os.getpid():
+            running.stop()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __del__(self) -> None:
+        if getattr(self, "_running", None) is not None and self._owner == os.getpid():
+            warnings.warn(f"{self!r} was never stopped", ResourceWarning, stacklevel=2, source=self)
+
+    def __repr__(self) -> str:
+        where = self.grpc_address if self._running else "not running"
+        return f"<EmbeddedTriton {str(self._options.repository)!r}, {where}>"
+
+    @property
+    def grpc_address(self) -> str:
+        """Host and port of the gRPC service."""
+        return f"{LOOPBACK}:{self._server.ports.grpc}"
+
+    @property
+    def grpc_url(self) -> str:
+        """The URL for `naiad.client.Client`, for inference."""
+        return f"grpc://{self.grpc_address}"
+
+    @property
+    def admin_url(self) -> str:
+        """As `grpc_url`, with the secret for model control: do not log it."""
+        return f"grpc://:{self.admin_secret}@{self.grpc_address}"
+
+    @property
+    def admin_secret(self) -> str:
+        """What the restricted APIs ask for: gRPC metadata `triton-grpc-protocol-admin-key`, HTTP header `admin-key`."""
+        return self._server.admin_secret
+
+    @property
+    def http_url(self) -> str:
+        """The root of the HTTP service."""
+        return f"http://{LOOPBACK}:{self._server.ports.http}"
+
+    @property
+    def metrics_url(self) -> str:
+        """The Prometheus endpoint."""
+        return f"http://{LOOPBACK}:{self._server.ports.metrics}/metrics"
+
+    @property
+    def pid(self) -> int:
+        """The process id of Triton; a restart changes it."""
+        return self._server.process.pid
+
+    @property
+    def log_path(self) -> Path:
+        """The file with Triton's output."""
+        return self._server.log_path
+
+    def log_tail(self, lines: int = 20) -> str:
+        """The last lines of Triton's output."""
+        return self._server.explain(_log.tail(self.log_path, lines))
+
+    @property
+    def restarts(self) -> int:
+        """How often the supervisor had to start Triton again."""
+        return self._server.restarts
+
+    def stub_pids(self) -> tuple[int, ...]:
+        """Process ids of the living Python processes that run the models' instances."""
+        return tuple(stub.pid for stub in self._server.process.stubs() if not stub.dead)
+
+    def client(self, **options: Any) -> Client:
+        """A client that may also load and unload models; `options` are those of `naiad.client.Client`."""
+        return Client(self.grpc_url, admin_secret=self.admin_secret, **options)
+
+    @property
+    def _server(self) -> Server:
+        if self._running is None:
+            raise NotRunning("Triton is not running: call start(), or use this object in a `with` statement.")
+        return self._running

@@ -1,0 +1,66 @@
+"""Reads the reasons for a failure out of Triton's log and error messages."""
+
+import re
+from pathlib import Path
+from typing import Final
+
+_TAIL_BYTES: Final = 256 << 10
+_ENTRY: Final = re.compile(r"^([EWI])\d{4} \d\d:\d\d:\d\d\.\d+ \d+ [\w./]+:\d+\] (.*)")
+_POLL_FAILED: Final = re.compile(r"Poll failed for model directory '([^']+)': (.*)", re.DOTALL)
+_TEXT_FORMAT: Final = re.compile(r"Error parsing text-format \S+: (.*)")
+_PORT_TAKEN: Final = re.compile(r"Socket '[^']*:(\d+)' already in use")
+_PYTHON_PLACES: Final = re.compile(r"\n+At:\n.*", re.DOTALL)
+_TRACEBACK: Final = re.compile(r"Traceback \(most recent call last\):\n(?:[ \t]+.*\n)*")
+_WRAPPINGS: Final = re.compile(
+    r"^(?:load failed for model '[^']*': |version \d+ is at UNAVAILABLE state: |(?:Internal|Invalid argument): "
+    r"|TritonModelException: )+"
+)
+
+
+def tail(path: Path, num_lines: int) -> str:
+    """The last lines of a log file; "" if there is none."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-num_lines:])
+
+
+def reason_in(message: str) -> str:
+    """The part of Triton's message that says why, without traceback and wrappings."""
+    text = _TRACEBACK.sub("", _PYTHON_PLACES.sub("", message))
+    text = _WRAPPINGS.sub("", text.strip())
+    return " ".join(text.rstrip(";").split())
+
+
+def unreadable_configs(log: str) -> dict[str, str]:
+    """For each model whose `config.pbtxt` Triton could not read: what is wrong with it."""
+    reasons: dict[str, str] = {}
+    syntax = ""
+    for line in log.splitlines():
+        syntax = _matched(_TEXT_FORMAT, line) or syntax
+        entry = _ENTRY.match(line)
+        failed = _POLL_FAILED.search(entry[2]) if entry else None
+        if failed:
+            reasons[failed[1]] = reason_in(failed[2]) + (f" ({syntax})" if syntax else "")
+            syntax = ""
+    return reasons
+
+
+def port_taken(log: str) -> int | None:
+    """The port that Triton found in use, if it says so."""
+    found = _matched(_PORT_TAKEN, log)
+    return int(found) if found else None
+
+
+def errors_in(log: str) -> list[str]:
+    """The messages that Triton logged as errors."""
+    entries = (_ENTRY.match(line) for line in log.splitlines())
+    return [entry[2] for entry in entries if entry and entry[1] == "E"]
+
+
+def _matched(pattern: re.Pattern[str], text: str) -> str:
+    found = pattern.search(text)
+    return found[1] if found else ""

@@ -1,0 +1,193 @@
+"""A Triton with everything it needs around it: prepared, launched, restarted on the same ports, removed."""
+
+import contextlib
+import logging
+import math
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from naiad.server import _command, _home, _log, _machine, _ports, _repository, _stub
+from naiad.server._admin import Admin, ModelStatus
+from naiad.server._options import Options
+from naiad.server._private import PrivateDirectory, remove_abandoned
+from naiad.server._process import Process
+from naiad.server.errors import ModelLoadFailed, PortInUse, ServerDied
+
+_log_to = logging.getLogger("naiad.server")
+_ATTEMPTS: Final = 4
+_EXIT_GRACE_S: Final = 4.0
+_NO_VERSION: Final = "no version of it is served"
+
+
+class Server:
+    """One private directory with one Triton in it; a restart puts another process there."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.repository = _repository.check(options.repository)
+        self.models = _repository.select(self.repository, options.models)
+        self.restarts = 0
+        self.admin_secret = secrets.token_urlsafe(24)
+        self.stopping = threading.Event()
+        self._swap = threading.Lock()
+        requested = (options.grpc_port, options.http_port, options.metrics_port)
+        self.ports = _chosen(requested)
+        self._home = _home.find(options.home)
+        numpy = _home.find_numpy()
+        _machine.check_supported()
+        _machine.preflight()
+        remove_abandoned()
+        self.private = PrivateDirectory()
+        with self._removed_on_error():
+            self._prepare(numpy)
+            self.process, self.admin = self._launch(requested)
+
+    @property
+    def log_path(self) -> Path:
+        """Where the server's output goes."""
+        return self.options.log_path or self.private / "triton.log"
+
+    def explain(self, text: str) -> str:
+        """`text` with the paths that the user knows."""
+        return text.replace(str(self.private / "repository"), str(self.repository))
+
+    def restart(self, models: Sequence[str]) -> None:
+        """Put a new process in the place of a dead one, on the same ports, with `models` as far as they load.
+
+        Raises: `ServerDied`, `StartTimeout`.
+        """
+        self.private.sweep()
+        with self._swap:
+            if self.stopping.is_set():
+                return
+            self.process = self._spawn(models)
+            self.restarts += 1
+        self._await(self.process)
+        for model, reason in self.load_failures(models).items():
+            _log_to.warning("After the restart, model %s did not load: %s", model, reason)
+
+    def load_failures(self, models: Sequence[str]) -> dict[str, str]:
+        """For each of `models` that is not served as it should be: why."""
+        index = self.admin.index()
+        served = {status.name for status in index if status.state == "READY"}
+        failures = {model: _NO_VERSION for model in models if model not in served}
+        failures |= {
+            status.name: self.explain(status.reason) for status in index if status.name in models and _failed(status)
+        }
+        unreadable = _log.unreadable_configs(self.process.log_text())
+        return {model: self.explain(unreadable.get(model, reason)) for model, reason in failures.items()}
+
+    def stop(self) -> None:
+        """Let requests in flight finish, then end the process group and remove everything."""
+        with self._swap:
+            self.stopping.set()
+        started = time.monotonic()
+        timeout_s = self._exit_timeout_s + _EXIT_GRACE_S
+        if self.process.terminate(timeout_s) is None:
+            _log_to.warning("Triton did not end within %.0f s; killing it.", timeout_s)
+        self.remove()
+        _log_to.info("Triton stopped after %.1f s", time.monotonic() - started)
+
+    def remove(self) -> None:
+        """End whatever still runs at once, and remove everything."""
+        self.stopping.set()
+        if hasattr(self, "process"):
+            self.process.kill()
+        self.private.remove()
+
+    @property
+    def _exit_timeout_s(self) -> int:
+        return max(1, math.ceil(self.options.drain_timeout_s))
+
+    def _prepare(self, numpy: Path) -> None:
+        _stub.build_environment(self.private / "env", numpy)
+        _stub.build_backends(self.private / "be", self._home)
+        _stub.link_libpython(self.private / "lib")
+        (self.private / "repository").symlink_to(self.repository)
+        self._settings = _command.Settings(
+            home=self._home,
+            private=self.private.path,
+            region_prefix=self.private.region_prefix,
+            admin_secret=self.admin_secret,
+            auto_complete=self.options.auto_complete,
+            response_cache_bytes=self.options.response_cache_bytes,
+            exit_timeout_s=self._exit_timeout_s,
+            gpus=self.options.gpus,
+            extra_args=tuple(self.options.extra_args),
+        )
+        _stub.preflight(self._home.stub(sys.version_info[:2]), _command.environment(self._settings))
+
+    def _launch(self, requested: tuple[int, int, int]) -> tuple[Process, Admin]:
+        for attempt in range(1, _ATTEMPTS + 1):
+            self.admin = Admin(self.ports.http, self.admin_secret)
+            self.process = self._spawn(self.models)
+            try:
+                self._await(self.process)
+            except ServerDied as exc:
+                taken = _log.port_taken(exc.log_tail)
+                self.private.sweep()
+                if taken is None:
+                    raise
+                if taken in requested or attempt == _ATTEMPTS:
+                    raise PortInUse(f"Port {taken} was taken while Triton started. Name another.", port=taken) from exc
+                self.ports = _chosen(requested)
+            else:
+                break
+        self._report_failures()
+        return self.process, self.admin
+
+    def _report_failures(self) -> None:
+        failures = self.load_failures(self.models)
+        if not failures:
+            return
+        listed = "\n".join(f"  {model}: {reason}" for model, reason in sorted(failures.items()))
+        if not self.options.exit_on_load_error:
+            _log_to.warning("Models that did not load:\n%s", listed)
+            return
+        raise ModelLoadFailed(
+            f"Expected every model in {self.repository} to load, but:\n{listed}\n"
+            "Repair or remove them, or name the models to serve.",
+            log_tail=self.explain(_log.tail(self.log_path, 40)),
+            reasons=failures,
+        )
+
+    def _spawn(self, models: Sequence[str]) -> Process:
+        return Process(
+            _command.command(self._settings, self.ports, models),
+            environment=_command.environment(self._settings),
+            directory=self.private / "cwd",
+            log_path=self.log_path,
+        )
+
+    def _await(self, process: Process) -> None:
+        before = _backend_directories()
+        process.wait_live(self.admin, self.options.ready_timeout_s, self.stopping)
+        self.private.claim(temporary=_backend_directories() - before)
+
+    @contextlib.contextmanager
+    def _removed_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.remove()
+            raise
+
+
+def _chosen(requested: tuple[int, int, int]) -> _command.Ports:
+    grpc, http, metrics = _ports.choose(requested)
+    return _command.Ports(grpc=grpc, http=http, metrics=metrics)
+
+
+def _failed(status: ModelStatus) -> bool:
+    return status.state != "READY" and status.reason not in ("", "unloaded")
+
+
+def _backend_directories() -> set[str]:
+    return {str(path) for path in Path("/tmp").glob("python_env_*")}  # noqa: S108 - where Triton puts them
+
+

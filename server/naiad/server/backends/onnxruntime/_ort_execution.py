@@ -1,0 +1,136 @@
+"""Answers requests: reads them, runs them in as few runs as their shapes allow, and checks what comes out."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import triton_python_backend_utils as pb_utils
+from _ort_batch import Arrays, Job, groups, join, split
+from _ort_datatypes import STRING
+from _ort_errors import CancelledRequestError, InferenceError, RequestError, RunError
+from _ort_signature import Signature
+from _ort_tensors import array_of, array_of_value, strings_for_runtime, tensor_of, value_of
+from numpy.typing import NDArray
+
+CANCELLATION_CHECK_PAYS_S: Final = 0.02
+"""To ask whether a request was cancelled takes a round trip to the server, so it is asked before long runs only."""
+
+Answer = Arrays | InferenceError
+
+
+class Executor:
+    """Runs one model instance; every request given to it is answered, whatever happens."""
+
+    def __init__(self, session: Any, signature: Signature, run_options: Any = None) -> None:
+        self._session = session
+        self._signature = signature
+        self._run_options = run_options
+        self._last_run_s = 0.0
+        # Responses refer to these arrays until Triton has sent them, which is after execute returned.
+        self._sent: list[Answer] = []
+        self.failed = False
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """One response per request, in their order; ``failed`` then tells whether any is an error."""
+        answers: dict[int, Answer] = {}
+        jobs = list(self._jobs(requests, answers))
+        for group in groups(jobs, self._signature):
+            self._answer(group, answers)
+        self._sent = [answers[index] for index in range(len(requests))]
+        self.failed = any(isinstance(answer, InferenceError) for answer in self._sent)
+        return [self._response(answer) for answer in self._sent]
+
+    def _jobs(self, requests: Iterable[Any], answers: dict[int, Answer]) -> Iterable[Job]:
+        for index, request in enumerate(requests):
+            try:
+                yield self._job(index, request)
+            except InferenceError as exc:
+                answers[index] = exc
+            except Exception as exc:  # noqa: BLE001  an unforeseen failure must not take the others along
+                answers[index] = RunError(f"model '{self._signature.model}': the request could not be read: {exc}")
+
+    def _job(self, index: int, request: Any) -> Job:
+        if self._last_run_s > CANCELLATION_CHECK_PAYS_S and request.is_cancelled():
+            raise CancelledRequestError(f"model '{self._signature.model}': the client cancelled the request")
+        specs = self._signature.inputs
+        inputs = {}
+        for tensor in request.inputs():
+            name = tensor.name()
+            if name not in specs:
+                raise RequestError(
+                    f"model '{self._signature.model}': unexpected input '{name}', expected {list(specs)}"
+                )
+            inputs[name] = array_of(tensor, specs[name].data_type)
+        rows = next(iter(inputs.values())).shape[0] if self._signature.batched else 1
+        wanted = frozenset(request.requested_output_names()) or frozenset(self._signature.outputs)
+        return Job(index=index, inputs=inputs, rows=rows, wanted=wanted)
+
+    def _answer(self, group: Sequence[Job], answers: dict[int, Answer]) -> None:
+        """Run a group; if that fails, its halves, so that a bad request fails alone at the price of a few runs."""
+        try:
+            answers.update(zip((job.index for job in group), self._run(group), strict=True))
+        except InferenceError as exc:
+            self._part(group, exc, answers)
+        except Exception as exc:  # noqa: BLE001  an unforeseen failure must not leave a request unanswered
+            self._part(group, RunError(f"model '{self._signature.model}': {exc}"), answers)
+
+    def _part(self, group: Sequence[Job], error: InferenceError, answers: dict[int, Answer]) -> None:
+        if len(group) == 1:
+            answers[group[0].index] = error
+            return
+        middle = len(group) // 2
+        self._answer(group[:middle], answers)
+        self._answer(group[middle:], answers)
+
+    def _run(self, group: Sequence[Job]) -> list[Arrays]:
+        wanted = frozenset().union(*(job.wanted for job in group))
+        names = [name for name in self._signature.outputs if name in wanted]
+        started = time.perf_counter()
+        outputs = self._outputs(join(group, self._signature), names)
+        self._last_run_s = time.perf_counter() - started
+        parts = split(group, dict(zip(names, outputs, strict=True)), self._signature)
+        return [
+            {name: part[name] for name in names if name in job.wanted} for job, part in zip(group, parts, strict=True)
+        ]
+
+    def _outputs(self, feeds: Arrays, names: list[str]) -> list[NDArray[Any]]:
+        feeds = {name: self._feed(name, array) for name, array in feeds.items()}
+        try:
+            if self._signature.carries_bf16:
+                return self._run_values(feeds, names)
+            outputs: list[NDArray[Any]] = self._session.run(names, feeds, self._run_options)
+        except UnicodeDecodeError as exc:
+            message = "an output holds a string that is not UTF-8, which ONNX Runtime cannot hand to Python"
+            raise RunError(f"model '{self._signature.model}': {message} ({exc.reason})") from exc
+        except Exception as exc:
+            raise RunError(f"model '{self._signature.model}': {exc}") from exc
+        return outputs
+
+    def _feed(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
+        spec = self._signature.inputs.get(name)  # None for a batch input
+        return strings_for_runtime(array) if spec is not None and spec.data_type.triton == STRING else array
+
+    def _run_values(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> list[NDArray[Any]]:
+        """The way for models with bfloat16, which numpy lacks."""
+        inputs, outputs = self._signature.inputs, self._signature.outputs
+        values = {
+            # A batch input is no input of the request, and never bfloat16.
+            name: value_of(array, inputs[name].data_type if name in inputs else None)
+            for name, array in feeds.items()
+        }
+        results = self._session.run_with_ort_values(list(names), values, self._run_options)
+        return [array_of_value(value, outputs[name].data_type) for name, value in zip(names, results, strict=True)]
+
+    def _response(self, answer: Answer) -> Any:
+        if isinstance(answer, InferenceError):
+            return _failure(answer)
+        try:
+            specs = self._signature.outputs
+            tensors = [tensor_of(name, array, specs[name].data_type) for name, array in answer.items()]
+            return pb_utils.InferenceResponse(output_tensors=tensors)
+        except Exception as exc:  # noqa: BLE001  an unforeseen failure must not leave a request unanswered
+            return _failure(RunError(f"model '{self._signature.model}': the answer could not be sent: {exc}"))
+
+
+def _failure(error: InferenceError) -> Any:
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), getattr(pb_utils.TritonError, error.code)))

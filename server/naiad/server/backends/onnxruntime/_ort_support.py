@@ -1,0 +1,41 @@
+"""What this backend refuses by name, because to ignore it would give wrong or surprising answers."""
+
+from collections.abc import Iterator
+
+from _ort_config import ModelConfig
+from _ort_errors import UnsupportedError, mismatch
+from _ort_ragged import BATCH_INPUT_KINDS, BATCH_OUTPUT_KINDS
+
+
+def check_supported(config: ModelConfig, *, gpu: bool) -> None:
+    """Refuse the first thing in ``config`` that this backend does not do (``UnsupportedError``)."""
+    for field, found, advice in _refusals(config, gpu=gpu):
+        message = mismatch(
+            f"model '{config.name}', {field}", expected="nothing, it is not supported here", found=found, advice=advice
+        )
+        raise UnsupportedError(message)
+
+
+def _refusals(config: ModelConfig, *, gpu: bool) -> Iterator[tuple[str, str, str]]:
+    if config.states:
+        # Triton's Python backend would hand the model zeros as its state on every step.
+        advice = "pass the state as ordinary inputs and outputs, or serve this model with NVIDIA's C++ backend"
+        yield "sequence_batching.state", f"state input '{config.states[0]}'", advice
+    if config.decoupled:
+        yield "model_transaction_policy.decoupled", "true", "an ONNX model answers once per request, remove it"
+    if (config.optimization.get("cuda") or {}).get("graphs"):
+        advice = "use the parameter enable_cuda_graph of the accelerator 'cuda'"
+        yield "optimization.cuda.graphs", "true", advice
+    if gpu and config.capability_filenames:
+        advice = "name one file for every GPU as default_model_filename"
+        yield "cc_model_filenames", ", ".join(config.capability_filenames), advice
+    yield from _kinds(config)
+
+
+def _kinds(config: ModelConfig) -> Iterator[tuple[str, str, str]]:
+    for each in config.batch_inputs:
+        if each.kind not in BATCH_INPUT_KINDS:
+            yield "batch_input", f"kind {each.kind!r}", f"use one of {', '.join(BATCH_INPUT_KINDS)}"
+    for each in config.batch_outputs:
+        if each.kind not in BATCH_OUTPUT_KINDS:
+            yield "batch_output", f"kind {each.kind!r}", f"use one of {', '.join(BATCH_OUTPUT_KINDS)}"

@@ -63,15 +63,15 @@ def _reader(message_type: Any, convert: Callable[[Any], T]) -> Callable[[bytes],
 def _call(
     method: str,
     convert: Callable[[Any], T],
+    fields: Mapping[str, Any] | None = None,
     *,
     model: str | None = None,
     version: str | None = None,
     loads: bool = False,
-    **fields: Any,
 ) -> Operation[T]:
-    """Build the operation of a method whose messages are named after it."""
+    """Build the operation of a method whose messages are named after it; ``fields`` are the request's."""
     pb = _messages()
-    request: Message = getattr(pb, f"{method}Request")(**fields)
+    request: Message = getattr(pb, f"{method}Request")(**(fields or {}))
     return Operation(
         method=method,
         request=request.SerializeToString(),
@@ -107,7 +107,7 @@ def ready(model: str | None, version: str | None) -> Operation[bool]:
     if model is None:
         return _call("ServerReady", lambda message: bool(message.ready))
     return _call(
-        "ModelReady", lambda message: bool(message.ready), model=model, version=version, **_named(model, version)
+        "ModelReady", lambda message: bool(message.ready), _named(model, version), model=model, version=version
     )
 
 
@@ -118,12 +118,12 @@ def server_metadata() -> Operation[ServerMetadata]:
 
 def model_metadata(model: str, version: str | None) -> Operation[ModelMetadata]:
     """ModelMetadata."""
-    return _call("ModelMetadata", ModelMetadata.from_message, model=model, version=version, **_named(model, version))
+    return _call("ModelMetadata", ModelMetadata.from_message, _named(model, version), model=model, version=version)
 
 
 def model_config(model: str, version: str | None) -> Operation[ModelConfig]:
     """ModelConfig."""
-    return _call("ModelConfig", lambda message: message.config, model=model, version=version, **_named(model, version))
+    return _call("ModelConfig", lambda message: message.config, _named(model, version), model=model, version=version)
 
 
 def statistics(model: str | None, version: str | None) -> Operation[tuple[ModelStatistics, ...]]:
@@ -132,7 +132,7 @@ def statistics(model: str | None, version: str | None) -> Operation[tuple[ModelS
     def convert(message: Any) -> tuple[ModelStatistics, ...]:
         return tuple(ModelStatistics.from_message(entry) for entry in message.model_stats)
 
-    return _call("ModelStatistics", convert, model=model, version=version, **_named(model or "", version))
+    return _call("ModelStatistics", convert, _named(model or "", version), model=model, version=version)
 
 
 def repository_index() -> Operation[tuple[ModelState, ...]]:
@@ -153,7 +153,7 @@ def load(
     for path, content in (files or {}).items():
         parameters[f"file:{path}"] = pb.ModelRepositoryParameter(bytes_param=content)
     return _call(
-        "RepositoryModelLoad", lambda _: None, model=model, loads=True, model_name=model, parameters=parameters
+        "RepositoryModelLoad", lambda _: None, {"model_name": model, "parameters": parameters}, model=model, loads=True
     )
 
 
@@ -163,10 +163,9 @@ def unload(model: str, unload_dependents: bool) -> Operation[None]:
     return _call(
         "RepositoryModelUnload",
         lambda _: None,
+        {"model_name": model, "parameters": {"unload_dependents": parameter}},
         model=model,
         loads=True,
-        model_name=model,
-        parameters={"unload_dependents": parameter},
     )
 
 

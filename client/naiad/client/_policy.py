@@ -34,7 +34,7 @@ class Attempts:
     def remaining_s(self) -> float:
         """Count an attempt and return the time it has."""
         self.num_attempts += 1
-        return max(self.deadline - time.monotonic(), 0.001)
+        return max(self.deadline - time.monotonic(), 0.0)
 
     def pause_s(self, error: ClientError) -> float:
         """Return how long to wait before the next attempt.

@@ -143,6 +143,8 @@ STATUS_TABLE: Final[dict[str, type[ClientError]]] = {
     "UNAUTHENTICATED": AccessDenied,
 }
 
+_NO_REQUEST_ID: Final = "[request id: <id_unknown>] "
+
 # Triton answers UNAVAILABLE for several things that have nothing to do with a server that is away.
 _UNAVAILABLE_BUT: Final = (
     ("protocol is restricted", AccessDenied),
@@ -170,7 +172,7 @@ def from_status(status: str, details: str, context: CallContext) -> ClientError:
     if cls is ServerUnavailable:
         cls = next((other for text, other in _UNAVAILABLE_BUT if text in details), cls)
     return cls(
-        _message(cls, details, context),
+        _message(cls, details.removeprefix(_NO_REQUEST_ID), context),
         model=context.model,
         version=context.version,
         endpoint=context.endpoint,

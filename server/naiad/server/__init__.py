@@ -1,6 +1,8 @@
 """The real Triton on this machine: fetched, started, supervised, stopped."""
 
 from naiad.server._embedded import EmbeddedTriton as EmbeddedTriton
+from naiad.server._running import RunningServer as RunningServer
+from naiad.server._running import find_running as find_running
 from naiad.server.errors import AdminRefused as AdminRefused
 from naiad.server.errors import FetchError as FetchError
 from naiad.server.errors import HashMismatch as HashMismatch

@@ -27,8 +27,17 @@ def preferred_cache() -> Path:
     return Path(named).expanduser().absolute() if named else Path(platformdirs.user_cache_dir("naiad"))
 
 
+def cache_directories() -> tuple[Path, ...]:
+    """Every place that `cache_directory` may have chosen, for reading."""
+    return preferred_cache(), _shared_fallback()
+
+
+def _shared_fallback() -> Path:
+    return Path(tempfile.gettempdir()) / f"naiad-cache-{os.getuid()}"
+
+
 def _fallback(preferred: Path) -> Path:
-    chosen = _private(Path(tempfile.gettempdir()) / f"naiad-cache-{os.getuid()}")
+    chosen = _private(_shared_fallback())
     _log.warning("The cache %s cannot be written; using %s. NAIAD_CACHE_DIR names another.", preferred, chosen)
     return chosen
 

@@ -65,7 +65,7 @@ def command(settings: Settings, ports: Ports, models: Sequence[str]) -> list[str
         f"--exit-timeout-secs={settings.exit_timeout_s}",
         f"--backend-config=python,shm-region-prefix-name={settings.region_prefix}",
         *_caching(settings),
-        *([] if _machine.has_gpu() and settings.gpus != "" else ["--allow-gpu-metrics=false"]),
+        *([] if _machine.has_gpu() and settings.gpus != "none" else ["--allow-gpu-metrics=false"]),
         *settings.extra_args,
     ]
 
@@ -73,16 +73,16 @@ def command(settings: Settings, ports: Ports, models: Sequence[str]) -> list[str
 def environment(settings: Settings) -> dict[str, str]:
     """The whole environment of the server and its stubs; nothing else of ours leaks in."""
     ours = {
-        name: value
-        for name, value in os.environ.items()
-        if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
+        name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
     }
     libraries = [settings.private / "lib", *settings.home.libraries]
     inherited = os.environ.get("LD_LIBRARY_PATH", "")
     ours["LD_LIBRARY_PATH"] = os.pathsep.join([*map(str, libraries), *filter(None, [inherited])])
     ours["PATH"] = os.pathsep.join(_search_path(settings.private))
-    if settings.gpus is not None:
-        ours["CUDA_VISIBLE_DEVICES"] = settings.gpus
+    if settings.gpus == "all":
+        ours.pop("CUDA_VISIBLE_DEVICES", None)
+    elif settings.gpus is not None:
+        ours["CUDA_VISIBLE_DEVICES"] = settings.gpus.replace("none", "")
     return ours
 
 

@@ -12,8 +12,9 @@ from naiad.client import Client
 from naiad.server import _log
 from naiad.server._options import Options
 from naiad.server._ports import LOOPBACK
+from naiad.server._running import RunningServer, announce
 from naiad.server._server import Server
-from naiad.server.errors import NotRunning
+from naiad.server.errors import NotRunning, ServerError
 
 _log_to = logging.getLogger("naiad.server")
 
@@ -35,7 +36,7 @@ class EmbeddedTriton:
     * `extra_args`: further arguments of `tritonserver`.
     * `home`: an unpacked Triton to use instead of the one that is found or fetched.
     * `log_path`: where Triton's output goes (appended); by default a file that goes with the server.
-    * `gpus`: CUDA_VISIBLE_DEVICES for the server; None leaves it as it is.
+    * `gpus`: "all", "none", or numbers as in "0,1"; None leaves the choice to the environment.
     """
 
     def __init__(
@@ -143,6 +144,11 @@ class EmbeddedTriton:
         return f"http://{LOOPBACK}:{self._server.ports.metrics}/metrics"
 
     @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the models that are served now."""
+        return tuple(sorted(self._server.admin.ready_models()))
+
+    @property
     def pid(self) -> int:
         """The process id of Triton; a restart changes it."""
         return self._server.process.pid
@@ -151,6 +157,23 @@ class EmbeddedTriton:
     def log_path(self) -> Path:
         """The file with Triton's output."""
         return self._server.log_path
+
+    @property
+    def failure(self) -> ServerError | None:
+        """Why the supervisor gave up, if it did: Triton died too often, or did not come back."""
+        return self._server.failure
+
+    def announce(self) -> None:
+        """Let `find_running` of other processes of this user find this server, until it stops."""
+        server = RunningServer(
+            grpc_address=self.grpc_address,
+            http_url=self.http_url,
+            metrics_url=self.metrics_url,
+            admin_secret=self.admin_secret,
+            repository=self._server.repository,
+            pid=os.getpid(),
+        )
+        self._server.private.claim(state_files=[str(announce(server))])
 
     def log_tail(self, lines: int = 20) -> str:
         """The last lines of Triton's output."""

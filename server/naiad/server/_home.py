@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from naiad.server import _fetch, _machine
-from naiad.server._cache import cache_directory, preferred_cache
+from naiad.server._cache import cache_directories, cache_directory
 from naiad.server.errors import InvalidOption
 
 _log = logging.getLogger("naiad.server")
@@ -58,17 +58,19 @@ def find(named: str | os.PathLike[str] | None = None) -> Home:
         return _named(Path(named).expanduser().absolute())
     if _complete(_SYSTEM):
         return Home(path=_SYSTEM)
-    cached = _fetch.installed(_fetch.TRITON, preferred_cache())
-    if cached is None:
-        _machine.check_supported()
-        cached = _fetch.install(_fetch.TRITON, cache_directory())
-    return Home(path=cached / _IN_WHEEL)
+    _machine.check_supported()
+    return Home(path=_obtained(_fetch.TRITON) / _IN_WHEEL)
 
 
 def find_numpy() -> Path:
     """The directory that holds the stub's numpy, fetched if need be. Raises: `UnsupportedMachine`, `FetchError`."""
-    wheel = _fetch.numpy_for(sys.version_info[:2])
-    return _fetch.installed(wheel, preferred_cache()) or _fetch.install(wheel, cache_directory())
+    return _obtained(_fetch.numpy_for(sys.version_info[:2]))
+
+
+def _obtained(wheel: _fetch.Wheel) -> Path:
+    # A complete one is used as it is, also from a cache that cannot be written.
+    found = (_fetch.installed(wheel, cache) for cache in cache_directories())
+    return next(filter(None, found), None) or _fetch.install(wheel, cache_directory())
 
 
 def _named(path: Path) -> Home:

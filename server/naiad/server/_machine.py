@@ -14,6 +14,7 @@ _log = logging.getLogger("naiad.server")
 _GLIBC: Final = (2, 35)
 _PYTHONS: Final = ((3, 11), (3, 12))
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - the stub has no other place
+_TEMPORARY: Final = Path("/tmp")  # noqa: S108 - Triton's own, unconditional choice
 _REGION_BYTES: Final = 1 << 20
 _ROOMY_BYTES: Final = 256 << 20
 _COMPOSE: Final = "Serve the repository with `docker compose up` instead."
@@ -41,12 +42,27 @@ def check_python() -> None:
         )
 
 
+def check_gpus(gpus: str | None) -> None:
+    """Raise `PreflightFailed` when GPUs are asked for where there is none."""
+    if gpus not in (None, "none") and not has_gpu():
+        raise PreflightFailed(
+            f"Expected NVIDIA GPUs ({gpus!r} was asked for), found no /dev/nvidia* device. Leave the option away to "
+            "serve on the CPU; in a container, run it with --gpus all.",
+            check="gpu",
+        )
+
+
 def preflight() -> None:
     """Raise `PreflightFailed` for what Triton itself would only show by hanging or aborting."""
     if bash() is None:
-        raise PreflightFailed("Triton starts its Python stubs through bash, found none in PATH. Install it.", check="bash")
-    if not os.access("/tmp", os.W_OK | os.X_OK):  # noqa: S108 - Triton's own, unconditional choice
-        raise PreflightFailed("Triton needs a writable /tmp, whatever TMPDIR says. Mount a tmpfs there.", check="/tmp")
+        raise PreflightFailed(
+            "Triton starts its Python stubs through bash, found none in PATH. Install it.", check="bash"
+        )
+    if not os.access(_TEMPORARY, os.W_OK | os.X_OK):
+        raise PreflightFailed(
+            f"Triton needs a writable {_TEMPORARY}, whatever TMPDIR says. Mount a tmpfs there.",
+            check="temporary directory",
+        )
     _check_shared_memory()
 
 

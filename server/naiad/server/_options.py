@@ -1,10 +1,14 @@
 """What an embedded Triton is started with."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from naiad.server.errors import InvalidOption
+
+_GPUS: Final = re.compile(r"all|none|\d+(,\d+)*")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +34,7 @@ class Options:
     home: Path | None = None
     log_path: Path | None = None
     gpus: str | None = None
-    """CUDA_VISIBLE_DEVICES for the server: "0,1", or "" for none; None leaves it as it is."""
+    """"all", "none", or their numbers as "0,1"; None leaves the choice to the environment."""
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense."""
@@ -42,3 +46,5 @@ class Options:
             raise InvalidOption(f"Expected drain_timeout_s >= 0, found {self.drain_timeout_s}.")
         if self.response_cache_bytes < 0:
             raise InvalidOption(f"Expected response_cache_bytes >= 0, found {self.response_cache_bytes}.")
+        if self.gpus is not None and not _GPUS.fullmatch(self.gpus):
+            raise InvalidOption(f"Expected gpus to be 'all', 'none' or numbers such as '0,1', found {self.gpus!r}.")

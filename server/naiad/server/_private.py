@@ -73,6 +73,8 @@ class PrivateDirectory:
     def remove(self) -> None:
         """Remove everything and let the watchdog go."""
         self.sweep()
+        for name in self._state_files:
+            Path(name).unlink(missing_ok=True)
         shutil.rmtree(self.path, ignore_errors=True)
         with contextlib.suppress(OSError):
             os.write(self._pipe, _reaper.DISMISSED)

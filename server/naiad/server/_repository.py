@@ -71,8 +71,8 @@ def check_model_name(model: str, repository: Path | None = None) -> None:
     """Raise `UnsafeName` for a name that this Triton would hand to a shell as it is."""
     if not _MODEL_NAME.fullmatch(model) or model.startswith("."):
         raise UnsafeName(
-            f"Expected a model name of letters, digits, '_', '-' and '.' that does not start with '.', found {model!r}. "
-            "Rename its directory and the name in its config.pbtxt.",
+            f"Expected a model name of letters, digits, '_', '-' and '.' that does not start with '.', found "
+            f"{model!r}. Rename its directory and the name in its config.pbtxt.",
             repository=repository,
             model=model,
         )

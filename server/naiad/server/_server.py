@@ -16,7 +16,7 @@ from naiad.server._admin import Admin, ModelStatus
 from naiad.server._options import Options
 from naiad.server._private import PrivateDirectory, remove_abandoned
 from naiad.server._process import Process
-from naiad.server.errors import ModelLoadFailed, PortInUse, ServerDied
+from naiad.server.errors import ModelLoadFailed, PortInUse, ServerDied, ServerError
 
 _log_to = logging.getLogger("naiad.server")
 _ATTEMPTS: Final = 4
@@ -32,11 +32,13 @@ class Server:
         self.repository = _repository.check(options.repository)
         self.models = _repository.select(self.repository, options.models)
         self.restarts = 0
+        self.failure: ServerError | None = None
         self.admin_secret = secrets.token_urlsafe(24)
         self.stopping = threading.Event()
         self._swap = threading.Lock()
         requested = (options.grpc_port, options.http_port, options.metrics_port)
         self.ports = _chosen(requested)
+        _machine.check_gpus(options.gpus)
         self._home = _home.find(options.home)
         numpy = _home.find_numpy()
         _machine.check_supported()
@@ -88,9 +90,11 @@ class Server:
             self.stopping.set()
         started = time.monotonic()
         timeout_s = self._exit_timeout_s + _EXIT_GRACE_S
-        if self.process.terminate(timeout_s) is None:
-            _log_to.warning("Triton did not end within %.0f s; killing it.", timeout_s)
-        self.remove()
+        try:
+            if self.process.terminate(timeout_s) is None:
+                _log_to.warning("Triton did not end within %.0f s; killing it.", timeout_s)
+        finally:
+            self.remove()
         _log_to.info("Triton stopped after %.1f s", time.monotonic() - started)
 
     def remove(self) -> None:
@@ -189,5 +193,3 @@ def _failed(status: ModelStatus) -> bool:
 
 def _backend_directories() -> set[str]:
     return {str(path) for path in Path("/tmp").glob("python_env_*")}  # noqa: S108 - where Triton puts them
-
-

@@ -70,7 +70,13 @@ def preflight(stub: Path, environment: dict[str, str]) -> None:
         )
     try:
         done = subprocess.run(
-            [str(stub)], env=environment, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_S, check=False
+            [str(stub)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_TIMEOUT_S,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as exc:
         raise PreflightFailed(f"The Python stub {stub.resolve()} cannot be run: {exc}.", check="stub") from exc
@@ -107,8 +113,8 @@ def _cannot_start(said: str, returncode: int) -> PreflightFailed:
     missing = said.partition("error while loading shared libraries: ")[2].partition(":")[0]
     if missing.startswith("libpython"):
         return PreflightFailed(
-            f"Triton's Python stub needs {missing}, and this Python ({sys.base_prefix}) brings no such file. Install it "
-            f"(Debian, Ubuntu: `apt-get install {missing.partition('.so')[0]}`), use a Python that has it (`uv python "
+            f"Triton's Python stub needs {missing}, and this Python ({sys.base_prefix}) brings no such file. Install "
+            f"it (Debian, Ubuntu: `apt-get install {missing.partition('.so')[0]}`), use a Python that has it (`uv python "
             "install`; pyenv with PYTHON_CONFIGURE_OPTS=--enable-shared), or name the file in NAIAD_LIBPYTHON.",
             check="libpython",
         )

@@ -77,9 +77,10 @@ class Contract:
             )
 
     def _check(self, expected: TensorMetadata, array: NDArray[Any]) -> None:
-        datatype = triton_datatype(array.dtype)
-        if datatype != expected.datatype:
-            raise self._wrong_datatype(expected, array, datatype)
+        if array.dtype is not numpy_dtype(expected.datatype):  # the usual case is one comparison
+            datatype = triton_datatype(array.dtype)
+            if datatype != expected.datatype:
+                raise self._wrong_datatype(expected, array, datatype)
         shape, dims = array.shape, expected.shape
         if shape == dims:
             return
@@ -105,15 +106,15 @@ class Contract:
         )
 
     def _check_rows(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        rows = {name: array.shape[0] for name, array in arrays.items()}
-        if len(set(rows.values())) > 1:
-            found = ", ".join(f"{name} {count}" for name, count in rows.items())
+        rows = {array.shape[0] for array in arrays.values()}
+        if len(rows) > 1:
+            found = ", ".join(f"{name} {array.shape[0]}" for name, array in arrays.items())
             raise InvalidInput(
-                f"the inputs of model '{self.model}' need the same number of rows, found {found}", model=self.model
+                f"the inputs of '{self.model}' need the same number of rows, found {found}", model=self.model
             )
-        if max(rows.values()) > self.max_batch_size:
+        if max(rows) > self.max_batch_size:
             raise InvalidInput(
-                f"model '{self.model}' takes at most {self.max_batch_size} rows a request, found {max(rows.values())}: "
+                f"model '{self.model}' takes at most {self.max_batch_size} rows a request, found {max(rows)}: "
                 "send them in several requests",
                 model=self.model,
             )

@@ -69,11 +69,9 @@ def encode_infer(model: str, version: str, inputs: Inputs, options: InferOptions
         InvalidInput: a tensor has an unknown name, or another type or shape than the model expects.
     """
     if contract is None:
-        arrays = {name: as_array(value) for name, value in inputs.items()}
+        tensors = [_wire_input(name, as_array(value)) for name, value in inputs.items()]
     else:
-        arrays = {name: as_array(value, contract.datatype_of_input(name)) for name, value in inputs.items()}
-        contract.check_inputs(arrays)
-    tensors = [_wire_input(name, array) for name, array in arrays.items()]
+        tensors = _checked_inputs(inputs, contract)
     outputs = [_wire_output(output, contract) for output in options.outputs or ()]
     parameters = None if options is NO_OPTIONS else options.wire_parameters()
     return _wire.encode_request(model, version, options.request_id, tensors, outputs, parameters)
@@ -85,7 +83,17 @@ def _wire_input(name: str, array: NDArray[Any]) -> _wire.WireInput:
         raise InvalidInput(
             f"input '{name}': Triton has no data type for NumPy's {array.dtype}; convert the array first"
         )
-    return _wire.WireInput(name, datatype, array.shape, encode(array))
+    return _wire.WireInput(name, datatype, array.shape, encode(array, datatype))
+
+
+def _checked_inputs(inputs: Inputs, contract: Contract) -> list[_wire.WireInput]:
+    arrays = {name: as_array(value, contract.datatype_of_input(name)) for name, value in inputs.items()}
+    contract.check_inputs(arrays)
+    expected = contract.inputs
+    return [
+        _wire.WireInput(name, expected[name].datatype, array.shape, encode(array, expected[name].datatype))
+        for name, array in arrays.items()
+    ]
 
 
 def _wire_output(output: str | Output, contract: Contract | None) -> tuple[str, dict[str, _wire.Parameter]]:
@@ -102,10 +110,10 @@ def decode_infer(message: bytes) -> Result:
         InvalidResponse: the message is cut off, or its tensors do not fit their description.
     """
     response = _wire.decode_response(message)
-    if any(output.typed_contents for output in response.outputs):
+    if response.typed_contents:
         arrays = _typed_outputs(message)
     else:
-        arrays = {output.name: _array(output) for output in response.outputs if output.data is not None}
+        arrays = {output.name: _array(output, raw) for output, raw in zip(response.outputs, response.raw, strict=True)}
     return Result(
         arrays,
         model_name=response.model,
@@ -115,10 +123,9 @@ def decode_infer(message: bytes) -> Result:
     )
 
 
-def _array(output: _wire.WireOutput) -> NDArray[Any]:
-    assert output.data is not None
+def _array(output: _wire.WireOutput, raw: memoryview) -> NDArray[Any]:
     try:
-        return decode(output.data, output.datatype, output.shape)
+        return decode(raw, output.datatype, output.shape)
     except InvalidResponse as exc:
         raise InvalidResponse(f"output '{output.name}': {exc}") from exc
 

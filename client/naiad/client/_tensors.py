@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from naiad.client._datatypes import numpy_dtype, triton_datatype
+from naiad.client._datatypes import numpy_dtype
 from naiad.client.errors import InvalidInput, InvalidResponse
 
 Buffer = bytes | memoryview
+Payload = bytes | NDArray[Any]  # an array stands for its own memory: row-major and little-endian
 _LENGTH = struct.Struct("<I")
 
 
@@ -51,18 +52,20 @@ def _from_dlpack(value: Any) -> NDArray[Any]:
         ) from exc
 
 
-def encode(array: NDArray[Any]) -> Buffer:
-    """Return the bytes of ``array`` for the wire, without a copy where it is contiguous and little-endian already.
+def encode(array: NDArray[Any], datatype: str) -> Payload:
+    """Return what goes over the wire for ``array``: the array itself where its memory is laid out right already.
 
     Raises:
         InvalidInput: an object array holds something else than ``str`` and ``bytes``.
     """
-    if triton_datatype(array.dtype) == "BYTES":
+    if datatype == "BYTES":
         return _encode_strings(array)
-    if array.size == 0:
-        return b""
-    plain = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    return plain.reshape(-1).view(np.uint8).data
+    dtype = array.dtype
+    if dtype.byteorder == ">":
+        dtype = dtype.newbyteorder("<")
+    elif array.flags.c_contiguous:
+        return array
+    return np.ascontiguousarray(array, dtype=dtype)
 
 
 def decode(buffer: Buffer, datatype: str, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -81,10 +84,7 @@ def decode(buffer: Buffer, datatype: str, shape: tuple[int, ...]) -> NDArray[Any
         raise InvalidResponse(
             f"expected {num_elements * dtype.itemsize} bytes for {datatype} {list(shape)}, found {len(buffer)} bytes"
         )
-    array = np.empty(shape, dtype)
-    if num_elements:
-        array.reshape(-1).view(np.uint8)[:] = np.frombuffer(buffer, np.uint8)
-    return array
+    return np.ndarray(shape, dtype, buffer).copy() if num_elements else np.empty(shape, dtype)
 
 
 def _num_elements(shape: tuple[int, ...]) -> int:

@@ -13,14 +13,17 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple, cast
 
-from naiad.client._tensors import Buffer
+import numpy as np
+
+from naiad.client._tensors import Payload
 from naiad.client.errors import InvalidInput, InvalidResponse
 
 Parameter = bool | int | float | str
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_VARINT_BYTES = 10
+_MAX_KEPT_BYTES = 256
 _DOUBLE = struct.Struct("<d")
 _UNSIGNED = frozenset({"priority"})  # the one parameter that Triton reads as uint64
 
@@ -50,14 +53,13 @@ def _text(number: int, text: str) -> bytes:
     return _nested(number, text.encode()) if text else b""
 
 
-@dataclass(frozen=True, slots=True)
-class WireInput:
+class WireInput(NamedTuple):
     """One input as it is sent: Triton's data type, the full shape and the bytes."""
 
     name: str
     datatype: str
     shape: tuple[int, ...]
-    data: Buffer
+    data: Payload
 
 
 def encode_request(
@@ -69,15 +71,17 @@ def encode_request(
     parameters: Mapping[str, Parameter] | None = None,
 ) -> bytes:
     """Encode a ModelInferRequest; the tensors are copied once, into the result."""
-    parts: list[Buffer] = [_head(model, version, request_id)]
+    parts: list[Payload] = [_head(model, version, request_id)]
     if parameters:
         parts.extend(_map_entry(4, key, value) for key, value in parameters.items())
     parts.extend(_input_header(tensor.name, tensor.datatype, tensor.shape) for tensor in inputs)
     parts.extend(_output_header(name, params) for name, params in outputs)
     for tensor in inputs:
-        parts.append(b"\x3a" + varint(len(tensor.data)))  # field 7, raw_input_contents
+        parts.append(
+            b"\x3a" + varint(tensor.data.nbytes if isinstance(tensor.data, np.ndarray) else len(tensor.data))
+        )  # field 7, raw_input_contents
         parts.append(tensor.data)
-    return b"".join(parts)
+    return b"".join(cast("list[bytes]", parts))  # join takes the memory of arrays as well
 
 
 @lru_cache(maxsize=1024)
@@ -112,27 +116,30 @@ def _parameter(key: str, value: Parameter) -> bytes:
     raise InvalidInput(f"parameter '{key}' is a bool, an int of 64 bits, a float or a str, found {value!r}")
 
 
-@dataclass(slots=True)
-class WireOutput:
-    """One output as it came: ``contents`` says that the values are in the typed field instead of ``data``."""
+class WireOutput(NamedTuple):
+    """How an output is described; ``typed_contents`` says that its values are not among the raw contents."""
 
-    name: str = ""
-    datatype: str = ""
-    shape: tuple[int, ...] = ()
-    parameters: dict[str, Parameter] = field(default_factory=dict)
-    data: Buffer | None = None
-    typed_contents: bool = False
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    typed_contents: bool
 
 
 @dataclass(slots=True)
 class WireResponse:
-    """A ModelInferResponse, its tensors still bytes of the message."""
+    """A ModelInferResponse; ``raw`` are the bytes of its outputs, still parts of the message."""
 
     model: str = ""
     version: str = ""
     request_id: str = ""
     parameters: dict[str, Parameter] = field(default_factory=dict)
     outputs: list[WireOutput] = field(default_factory=list)
+    raw: list[memoryview] = field(default_factory=list)
+
+    @property
+    def typed_contents(self) -> bool:
+        """Whether the values are in the typed fields instead of ``raw``."""
+        return not self.raw and any(output.typed_contents for output in self.outputs)
 
 
 def decode_response(message: bytes) -> WireResponse:
@@ -141,12 +148,12 @@ def decode_response(message: bytes) -> WireResponse:
     Raises:
         InvalidResponse: the message is cut off, or is none.
     """
-    response, raw = WireResponse(), list[memoryview]()
+    response = WireResponse()
     for number, value in _fields(memoryview(message)):
         if number == 6:
-            raw.append(_view(value))
+            response.raw.append(_view(value))
         elif number == 5:
-            response.outputs.append(_decode_output(_view(value)))
+            response.outputs.append(_output(bytes(_view(value))))
         elif number == 1:
             response.model = _string(value)
         elif number == 2:
@@ -155,35 +162,30 @@ def decode_response(message: bytes) -> WireResponse:
             response.request_id = _string(value)
         elif number == 4:
             _add_map_entry(response.parameters, _view(value))
-    _attach(response.outputs, raw)
+    if len(response.raw) != len(response.outputs) and not response.typed_contents:
+        raise InvalidResponse(f"expected the contents of {len(response.outputs)} outputs, found {len(response.raw)}")
     return response
 
 
-def _attach(outputs: list[WireOutput], raw: list[memoryview]) -> None:
-    waiting = [output for output in outputs if not output.typed_contents]
-    if not raw and any(output.typed_contents for output in outputs):
-        return
-    if len(waiting) != len(raw):
-        raise InvalidResponse(f"expected the contents of {len(waiting)} outputs, found {len(raw)}")
-    for output, data in zip(waiting, raw, strict=True):
-        output.data = data
+def _output(description: bytes) -> WireOutput:
+    # A model's answers describe their outputs with the same bytes again and again; typed contents are not kept.
+    return _describe(description) if len(description) < _MAX_KEPT_BYTES else _describe.__wrapped__(description)
 
 
-def _decode_output(view: memoryview) -> WireOutput:
-    output, shape = WireOutput(), list[int]()
-    for number, value in _fields(view):
+@lru_cache(maxsize=4096)
+def _describe(description: bytes) -> WireOutput:
+    name = datatype = ""
+    shape, typed_contents = list[int](), False
+    for number, value in _fields(memoryview(description)):
         if number == 1:
-            output.name = _string(value)
+            name = _string(value)
         elif number == 2:
-            output.datatype = _string(value)
+            datatype = _string(value)
         elif number == 3:
             shape.extend([_signed(value)] if isinstance(value, int) else _packed(value))
-        elif number == 4:
-            _add_map_entry(output.parameters, _view(value))
         elif number == 5:
-            output.typed_contents = len(_view(value)) > 0
-    output.shape = tuple(shape)
-    return output
+            typed_contents = len(_view(value)) > 0
+    return WireOutput(name, datatype, tuple(shape), typed_contents)
 
 
 def _add_map_entry(into: dict[str, Parameter], view: memoryview) -> None:
@@ -219,14 +221,21 @@ def _fields(view: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """Walk a message: (field number, number or bytes); fixed-size fields come as bytes."""
     at, end = 0, len(view)
     while at < end:
-        key, at = _read_varint(view, at)
+        key = view[at]
+        at += 1
+        if key > 0x7F:
+            key, at = _read_varint(view, at - 1)
         number, wire_type = key >> 3, key & 7
-        if wire_type == _VARINT:
+        if wire_type == _BYTES:
+            if at < end and view[at] < 0x80:
+                size = view[at]
+                at += 1
+            else:
+                size, at = _read_varint(view, at)
+        elif wire_type == _VARINT:
             value, at = _read_varint(view, at)
             yield number, value
             continue
-        if wire_type == _BYTES:
-            size, at = _read_varint(view, at)
         elif wire_type in (_FIXED64, _FIXED32):
             size = 8 if wire_type == _FIXED64 else 4
         else:

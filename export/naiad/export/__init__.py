@@ -1,1 +1,41 @@
-"""The export room of Naiad."""
+"""From a trained PyTorch model to a verified, versioned entry of a Triton model repository.
+
+    from naiad.export import export
+
+    version = export(model, "digits", samples=[(x,)], max_batch_size=64, repository="model_repository")
+
+Importing this loads neither torch nor onnx; `export` does when it is called.
+"""
+
+from naiad.export._export import export as export
+from naiad.export._export import export_recipe as export_recipe
+from naiad.export.errors import CaptureFailed as CaptureFailed
+from naiad.export.errors import CheckFailed as CheckFailed
+from naiad.export.errors import ContractChanged as ContractChanged
+from naiad.export.errors import CorruptVersion as CorruptVersion
+from naiad.export.errors import ExportError as ExportError
+from naiad.export.errors import InvalidExport as InvalidExport
+from naiad.export.errors import InvalidModel as InvalidModel
+from naiad.export.errors import InvalidName as InvalidName
+from naiad.export.errors import InvalidRecipe as InvalidRecipe
+from naiad.export.errors import ModelNotFound as ModelNotFound
+from naiad.export.errors import NothingToRollBack as NothingToRollBack
+from naiad.export.errors import NotWritable as NotWritable
+from naiad.export.errors import OutOfSpace as OutOfSpace
+from naiad.export.errors import RecipeError as RecipeError
+from naiad.export.errors import RecipeFailed as RecipeFailed
+from naiad.export.errors import RecipeNotFound as RecipeNotFound
+from naiad.export.errors import RepositoryError as RepositoryError
+from naiad.export.errors import VerificationFailed as VerificationFailed
+from naiad.export.errors import VersionNotFound as VersionNotFound
+from naiad.export.recipe import Recipe as Recipe
+from naiad.export.recipe import find_recipe as find_recipe
+from naiad.export.recipe import load_recipe as load_recipe
+from naiad.export.report import BatchLatency as BatchLatency
+from naiad.export.report import Finding as Finding
+from naiad.export.report import OutputParity as OutputParity
+from naiad.export.report import Report as Report
+from naiad.export.report import Tolerance as Tolerance
+from naiad.export.report import Version as Version
+from naiad.export.repository import Integrity as Integrity
+from naiad.export.repository import Repository as Repository

@@ -1,0 +1,115 @@
+"""Checks of the exported graph: what it was promised to take, and what it would give once served.
+
+Each of these exports without an error, and shows only as wrong answers or as a refusal of the server.
+"""
+
+from collections.abc import Sequence
+
+from naiad.export._capture import Graph
+from naiad.export._reference import Answer
+from naiad.export._samples import Samples
+from naiad.export.errors import CheckFailed
+from naiad.export.report import Finding
+
+OPSETS = range(18, 24)
+DEFAULT_OPSET = 20
+MAX_IR_VERSION = 10
+"""What ONNX Runtime 1.18 and later reads, and with it every Triton since 24.06."""
+
+
+def check(
+    graph: Graph, samples: Samples, answers: Sequence[Answer], *, model: str, trained: bool
+) -> tuple[Finding, ...]:
+    """Return what is worth knowing, after refusing what would be wrong.
+
+    Raises:
+        CheckFailed: With one sentence for each reason.
+    """
+    errors = [
+        *_names(graph, samples, answers),
+        *_ranges(graph, samples),
+        *_frozen_inputs(graph, samples),
+        *_frozen_outputs(graph, samples, answers),
+        *_format(graph),
+    ]
+    if errors:
+        raise CheckFailed(f"{model} cannot be published: {'; '.join(errors)}", model=model, findings=tuple(errors))
+    return tuple(_notes(graph, trained=trained))
+
+
+def _names(graph: Graph, samples: Samples, answers: Sequence[Answer]) -> list[str]:
+    pairs = (
+        ("inputs", list(samples.names), list(graph.inputs)),
+        ("outputs", list(answers[0].outputs), list(graph.outputs)),
+    )
+    return [
+        f"the graph has the {kind} {found}; expected {expected}, as the model has them"
+        for kind, expected, found in pairs
+        if found != expected
+    ]
+
+
+def _ranges(graph: Graph, samples: Samples) -> list[str]:
+    errors = []
+    for symbol, (low, high) in graph.ranges.items():
+        # A lower end of 2 is what PyTorch always assumes; whether the graph holds at 1 is verified, not assumed.
+        if low > 2:
+            errors.append(
+                f"the graph is only valid for {symbol} >= {low}: a Python `if` on that size was decided by the sample; "
+                "replace it by torch.where or torch.cond"
+            )
+        needed = samples.max_batch_size if symbol == samples.batch else 0
+        if high is not None and high < needed:
+            errors.append(
+                f"the graph is only valid for {symbol} <= {high}, and max_batch_size is {needed}: a Python `if` or a "
+                "constant limits it; correct the model, or lower max_batch_size"
+            )
+    return errors
+
+
+def _frozen_inputs(graph: Graph, samples: Samples) -> list[str]:
+    return [
+        f"dimension {axis} of input {name!r} was declared dynamic; the graph fixes it at {graph.inputs[name][axis]}"
+        for name, axes in samples.dynamic.items()
+        for axis in axes
+        if name in graph.inputs and isinstance(graph.inputs[name][axis], int)
+    ]
+
+
+def _frozen_outputs(graph: Graph, samples: Samples, answers: Sequence[Answer]) -> list[str]:
+    """Compare each declared dimension with the sizes that PyTorch gave at different batch sizes."""
+    errors = []
+    for name, dims in graph.outputs.items():
+        shapes = [answer.outputs[name].shape for answer in answers if name in answer.outputs]
+        if any(len(shape) != len(dims) for shape in shapes):
+            errors.append(f"output {name!r} has rank {len(dims)} in the graph and {len(shapes[0])} in PyTorch")
+            continue
+        for axis, dim in enumerate(dims):
+            sizes = sorted({shape[axis] for shape in shapes})
+            if isinstance(dim, int) and (sizes != [dim] or (samples.batch and axis == 0)):
+                errors.append(
+                    f"dimension {axis} of output {name!r} is fixed at {dim} in the graph; in PyTorch it is "
+                    f"{' or '.join(map(str, sizes))}. A constant in view() or "
+                    "reshape() is the usual reason: use x.shape[0] or -1"
+                )
+    return errors
+
+
+def _format(graph: Graph) -> list[str]:
+    if graph.ir_version <= MAX_IR_VERSION and graph.opset in OPSETS:
+        return []
+    return [
+        f"the graph has opset {graph.opset} and IR version {graph.ir_version}; Triton's ONNX Runtime reads opsets "
+        f"{OPSETS.start} to {OPSETS.stop - 1} and IR up to {MAX_IR_VERSION}"
+    ]
+
+
+def _notes(graph: Graph, *, trained: bool) -> list[Finding]:
+    notes = [
+        Finding(check="unused input", message=f"no operator reads input {name!r}; clients must send it all the same")
+        for name in graph.unused
+    ]
+    if trained:
+        message = "the model was in train mode; it was exported in eval mode, and is as it was again"
+        notes.append(Finding(check="train mode", message=message))
+    return notes

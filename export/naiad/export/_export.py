@@ -1,0 +1,282 @@
+"""The whole way of one model: capture → check → verify → measure → configure → publish → promote."""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from naiad.export.errors import InvalidExport
+from naiad.export.recipe import Recipe
+from naiad.export.report import Report, Tolerance, Version
+from naiad.export.repository import Candidate, Repository, check_name
+
+if TYPE_CHECKING:
+    import torch
+
+_logger = logging.getLogger("naiad.export")
+
+Dynamic = Mapping[str, Mapping[int, str]]
+OnStep = Callable[[str], None]
+"""Called with the name of each step as it begins."""
+
+DEFAULT_MAX_BATCH_SIZE = 64
+_PRECISIONS = ("fp32",)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Order:
+    """What was asked for, checked as far as it can be without the model."""
+
+    model: str
+    samples: Sequence[Any]
+    dynamic: Dynamic | None
+    max_batch_size: int
+    outputs: tuple[str, ...] | None
+    labels: Any
+    settings: Mapping[str, object]
+    tolerance: Tolerance
+    opset: int
+    source: Mapping[str, object] = field(default_factory=dict)
+
+
+def export(
+    model: "torch.nn.Module",
+    name: str,
+    *,
+    samples: Sequence[Any],
+    repository: str | os.PathLike[str] | Repository,
+    dynamic: Dynamic | None = None,
+    max_batch_size: int = DEFAULT_MAX_BATCH_SIZE,
+    precision: str = "fp32",
+    outputs: Sequence[str] | None = None,
+    labels: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+    settings: Mapping[str, object] | None = None,
+    tolerance: Tolerance | None = None,
+    opset: int | None = None,
+    promote: bool = True,
+    source: Mapping[str, object] | None = None,
+    on_step: OnStep | None = None,
+) -> Version:
+    """Publish a PyTorch model as the next version of `name`, if ONNX Runtime answers as PyTorch does.
+
+    Args:
+        model: Any module; it is exported in eval mode and left as it was.
+        name: The model's name in the repository.
+        samples: Real inputs, a list of tuples or of dicts by the names of `forward`; tensors or arrays. With
+            `max_batch_size > 0` their first dimension is the batch; more rows make a better check.
+        repository: A Repository or its path; created where it is missing.
+        dynamic: The dimensions that vary, by input: `{"x": {0: "batch", 1: "length"}}`. By default the batch.
+        max_batch_size: The largest batch the server may form; 0 for a model without a batch dimension.
+        precision: "fp32" keeps the model's own types.
+        outputs: Names of the outputs, in order. By default dict keys or field names, else `output` or `output_0`, …
+        labels: Class names of the only output, or by output.
+        settings: Fields of `config.pbtxt` by dotted name. They apply to an existing model when it is promoted.
+        tolerance: How far ONNX Runtime may be from PyTorch.
+        opset: Of the ONNX graph, 18 to 23.
+        promote: Serve the new version, and only it. The first version of a model is always served.
+        source: More provenance for the manifest.
+        on_step: Called with the name of each step as it begins.
+
+    Raises:
+        InvalidExport: An argument, a sample or a setting does not fit the model.
+        CaptureFailed: PyTorch cannot export the model.
+        CheckFailed: The graph would be wrong, or refused, at a size it would be served at.
+        VerificationFailed: ONNX Runtime and PyTorch disagree.
+        ContractChanged: The model is already published with other inputs or outputs.
+        NotWritable: The repository cannot be written to.
+        OutOfSpace: The disk is full.
+
+    After any of them, and after an interrupt, the repository is as it was.
+    """
+    order = _order(
+        check_name(name),
+        samples=samples,
+        dynamic=dynamic,
+        max_batch_size=max_batch_size,
+        precision=precision,
+        outputs=outputs,
+        labels=labels,
+        settings=settings,
+        tolerance=tolerance,
+        opset=opset,
+        source=source,
+    )
+    repo = repository if isinstance(repository, Repository) else Repository(repository)
+    with repo.stage() as stage:
+        candidate, report = _build(model, order, repo, stage, on_step or _ignore)
+        (on_step or _ignore)("publish")
+        version = repo.publish(candidate, promote=promote)
+    return Version(model=version.model, number=version.number, path=version.path, report=report)
+
+
+def export_recipe(
+    recipe: Recipe,
+    *,
+    repository: str | os.PathLike[str] | Repository,
+    options: Mapping[str, object] | None = None,
+    name: str | None = None,
+    max_batch_size: int | None = None,
+    precision: str = "fp32",
+    settings: Mapping[str, object] | None = None,
+    opset: int | None = None,
+    promote: bool = True,
+    on_step: OnStep | None = None,
+) -> Version:
+    """Build a recipe's model with `options` and export it; arguments override the recipe's own constants.
+
+    Raises:
+        RecipeError: The recipe's code raised, or does not follow the protocol.
+        ExportError: As `export`.
+    """
+    repo = repository if isinstance(repository, Repository) else Repository(repository)
+    model_name = check_name(name or recipe.name)
+    with repo.stage():  # refuse a repository that cannot be written to before the model is trained
+        pass
+    (on_step or _ignore)("build")
+    module = recipe.build(**(options or {}))
+    size = recipe.constant("MAX_BATCH_SIZE", DEFAULT_MAX_BATCH_SIZE) if max_batch_size is None else max_batch_size
+    return export(
+        module,
+        model_name,
+        samples=recipe.samples(),
+        repository=repo,
+        dynamic=recipe.constant("DYNAMIC"),
+        max_batch_size=size,
+        precision=precision,
+        outputs=recipe.constant("OUTPUTS"),
+        labels=recipe.constant("LABELS"),
+        settings=recipe.constant("SETTINGS", {}) | dict(settings or {}),
+        tolerance=Tolerance(**recipe.constant("TOLERANCE", {})),
+        opset=opset,
+        promote=promote,
+        source={"recipe": recipe.path.name, "recipe_sha256": recipe.sha256, "options": dict(options or {})},
+        on_step=on_step,
+    )
+
+
+def _order(name: str, *, precision: str, opset: int | None, **rest: Any) -> _Order:
+    from naiad.export import _check
+
+    if precision not in _PRECISIONS:
+        raise InvalidExport(f"precision {precision!r} is not supported yet; expected {' or '.join(_PRECISIONS)}")
+    opset = _check.DEFAULT_OPSET if opset is None else opset
+    if opset not in _check.OPSETS:
+        raise InvalidExport(f"opset must be from {_check.OPSETS.start} to {_check.OPSETS.stop - 1}; found {opset}")
+    return _Order(
+        model=name,
+        samples=rest["samples"],
+        dynamic=rest["dynamic"],
+        max_batch_size=rest["max_batch_size"],
+        outputs=None if rest["outputs"] is None else tuple(rest["outputs"]),
+        labels=rest["labels"],
+        settings=rest["settings"] or {},
+        tolerance=rest["tolerance"] or Tolerance(),
+        opset=opset,
+        source=rest["source"] or {},
+    )
+
+
+def _build(
+    model: "torch.nn.Module", order: _Order, repo: Repository, stage: Path, on_step: OnStep
+) -> tuple[Candidate, Report]:
+    from naiad.export import _capture, _check, _configure, _golden, _measure, _provenance, _reference, _samples, _verify
+
+    files = stage / "files"
+    files.mkdir()
+    samples = _samples.bind(model, order.samples, order.dynamic, order.max_batch_size)
+    with _reference.evaluating(model) as trained:
+        on_step("run in PyTorch")
+        answers = _reference.answers(model, samples, order.outputs)
+        _reference.check(model, answers, samples, order.tolerance)
+        on_step("capture")
+        graph = _capture.capture(
+            model,
+            samples,
+            tuple(answers[0].outputs),
+            opset=order.opset,
+            directory=stage / "capture",
+            target=files,
+        )
+    on_step("check")
+    findings = _check.check(graph, samples, answers, model=order.model, trained=trained)
+    on_step("verify")
+    with _timed("verify"):
+        parity = _verify.verify(graph.path, samples, answers, order.tolerance, model=order.model)
+    on_step("measure")
+    latency = _measure.measure(graph.path, samples, answers)
+    on_step("configure")
+    labels = _labels_by_output(order.labels, tuple(graph.outputs))
+    config = _configure.configure(
+        order.model, graph, samples, answers, latency=latency, labels=labels, settings=order.settings
+    )
+    _configure.write_labels(stage / "labels", config, labels)
+    repo.check_contract(order.model, config, stage / "labels")
+    _golden.write(files / _golden.FILE, samples, answers)
+    report = Report(
+        batches=samples.batches,
+        num_cases=len(answers),
+        parity=parity,
+        latency=latency,
+        findings=findings,
+        size_bytes=_capture.size_bytes(graph),
+    )
+    manifest = {
+        "inputs": _tensors(config.input, graph.inputs),
+        "outputs": _tensors(config.output, graph.outputs),
+        "max_batch_size": order.max_batch_size,
+        "precision": "fp32",
+        "onnx": {"opset": graph.opset, "ir_version": graph.ir_version, "exporter": graph.exporter},
+        "samples": {"num_samples": len(samples.rows), "generated": False},
+        "tolerance": {"rtol": order.tolerance.rtol, "atol": order.tolerance.atol},
+        "report": report.to_dict(),
+        **_provenance.describe(model, graph, order.source),
+    }
+    candidate = Candidate(
+        model=order.model,
+        config=config,
+        files=files,
+        labels=stage / "labels",
+        settings=order.settings,
+        manifest=manifest,
+    )
+    return candidate, report
+
+
+def _labels_by_output(labels: Any, outputs: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    if labels is None:
+        return {}
+    if isinstance(labels, Mapping):
+        return {name: tuple(map(str, names)) for name, names in labels.items()}
+    if len(outputs) != 1:
+        raise InvalidExport(
+            f"the model has the outputs {list(outputs)}; give labels by output, as in {{'probs': [...]}}"
+        )
+    return {outputs[0]: tuple(map(str, labels))}
+
+
+def _tensors(configured: Any, declared: Mapping[str, tuple[int | str, ...]]) -> list[dict[str, Any]]:
+    from tritonclient.grpc import model_config_pb2
+
+    return [
+        {
+            "name": tensor.name,
+            "dtype": model_config_pb2.DataType.Name(tensor.data_type).removeprefix("TYPE_"),
+            "shape": list(declared[tensor.name]),
+        }
+        for tensor in configured
+    ]
+
+
+@contextmanager
+def _timed(step: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    _logger.debug("%s took %.2f s", step, time.perf_counter() - start)
+
+
+def _ignore(step: str) -> None:
+    del step

@@ -14,6 +14,7 @@ from naiad.server._options import Options
 from naiad.server._ports import LOOPBACK
 from naiad.server._running import RunningServer, announce
 from naiad.server._server import Server
+from naiad.server._supervisor import Supervisor
 from naiad.server.errors import NotRunning, ServerError
 
 _log_to = logging.getLogger("naiad.server")
@@ -87,6 +88,7 @@ class EmbeddedTriton:
         if self._running is None:
             self._running = Server(self._options)
             self._owner = os.getpid()
+            self._supervisor = self._look_after(self._running)
             _log_to.info("Triton is ready: gRPC %s, HTTP %s", self.grpc_address, self.http_url)
         return self
 
@@ -96,6 +98,12 @@ class EmbeddedTriton:
         # A forked child has a copy of this object, but the server is its parent's.
         if running is not None and self._owner == os.getpid():
             running.stop()
+            if self._supervisor is not None:
+                self._supervisor.join()
+
+    def _look_after(self, running: Server) -> Supervisor | None:
+        supervise, watch = self._options.supervise, self._options.watch
+        return Supervisor(running, supervise=supervise, watch=watch) if supervise or watch else None
 
     def __enter__(self) -> Self:
         return self.start()

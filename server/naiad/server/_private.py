@@ -69,6 +69,7 @@ class PrivateDirectory:
         _reaper.remove_regions(self.region_prefix)
         _reaper.remove_temporary(sorted(self._temporary), self.path)
         self._temporary.clear()
+        self._note()
 
     def remove(self) -> None:
         """Remove everything and let the watchdog go."""

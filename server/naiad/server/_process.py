@@ -16,6 +16,8 @@ from naiad.server._admin import Admin, Stranger, Unreachable
 from naiad.server.errors import ServerDied, StartTimeout
 
 _POLL_S: Final = 0.02
+_STUCK_POLL_S: Final = 0.5
+_NUM_ARGUMENTS: Final = 8
 _STUB_NAME: Final = "triton_python_b"
 
 
@@ -30,9 +32,14 @@ class Stub:
     """Its command line; empty once it is dead."""
 
     @property
-    def model_path(self) -> Path | None:
-        """Where its model lies, as Triton sees it: `<repository>/<model>`."""
-        return Path(self.arguments[1]) if len(self.arguments) > 1 else None
+    def region(self) -> str:
+        """Name of its shared-memory region; "" once it is dead."""
+        return self.arguments[2] if len(self.arguments) > _NUM_ARGUMENTS else ""
+
+    @property
+    def instance(self) -> str:
+        """Name of the model instance it runs, such as `digits_0_0`; "" once it is dead."""
+        return self.arguments[8] if len(self.arguments) > _NUM_ARGUMENTS else ""
 
 
 class Process:
@@ -54,6 +61,8 @@ class Process:
                 start_new_session=True,
             )
         self.pid = self._popen.pid
+        self.retired: set[int] = set()
+        """Stubs that were replaced, for which nobody waits any more."""
 
     @property
     def returncode(self) -> int | None:
@@ -94,16 +103,30 @@ class Process:
 
     def stubs(self) -> tuple[Stub, ...]:
         """The server's Python stubs, dead ones included."""
-        found = (_stub(int(entry), self.pid) for entry in os.listdir("/proc") if entry.isdigit())
+        found = (self.stub(int(entry)) for entry in os.listdir("/proc") if entry.isdigit())
         return tuple(stub for stub in found if stub)
 
-    def terminate(self, timeout_s: float) -> int | None:
-        """Ask it to drain and end; returns its exit code, None if it is still there after `timeout_s`."""
+    def stub(self, pid: int) -> Stub | None:
+        """The stub with that process id, if it is one of this server's."""
+        return _stub(pid, self.pid)
+
+    def terminate(self, timeout_s: float) -> bool:
+        """Ask it to drain and end; returns whether there is nothing left to wait for."""
         with contextlib.suppress(ProcessLookupError):
             self._popen.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return self._popen.wait(timeout=timeout_s)
-        return None
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._popen.wait(timeout=_STUCK_POLL_S)
+                return True
+            if self._waits_for_the_dead():
+                return True
+        return False
+
+    def _waits_for_the_dead(self) -> bool:
+        # Triton waits for a dead stub until its time-out, after all others have finished their requests and ended.
+        stubs = self.stubs()
+        return bool(stubs) and all(stub.dead or stub.pid in self.retired for stub in stubs)
 
     def kill(self) -> None:
         """End it and its whole group at once."""

@@ -91,7 +91,7 @@ class Server:
         started = time.monotonic()
         timeout_s = self._exit_timeout_s + _EXIT_GRACE_S
         try:
-            if self.process.terminate(timeout_s) is None:
+            if not self.process.terminate(timeout_s):
                 _log_to.warning("Triton did not end within %.0f s; killing it.", timeout_s)
         finally:
             self.remove()

@@ -114,8 +114,8 @@ def _cannot_start(said: str, returncode: int) -> PreflightFailed:
     if missing.startswith("libpython"):
         return PreflightFailed(
             f"Triton's Python stub needs {missing}, and this Python ({sys.base_prefix}) brings no such file. Install "
-            f"it (Debian, Ubuntu: `apt-get install {missing.partition('.so')[0]}`), use a Python that has it (`uv python "
-            "install`; pyenv with PYTHON_CONFIGURE_OPTS=--enable-shared), or name the file in NAIAD_LIBPYTHON.",
+            f"it (Debian, Ubuntu: `apt-get install {missing.partition('.so')[0]}`), use a Python that has it (`uv "
+            "python install`; pyenv with PYTHON_CONFIGURE_OPTS=--enable-shared), or name the file in NAIAD_LIBPYTHON.",
             check="libpython",
         )
     if missing:

@@ -1,0 +1,123 @@
+"""Keeps a server serving: a thread that repairs models, restarts Triton, and loads what changed."""
+
+import contextlib
+import logging
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+from naiad.server._admin import Stranger, Unreachable
+from naiad.server._canary import Canary
+from naiad.server._repair import Repair
+from naiad.server._server import Server
+from naiad.server._watch import Watch
+from naiad.server.errors import AdminRefused, StartError
+
+_log = logging.getLogger("naiad.server")
+_TICK_S: Final = 0.1
+_WATCH_S: Final = 0.4
+_SURVEY_S: Final = 1.0
+_CANARY_S: Final = 2.0
+_FIRST_PAUSE_S: Final = 0.1
+_MOST_RESTARTS: Final = 6
+_STABLE_AFTER_S: Final = 60.0
+
+
+class Supervisor:
+    """Runs from construction until the server stops; `join()` waits for its end."""
+
+    def __init__(self, server: Server, *, supervise: bool, watch: bool) -> None:
+        self._server = server
+        self._supervise = supervise
+        self._models = server.models
+        self._deaths = 0
+        self._due: dict[str, float] = {}
+        watched = None if server.options.models is None else server.models
+        self._watch = Watch(server.repository, server.admin, watched) if watch else None
+        self._attend()
+        self._thread = threading.Thread(target=self._run, name="naiad-supervisor", daemon=True)
+        self._thread.start()
+
+    def join(self) -> None:
+        """Return when the thread has ended; the server must be stopping."""
+        self._thread.join()
+
+    def _attend(self) -> None:
+        """Begin with a new server process."""
+        self._repair = Repair(self._server.process, self._server.admin)
+        self._repair.survey()
+        self._canary = Canary(self._server.admin)
+        self._since = time.monotonic()
+
+    def _run(self) -> None:
+        while not self._server.stopping.wait(_TICK_S):
+            try:
+                self._look()
+            except (Unreachable, Stranger, AdminRefused) as exc:
+                _log.debug("Triton did not answer the supervisor: %s", exc)
+            except StartError as exc:
+                self._server.failure = exc
+                _log.error("Giving up on Triton: %s", exc)
+                return
+            except Exception:  # noqa: BLE001 - whatever it is, serving goes on and so does looking after it
+                _log.exception("The supervisor stumbled")
+
+    def _look(self) -> None:
+        if self._supervise:
+            self._look_after_process()
+            self._look_after_models()
+        if self._watch and self._is_due("watch", _WATCH_S):
+            self._watch.apply_changes()
+
+    def _look_after_process(self) -> None:
+        if self._server.process.returncode is None or self._server.stopping.is_set():
+            return
+        if time.monotonic() - self._since > _STABLE_AFTER_S:
+            self._deaths = 0
+        died = self._server.process.died()
+        while self._deaths < _MOST_RESTARTS:
+            self._deaths += 1
+            if self._server.stopping.wait(_FIRST_PAUSE_S * 2 ** (self._deaths - 1)) or self._restart(died.returncode):
+                return
+        raise died
+
+    def _restart(self, returncode: int | None) -> bool:
+        _log.warning("Triton ended by itself (exit code %s); starting it again", returncode)
+        started = time.monotonic()
+        try:
+            self._server.restart(self._models)
+        except StartError as exc:
+            _log.warning("%s", exc)
+            return False
+        if not self._server.stopping.is_set():
+            self._attend()
+            _log.info("Triton serves again after %.1f s", time.monotonic() - started)
+        return True
+
+    def _look_after_models(self) -> None:
+        self._repair.repair()
+        if self._is_due("survey", _SURVEY_S):
+            self._repair.survey()
+            self._claim_folders()
+            # What a client loaded or unloaded meanwhile holds for a restart, too.
+            self._models = tuple(sorted(self._server.admin.ready_models()))
+        if self._is_due("canary", _CANARY_S):
+            for model in self._canary.unhealthy_models():
+                self._repair.reload(model, hangs=True)
+
+    def _claim_folders(self) -> None:
+        """Note where Triton keeps models that were sent with a load request: nobody removes them if it is killed."""
+        folders = set()
+        for stub in self._repair.alive:
+            with contextlib.suppress(IndexError):
+                top = "/".join(stub.arguments[1].split("/")[:3])
+                folders.update([top] if top.startswith("/tmp/folder") and Path(top).is_dir() else [])  # noqa: S108
+        self._server.private.claim(temporary=folders)
+
+    def _is_due(self, what: str, every_s: float) -> bool:
+        now = time.monotonic()
+        if now < self._due.get(what, 0.0):
+            return False
+        self._due[what] = now + every_s
+        return True

@@ -1,0 +1,66 @@
+"""Loads models again when their files in the repository change, as `naiad models promote` and `rollback` do."""
+
+import logging
+from pathlib import Path
+from typing import Final
+
+from naiad.server import _repository
+from naiad.server._admin import Admin
+from naiad.server._repository import ModelFiles
+from naiad.server.errors import AdminRefused, UnsafeName
+
+_log = logging.getLogger("naiad.server")
+_NOTHING: Final = ModelFiles(signature=())
+
+
+class Watch:
+    """Compares the repository with what was loaded; one call of `apply_changes()` looks once.
+
+    A change counts when two looks in a row agree on it: a version that is being copied is left alone until it rests.
+    """
+
+    def __init__(self, repository: Path, admin: Admin, models: tuple[str, ...] | None) -> None:
+        self._repository = repository
+        self._admin = admin
+        self._named = models
+        self._loaded = self._look()
+        self._before = self._loaded
+
+    def apply_changes(self) -> None:
+        """Load what changed, unload what is gone. Raises `Unreachable` when the server does not answer."""
+        now, before = self._look(), self._before
+        self._before = now
+        for model in sorted(now.keys() | self._loaded.keys()):
+            found = now.get(model, _NOTHING)
+            if found != self._loaded.get(model, _NOTHING) and found == before.get(model, _NOTHING):
+                self._apply(model, found)
+                self._loaded[model] = found
+
+    def _apply(self, model: str, found: ModelFiles) -> None:
+        try:
+            if found == _NOTHING:
+                self._admin.unload(model)
+                _log.info("Model %s is gone from the repository and no longer served", model)
+            else:
+                _repository.check_names(self._repository, model)
+                self._admin.load(model)
+                _log.info("Model %s changed and was loaded again", model)
+        except (AdminRefused, UnsafeName) as exc:
+            _log.warning("Model %s changed, and what was loaded before goes on serving: %s", model, exc)
+
+    def _look(self) -> dict[str, ModelFiles]:
+        found = {}
+        for model in self._watched():
+            try:
+                found[model] = _repository.files_of(self._repository, model)
+            except OSError:
+                continue  # removed, or being replaced: the next look sees it
+        return found
+
+    def _watched(self) -> tuple[str, ...]:
+        if self._named is not None:
+            return self._named
+        try:
+            return _repository.models_in(self._repository)
+        except OSError:
+            return ()

@@ -118,6 +118,7 @@ def export_recipe(
     *,
     repository: str | os.PathLike[str] | Repository,
     options: Mapping[str, object] | None = None,
+    model: "torch.nn.Module | None" = None,
     name: str | None = None,
     max_batch_size: int | None = None,
     precision: str = "fp32",
@@ -128,6 +129,8 @@ def export_recipe(
 ) -> Version:
     """Build a recipe's model with `options` and export it; arguments override the recipe's own constants.
 
+    A `model` that the recipe built before is exported as it is.
+
     Raises:
         RecipeError: The recipe's code raised, or does not follow the protocol.
         ExportError: As `export`.
@@ -136,11 +139,12 @@ def export_recipe(
     model_name = check_name(name or recipe.name)
     with repo.stage():  # refuse a repository that cannot be written to before the model is trained
         pass
-    (on_step or _ignore)("build")
-    module = recipe.build(**(options or {}))
+    if model is None:
+        (on_step or _ignore)("build")
+        model = recipe.build(**(options or {}))
     size = recipe.constant("MAX_BATCH_SIZE", DEFAULT_MAX_BATCH_SIZE) if max_batch_size is None else max_batch_size
     return export(
-        module,
+        model,
         model_name,
         samples=recipe.samples(),
         repository=repo,

@@ -6,10 +6,10 @@ from typing import Any, Final
 
 import triton_python_backend_utils as pb_utils
 from _ort_batch import Arrays, Job, groups, join, split
-from _ort_datatypes import STRING
+from _ort_datatypes import BF16
 from _ort_errors import CancelledRequestError, InferenceError, RequestError, RunError
 from _ort_signature import Signature
-from _ort_tensors import array_of, array_of_value, strings_for_runtime, tensor_of, value_of
+from _ort_tensors import array_of, array_of_value, bf16_value, strings_for_runtime, tensor_of, value_of
 from numpy.typing import NDArray
 
 CANCELLATION_CHECK_PAYS_S: Final = 0.02
@@ -93,10 +93,10 @@ class Executor:
             {name: part[name] for name in names if name in job.wanted} for job, part in zip(group, parts, strict=True)
         ]
 
-    def _outputs(self, feeds: Arrays, names: list[str]) -> list[NDArray[Any]]:
-        feeds = {name: self._feed(name, array) for name, array in feeds.items()}
+    def _outputs(self, arrays: Arrays, names: list[str]) -> list[NDArray[Any]]:
+        feeds = {name: self._feed(name, array) for name, array in arrays.items()}
         try:
-            if self._signature.carries_bf16:
+            if any(self._signature.outputs[name].data_type.triton == BF16 for name in names):
                 return self._run_values(feeds, names)
             outputs: list[NDArray[Any]] = self._session.run(names, feeds, self._run_options)
         except UnicodeDecodeError as exc:
@@ -106,20 +106,22 @@ class Executor:
             raise RunError(f"model '{self._signature.model}': {exc}") from exc
         return outputs
 
-    def _feed(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
+    def _feed(self, name: str, array: NDArray[Any]) -> Any:
         spec = self._signature.inputs.get(name)  # None for a batch input
-        return strings_for_runtime(array) if spec is not None and spec.data_type.triton == STRING else array
+        match spec.data_type.triton if spec is not None else None:
+            case "TYPE_STRING":
+                return strings_for_runtime(array)
+            case "TYPE_BF16":
+                return bf16_value(array)
+            case _:
+                return array
 
-    def _run_values(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> list[NDArray[Any]]:
-        """The way for models with bfloat16, which numpy lacks."""
-        inputs, outputs = self._signature.inputs, self._signature.outputs
-        values = {
-            # A batch input is no input of the request, and never bfloat16.
-            name: value_of(array, inputs[name].data_type if name in inputs else None)
-            for name, array in feeds.items()
-        }
+    def _run_values(self, feeds: Mapping[str, Any], names: Sequence[str]) -> list[NDArray[Any]]:
+        """The call that can return bfloat16, which numpy lacks."""
+        values = {name: value_of(feed) for name, feed in feeds.items()}
         results = self._session.run_with_ort_values(list(names), values, self._run_options)
-        return [array_of_value(value, outputs[name].data_type) for name, value in zip(names, results, strict=True)]
+        types = [self._signature.outputs[name].data_type for name in names]
+        return [array_of_value(value, data_type) for value, data_type in zip(results, types, strict=True)]
 
     def _response(self, answer: Answer) -> Any:
         if isinstance(answer, InferenceError):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from _ort_config import BatchTensor, ModelConfig, TensorConfig
-from _ort_datatypes import BF16, BY_TRITON, DataType
+from _ort_datatypes import BY_TRITON, DataType
 from _ort_graph import Graph
 
 
@@ -35,14 +35,13 @@ class OutputSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Signature:
-    """Inputs and outputs by name; ``carries_bf16`` where numpy alone cannot feed or read the model."""
+    """Inputs and outputs by name."""
 
     model: str
     batched: bool
     inputs: Mapping[str, InputSpec]
     outputs: Mapping[str, OutputSpec]
     batch_inputs: tuple[BatchTensor, ...]
-    carries_bf16: bool
 
 
 def signature_of(config: ModelConfig, graph: Graph) -> Signature:
@@ -57,7 +56,6 @@ def signature_of(config: ModelConfig, graph: Graph) -> Signature:
         inputs={each.name: each for each in inputs},
         outputs={each.name: each for each in outputs},
         batch_inputs=config.batch_inputs,
-        carries_bf16=BF16 in {each.data_type.triton for each in inputs} | {each.data_type.triton for each in outputs},
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from _ort_config import ModelConfig
+from _ort_datatypes import BF16, STRING
 from _ort_errors import UnsupportedError, mismatch
 from _ort_ragged import BATCH_INPUT_KINDS, BATCH_OUTPUT_KINDS
 
@@ -26,6 +27,9 @@ def _refusals(config: ModelConfig, *, gpu: bool) -> Iterator[tuple[str, str, str
     if (config.optimization.get("cuda") or {}).get("graphs"):
         advice = "use the parameter enable_cuda_graph of the accelerator 'cuda'"
         yield "optimization.cuda.graphs", "true", advice
+    if BF16 in {each.data_type for each in config.outputs} and STRING in {each.data_type for each in config.inputs}:
+        # ONNX Runtime's Python API takes strings only in the call that cannot return bfloat16.
+        yield "a TYPE_BF16 output beside a TYPE_STRING input", "both", "cast the output to TYPE_FP32 in the model"
     if gpu and config.capability_filenames:
         advice = "name one file for every GPU as default_model_filename"
         yield "cc_model_filenames", ", ".join(config.capability_filenames), advice

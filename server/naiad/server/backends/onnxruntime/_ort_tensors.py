@@ -33,13 +33,9 @@ def bf16_value(bits: NDArray[Any]) -> Any:
     return runtime().OrtValue.ortvalue_from_numpy_with_onnx_type(np.ascontiguousarray(bits), ONNX_BFLOAT16)
 
 
-def value_of(array: NDArray[Any], data_type: DataType | None) -> Any:
-    """An ``OrtValue`` of that type, or of the array's own type for ``None``."""
-    return (
-        bf16_value(array)
-        if data_type is not None and data_type.triton == BF16
-        else runtime().OrtValue.ortvalue_from_numpy(array)
-    )
+def value_of(feed: Any) -> Any:
+    """An ``OrtValue`` over the memory of an array, or what is an ``OrtValue`` already."""
+    return runtime().OrtValue.ortvalue_from_numpy(feed) if isinstance(feed, np.ndarray) else feed
 
 
 def array_of_value(value: Any, data_type: DataType) -> NDArray[Any]:

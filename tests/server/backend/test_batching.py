@@ -1,0 +1,90 @@
+"""Batches of several requests: joined where they fit, failing alone, cancelled alone."""
+
+import time
+
+import numpy as np
+import pytest
+from tritonclient.utils import InferenceServerException
+
+from backend_helpers import Caller
+
+
+def index(*numbers: int) -> dict[str, np.ndarray]:
+    return {"index": np.array([numbers])}
+
+
+def test_one_run_serves_a_whole_batch(serving: Caller) -> None:
+    """Eight requests that arrive together are one execution, and each gets its own answer."""
+    before = serving.statistics("lookup").execution_count
+    under_way = [serving.start("lookup", index(number, number + 1))[0] for number in range(8)]
+    for number, future in enumerate(under_way):
+        np.testing.assert_array_equal(future.result(60)["y"], [[number, number + 1]])
+    assert serving.statistics("lookup").execution_count == before + 1
+
+
+@pytest.mark.parametrize("bad", [0, 3, 7])
+def test_a_bad_request_fails_alone(serving: Caller, bad: int) -> None:
+    """A request that the model cannot compute gets an error with ONNX Runtime's reason; its neighbours get answers."""
+    before = serving.statistics("lookup").execution_count
+    under_way = [serving.start("lookup", index(5000 if number == bad else number))[0] for number in range(8)]
+    for number, future in enumerate(under_way):
+        if number == bad:
+            with pytest.raises(InferenceServerException, match=r"INTERNAL.*idx=5000"):
+                future.result(60)
+        else:
+            np.testing.assert_array_equal(future.result(60)["y"], [[number]])
+    assert serving.statistics("lookup").execution_count == before + 1
+
+
+def test_rows_that_the_model_loses_are_noticed(serving: Caller) -> None:
+    """A model that gives one row for a batch of two is run for each request by itself."""
+    sent = [np.full((1, 3), number, np.float32) for number in (1, 2)]
+    under_way = [serving.start("mixing", {"x": x})[0] for x in sent]
+    for future, x in zip(under_way, sent, strict=True):
+        np.testing.assert_array_equal(future.result(60)["y"], x)
+    with pytest.raises(InferenceServerException, match=r"expected shape \[2, 3\].*found \[1, 3\]"):
+        serving("mixing", {"x": np.zeros((2, 3), np.float32)})
+
+
+def test_too_many_rows_are_refused(serving: Caller) -> None:
+    """A request above max_batch_size is the client's mistake."""
+    with pytest.raises(InferenceServerException, match="INVALID_ARGUMENT"):
+        serving("reshaped", {"x": np.zeros((5, 6), np.float32)})
+
+
+def test_ragged_requests_share_a_run(serving: Caller) -> None:
+    """Requests of different lengths go as one flat tensor with their ends beside it, and come back scattered."""
+    before = serving.statistics("ragged").execution_count
+    lengths = (2, 5, 1)
+    sent = [np.arange(length, dtype=np.float32).reshape(1, length) for length in lengths]
+    answers = [future.result(60) for future in [serving.start("ragged", {"x": x})[0] for x in sent]]
+    for x, answer in zip(sent, answers, strict=True):
+        np.testing.assert_array_equal(answer["doubled"], 2 * x)
+    assert sorted(answer["end"].item() for answer in answers)[-1] == sum(lengths)
+    assert serving.statistics("ragged").execution_count == before + 1
+
+
+def test_cancelled_request_is_not_computed(serving: Caller) -> None:
+    """A request that its client gave up while it waited behind a long one ends as a failure, without a run."""
+    long, longer = {"turns": np.array([2_000])}, {"turns": np.array([20_000])}
+    serving("slow", long)
+    before = serving.statistics("slow")
+    running, _ = serving.start("slow", longer)
+    _, context = serving.start("slow", longer)
+    last, _ = serving.start("slow", long)
+    context.cancel()
+    assert (running.result(60), last.result(60)) == ({"y": 256}, {"y": 256})
+    stats = _statistics_after(serving, requests=3 + before.inference_stats.success.count)
+    assert stats.inference_stats.success.count == before.inference_stats.success.count + 2
+    assert stats.inference_stats.fail.count == before.inference_stats.fail.count + 1
+
+
+def _statistics_after(serving: Caller, requests: int) -> object:
+    """The statistics of `slow` once that many requests ended, well or not."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        stats = serving.statistics("slow")
+        if stats.inference_stats.success.count + stats.inference_stats.fail.count >= requests:
+            return stats
+        time.sleep(0.02)
+    pytest.fail("the requests did not end")

@@ -2,14 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
-
-CONTROL_KINDS: Final = (
-    "CONTROL_SEQUENCE_START",
-    "CONTROL_SEQUENCE_END",
-    "CONTROL_SEQUENCE_READY",
-    "CONTROL_SEQUENCE_CORRID",
-)
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,8 +102,7 @@ def _tensor(entry: Mapping[str, Any]) -> TensorConfig:
 
 def _batch_tensor(entry: Mapping[str, Any]) -> BatchTensor:
     return BatchTensor(
-        # Protobuf's JSON leaves out an enum's first value where defaults are not printed.
-        kind=entry.get("kind", ""),
+        kind=entry["kind"],
         targets=tuple(entry.get("target_name", ())),
         sources=tuple(entry.get("source_input", ())),
         data_type=entry.get("data_type", "TYPE_INVALID"),
@@ -120,8 +112,7 @@ def _batch_tensor(entry: Mapping[str, Any]) -> BatchTensor:
 def _controls(entries: Iterable[Mapping[str, Any]]) -> Iterable[Control]:
     for entry in entries:
         for control in entry.get("control", ()):
-            kind = control.get("kind", CONTROL_KINDS[0])
-            yield Control(name=entry["name"], kind=kind, data_type=_control_data_type(control))
+            yield Control(name=entry["name"], kind=control["kind"], data_type=_control_data_type(control))
 
 
 def _control_data_type(control: Mapping[str, Any]) -> str:

@@ -9,7 +9,8 @@ from _ort_batch import Arrays, Job, groups, join, split
 from _ort_datatypes import BF16
 from _ort_errors import CancelledRequestError, InferenceError, RequestError, RunError
 from _ort_signature import Signature
-from _ort_tensors import array_of, array_of_value, bf16_value, strings_for_runtime, tensor_of, value_of
+from _ort_strings import strings_for_runtime
+from _ort_tensors import array_of, array_of_value, bf16_value, tensor_of, value_of
 from numpy.typing import NDArray
 
 CANCELLATION_CHECK_PAYS_S: Final = 0.02

@@ -1,0 +1,147 @@
+"""Parameters, graph level and accelerators become settings of a session, without a server."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from _ort_accelerators import providers
+from _ort_errors import ConfigurationError, EnvironmentLacksError, LoadError, UnsupportedError
+from _ort_parameters import settings_of
+from _ort_session import check_environment
+
+from backend_configs import config
+from backend_helpers import ALL_PARAMETERS
+
+ALL_PROVIDERS = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
+
+
+def test_every_parameter_is_read() -> None:
+    """Each parameter reaches the setting it is for, and a note of the user's none."""
+    settings = settings_of(config(parameters=ALL_PARAMETERS))
+    assert (settings.parallel, settings.intra_op_threads, settings.inter_op_threads) == (True, 1, 1)
+    assert (settings.memory_arena, settings.memory_pattern) == (True, False)
+    assert settings.run_entries == {"memory.enable_memory_arena_shrinkage": "cpu:0"}
+    assert settings.entries == {key: value for key, value in ALL_PARAMETERS.items() if key.startswith("session.")}
+    assert settings.cuda == {
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "arena_extend_strategy": "kSameAsRequested",
+        "gpu_mem_limit": "1000000",
+        "do_copy_in_default_stream": "1",
+    }
+
+
+def test_defaults_are_onnx_runtimes() -> None:
+    """Without parameters nothing is set."""
+    settings = settings_of(config())
+    assert settings == settings_of(config(parameters={"execution_mode": "0", "intra_op_thread_count": "0"}))
+    assert (settings.graph_level, settings.memory_arena, settings.cuda) == ("ORT_ENABLE_ALL", None, {})
+
+
+@pytest.mark.parametrize(
+    ("level", "name"),
+    [(-1, "ORT_ENABLE_BASIC"), (0, "ORT_ENABLE_ALL"), (1, "ORT_ENABLE_EXTENDED"), (2, "ORT_DISABLE_ALL")],
+)
+def test_graph_level(level: int, name: str) -> None:
+    """Triton's graph levels are ONNX Runtime's."""
+    assert settings_of(config(optimization={"graph": {"level": level}})).graph_level == name
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "expected"),
+    [
+        ("execution_mode", "2", "expected 0 or 1, found '2'"),
+        ("intra_op_thread_count", "many", "expected a whole number, found 'many'"),
+        ("enable_mem_arena", "yes", "expected 1, 0, true or false, found 'yes'"),
+        ("cudnn_conv_algo_search", "3", "expected 0 or 1 or 2, found '3'"),
+        ("gpu_mem_limit", "1 GB", "expected a whole number, found '1 GB'"),
+    ],
+)
+def test_wrong_value_is_refused(parameter: str, value: str, expected: str) -> None:
+    """A value that does not fit its parameter is an error that names both."""
+    with pytest.raises(ConfigurationError, match=f"parameter '{parameter}': {expected}"):
+        settings_of(config(parameters={parameter: value}))
+
+
+@pytest.mark.parametrize("parameter", ["intra_op_threads", "enable_cuda_graph", "memory.arena", "ep.context"])
+def test_unknown_parameter_is_refused(parameter: str) -> None:
+    """A parameter that would be ignored is refused by name."""
+    with pytest.raises(UnsupportedError, match=f"parameter '{parameter}'"):
+        settings_of(config(parameters={parameter: "1"}))
+
+
+@pytest.mark.parametrize("parameter", ["EXECUTION_ENV_PATH", "FORCE_CPU_ONLY_INPUT_TENSORS", "notes.author"])
+def test_foreign_parameter_is_left_alone(parameter: str) -> None:
+    """Triton's own parameters, and notes in another namespace, are no business of the backend."""
+    settings_of(config(parameters={parameter: "something"}))
+
+
+def accelerators(kind: str, name: str, parameters: Mapping[str, str] | None = None) -> dict[str, Any]:
+    entry = {"name": name, "parameters": dict(parameters or {})}
+    return {"optimization": {"execution_accelerators": {f"{kind}_execution_accelerator": [entry]}}}
+
+
+def chosen(fields: dict[str, Any], *, gpu: bool, available: tuple[str, ...] = ALL_PROVIDERS) -> dict[str, Any]:
+    return dict(providers(config(**fields), cuda={}, gpu=gpu, device_id=1, available=available))
+
+
+def test_cpu_instance_uses_the_cpu_only() -> None:
+    """An accelerator for GPUs is checked, and not used, where there is none."""
+    fields = accelerators("gpu", "tensorrt", {"precision_mode": "FP16"})
+    assert chosen(fields, gpu=False) == {"CPUExecutionProvider": {}}
+
+
+def test_gpu_instance_uses_cuda() -> None:
+    """A GPU instance runs on its own device, with the accelerator's options, and falls back to the CPU."""
+    found = chosen(accelerators("gpu", "cuda", {"enable_cuda_graph": "1"}), gpu=True)
+    assert found == {"CUDAExecutionProvider": {"enable_cuda_graph": "1", "device_id": "1"}, "CPUExecutionProvider": {}}
+    assert list(found) == ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+
+def test_tensorrt_comes_first() -> None:
+    """TensorRT's options get ONNX Runtime's names, and CUDA takes what TensorRT cannot."""
+    parameters = {"precision_mode": "FP16", "max_workspace_size_bytes": "1024", "trt_engine_cache_enable": "1"}
+    found = chosen(accelerators("gpu", "tensorrt", parameters), gpu=True)
+    assert list(found) == list(ALL_PROVIDERS)
+    assert found["TensorrtExecutionProvider"] == {
+        "trt_fp16_enable": "1",
+        "trt_max_workspace_size": "1024",
+        "trt_engine_cache_enable": "1",
+        "device_id": "1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "parameters", "message"),
+    [
+        ("gpu", "magic", {}, "gpu_execution_accelerator: expected cuda or tensorrt, found 'magic'"),
+        ("cpu", "magic", {}, "cpu_execution_accelerator: expected openvino, found 'magic'"),
+        ("gpu", "tensorrt", {"magic": "1"}, "tensorrt: expected one of precision_mode.*found 'magic'"),
+        ("gpu", "tensorrt", {"precision_mode": "FP4"}, "expected FP32 or FP16 or BF16 or INT8, found 'FP4'"),
+    ],
+)
+def test_unknown_accelerator_is_refused(kind: str, name: str, parameters: dict[str, str], message: str) -> None:
+    """An unknown accelerator, or an unknown key of one, is refused on every machine."""
+    with pytest.raises(LoadError, match=message):
+        chosen(accelerators(kind, name, parameters), gpu=False)
+
+
+@pytest.mark.parametrize(
+    ("fields", "gpu", "message"),
+    [
+        ({}, True, "CUDAExecutionProvider.*found only CPUExecutionProvider; install onnxruntime-gpu"),
+        (accelerators("cpu", "openvino"), False, "OpenVINOExecutionProvider.*install onnxruntime-openvino"),
+        (accelerators("gpu", "tensorrt"), True, "TensorrtExecutionProvider.*TensorRT's libraries"),
+    ],
+)
+def test_missing_provider_is_named(fields: dict[str, Any], gpu: bool, message: str) -> None:
+    """What the machine lacks is named, with the way to get it or to do without."""
+    with pytest.raises(EnvironmentLacksError, match=message):
+        chosen(fields, gpu=gpu, available=("CPUExecutionProvider",))
+
+
+def test_numpy_2_is_refused() -> None:
+    """The stub must not run with a numpy whose arrays it would misread."""
+    check_environment("1.26.4")
+    for version in ("2.0.0", "2.4.6", "3.0.0rc1"):
+        with pytest.raises(EnvironmentLacksError, match=f"expected numpy 1.26.*found numpy {version}.*silently wrong"):
+            check_environment(version)

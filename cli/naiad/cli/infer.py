@@ -18,7 +18,9 @@ def infer(
     model: Annotated[str, typer.Argument(help="The model's name on the server.")],
     inputs: Annotated[
         list[str],
-        typer.Option("--input", "-i", metavar="NAME=VALUE", help="A JSON value, or @file.npy for an array. Repeatable."),
+        typer.Option(
+            "--input", "-i", metavar="NAME=VALUE", help="A JSON value, or @file.npy for an array. Repeatable."
+        ),
     ],
     url: Annotated[str, typer.Option(help="The server's gRPC address.")] = "grpc://localhost:8001",
     version: Annotated[str | None, typer.Option(help="A version; the newest that is served by default.")] = None,
@@ -74,10 +76,14 @@ def _load(path: Path) -> Any:
 
 
 def _save(path: Path, result: Result) -> None:
+    import zipfile
+
     import numpy as np
 
-    with path.open("wb") as file:
-        np.savez(file, **{name: array.astype("S") if array.dtype == object else array for name, array in result.items()})
+    with zipfile.ZipFile(path, "w") as archive:  # not np.savez, which has arguments of its own named like outputs
+        for name, array in result.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array.astype("S") if array.dtype == object else array)
     out.print(f"{len(result)} outputs of {result.model_name}/{result.model_version} → {path}", markup=False)
 
 

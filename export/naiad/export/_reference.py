@@ -116,8 +116,8 @@ def close(actual: np.ndarray[Any, Any], expected: np.ndarray[Any, Any], toleranc
 
 
 def _batch_findings(answers: Sequence[Answer], samples: Samples, tolerance: Tolerance) -> list[str]:
-    findings: dict[str, str] = {}
     single = next((answer for answer in answers if answer.case.sizes[str(samples.batch)] == 1), None)
+    findings: dict[str, str] = {}
     for answer in answers:
         batch = answer.case.sizes[str(samples.batch)]
         for name, value in answer.outputs.items():
@@ -125,26 +125,23 @@ def _batch_findings(answers: Sequence[Answer], samples: Samples, tolerance: Tole
                 findings.setdefault(
                     name,
                     f"output {name!r} has shape {list(value.shape)} at batch {batch}; with max_batch_size > 0 its "
-                    "first dimension must be the batch (squeeze() without a dimension and a mean over all rows drop it)",
+                    "first dimension must be the batch (a squeeze() or mean() without a dimension drops it)",
                 )
-            elif single and answer.case.required and _same_kind(single, answer):
-                alone = single.outputs[name]
-                if alone.shape[1:] == value.shape[1:] and not close(value[:1], alone, _loose(tolerance)):
-                    findings.setdefault(
-                        name,
-                        f"output {name!r} of one row depends on the other rows of its batch: at batch {batch} it "
-                        "differs from batch 1, so requests that the server batches together would change each other's answers; "
-                        "export with max_batch_size=0",
-                    )
+            elif single and _leaks(single, answer, name, tolerance):
+                findings.setdefault(
+                    name,
+                    f"output {name!r} of one row depends on the other rows of its batch (batch {batch} differs from "
+                    "batch 1), so requests that the server batches together would change each other's answers; "
+                    "export with max_batch_size=0",
+                )
     return list(findings.values())
 
 
-def _same_kind(one: Answer, other: Answer) -> bool:
-    return all(
-        torch.equal(tensor[:1], other.case.inputs[name][:1])
-        for name, tensor in one.case.inputs.items()
-        if tensor.shape[1:] == other.case.inputs[name].shape[1:]
-    ) and all(tensor.shape[1:] == other.case.inputs[name].shape[1:] for name, tensor in one.case.inputs.items())
+def _leaks(single: Answer, answer: Answer, name: str, tolerance: Tolerance) -> bool:
+    """Whether the first row has another answer in a batch than alone."""
+    same_row = all(torch.equal(row, answer.case.inputs[key][:1]) for key, row in single.case.inputs.items())
+    alone, first = single.outputs[name], answer.outputs[name][:1]
+    return same_row and alone.shape == first.shape and not close(first, alone, _loose(tolerance))
 
 
 def _loose(tolerance: Tolerance) -> Tolerance:

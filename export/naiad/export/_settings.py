@@ -11,7 +11,7 @@ from naiad.export.errors import InvalidExport
 _DERIVED = {"name", "platform", "backend", "runtime", "version_policy", "max_batch_size", "input", "output"}
 
 
-def parse(assignment: str) -> tuple[str, object]:
+def parse_setting(assignment: str) -> tuple[str, object]:
     """Split `path=value`; the value is JSON where it is valid JSON, else text.
 
     Raises:

@@ -20,6 +20,7 @@ def session(path: Path, *, num_threads: int = 0) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERROR_SEVERITY
     options.intra_op_num_threads = num_threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # be kind to a busy machine
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 

@@ -40,6 +40,8 @@ def main() -> None:
 def _export(directory: Path) -> dict[str, Any]:
     import torch
 
+    torch.set_num_threads(1)  # nothing is computed here, and idle threads would spin
+
     # The file is the parent's own, in its private stage; it holds code by design.
     job = torch.load(directory / "job.pt", map_location="cpu", weights_only=False)
     (directory / "job.pt").unlink()

@@ -1,0 +1,100 @@
+"""`naiad export`: a recipe becomes a verified version in the model repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from naiad.cli._console import err, out, print_json
+
+if TYPE_CHECKING:
+    from naiad.export import Repository, Version
+
+
+def export(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a recipe that comes with Naiad.")],
+    repository: Annotated[Path, typer.Option("--repository", "-r", help="The model repository to publish in.")] = Path(
+        "model_repository"
+    ),
+    name: Annotated[str | None, typer.Option(help="The model's name; by default the recipe's.")] = None,
+    max_batch_size: Annotated[
+        int | None, typer.Option(min=0, help="The largest batch the server may form; 0 for no batch dimension.")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="fp32 keeps the model's own types.")] = "fp32",
+    opset: Annotated[int | None, typer.Option(help="The ONNX opset; 20 suits every Triton since 24.06.")] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", metavar="NAME=VALUE", help="An option of its build()."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A field of config.pbtxt by dotted name.")
+    ] = None,
+    promote: Annotated[bool, typer.Option(help="Serve the new version, and only it.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Export a model, check it against PyTorch, and publish it as the next version.
+
+    Nothing is published unless ONNX Runtime answers as PyTorch does at batches 1, 2, 3, 7 and the largest.
+
+    Examples:
+        naiad export digits
+
+        naiad export export/recipes/digits.py --max-batch-size 32 --no-promote
+
+        naiad export digits -o seed=1 --set dynamic_batching.max_queue_delay_microseconds=500
+    """
+    from naiad.export import Repository, export_recipe, load_recipe, parse_setting
+
+    repo = Repository(repository)
+    with err.status("load the recipe") as status:
+        version = export_recipe(
+            load_recipe(recipe),
+            repository=repo,
+            options=dict(parse_setting(item) for item in option or ()),
+            name=name,
+            max_batch_size=max_batch_size,
+            precision=precision,
+            settings=dict(parse_setting(item) for item in settings or ()),
+            opset=opset,
+            promote=promote,
+            on_step=lambda step: status.update(f"{step} …"),
+        )
+    if as_json:
+        print_json(_as_dict(version, repo))
+    else:
+        _show(version, repo)
+
+
+def _as_dict(version: Version, repo: Repository) -> dict[str, Any]:
+    return {
+        "model": version.model,
+        "version": version.number,
+        "path": str(version.path),
+        "served": repo.served(version.model),
+        "report": version.report.to_dict() if version.report else None,
+    }
+
+
+def _show(version: Version, repo: Repository) -> None:
+    report = version.report
+    assert report is not None
+    served = repo.served(version.model)
+    table = Table(show_header=False, title=f"{version.model} version {version.number}", title_justify="left")
+    table.add_row("path", str(version.path))
+    table.add_row("served", ", ".join(map(str, served)))
+    table.add_row("size", f"{report.size_bytes / 1e6:.2f} MB")
+    for parity in report.parity:
+        error = f"largest error {parity.max_abs_error:.2g} ({parity.max_rel_error:.2g} of the largest value)"
+        table.add_row(f"parity of {parity.output}", error)
+    table.add_row("verified at", f"batches {', '.join(map(str, report.batches))}; {report.num_cases} comparisons")
+    table.add_row(
+        "latency, 1 thread", "; ".join(f"batch {item.batch}: {item.median_ms:.3g} ms" for item in report.latency)
+    )
+    for finding in report.findings:
+        table.add_row(finding.check, finding.message)
+    out.print(table)
+    if version.number not in served:
+        out.print(f"not served yet: naiad models promote {version.model} {version.number} -r {repo.path}", markup=False)

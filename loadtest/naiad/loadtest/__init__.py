@@ -8,11 +8,13 @@
     report.write(html="report.html", json="report.json")
     report.ok
 
-:class:`TritonUser`, for locustfiles, is imported when it is asked for: it brings Locust, which patches the standard library.
+:class:`TritonUser`, for locustfiles, is imported when it is asked for: it brings Locust, which patches the standard
+library.
 """
 
 from typing import TYPE_CHECKING, Any
 
+from naiad.loadtest._files import check_writable as check_writable
 from naiad.loadtest.baseline import Baseline as Baseline
 from naiad.loadtest.baseline import Comparison as Comparison
 from naiad.loadtest.errors import EngineFailed as EngineFailed

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-__all__ = ["charts"]
+__all__ = ["STEPS", "charts"]
 
 _BLUE, _RED, _GREEN, _GREY = "#2563eb", "#dc2626", "#059669", "#64748b"
-_STEPS: Final = {
+STEPS: Final = {
     "client_and_network": ("client and network", "#94a3b8"),
     "queue": ("queue", "#f59e0b"),
     "compute_input": ("compute: input", "#a7f3d0"),
@@ -40,7 +40,9 @@ def _latency(points: Sequence[Mapping[str, Any]]) -> Chart | None:
         _line("p50", at_s, [_ms(point["p50_us"]) for point in points], _BLUE),
         _line("p99", at_s, [_ms(point["p99_us"]) for point in points], _RED),
     ]
-    return _chart("Latency over time", traces, xaxis=_axis("seconds"), yaxis=_axis("ms", rangemode="tozero"))
+    return _chart(
+        "Latency over time", traces, xaxis=_axis("seconds", rangemode="tozero"), yaxis=_axis("ms", rangemode="tozero")
+    )
 
 
 def _throughput(points: Sequence[Mapping[str, Any]]) -> Chart | None:
@@ -54,7 +56,7 @@ def _throughput(points: Sequence[Mapping[str, Any]]) -> Chart | None:
             {"type": "bar", "name": "errors", "x": at_s, "y": errors, "marker": {"color": _RED}, "opacity": 0.6}
         )
     yaxis = _axis("requests/s", rangemode="tozero")
-    return _chart("Throughput over time", traces, xaxis=_axis("seconds"), yaxis=yaxis)
+    return _chart("Throughput over time", traces, xaxis=_axis("seconds", rangemode="tozero"), yaxis=yaxis)
 
 
 def _distribution(curve: Sequence[Mapping[str, float]], requests: int) -> Chart | None:
@@ -92,7 +94,7 @@ def _breakdown(times_us: Mapping[str, float] | None) -> Chart | None:
             "marker": {"color": color},
             "hovertemplate": f"{label}: %{{x:.3f}} ms<extra></extra>",
         }
-        for step, (label, color) in _STEPS.items()
+        for step, (label, color) in STEPS.items()
     ]
     return _chart(
         "Where the mean latency went", traces, xaxis=_axis("ms"), yaxis=_axis(""), barmode="stack", height=240
@@ -102,10 +104,18 @@ def _breakdown(times_us: Mapping[str, float] | None) -> Chart | None:
 def _batches(server: Mapping[str, Any] | None) -> Chart | None:
     if server is None or not server["batches"]:
         return None
-    sizes = [int(size) for size in server["batches"]]
-    trace = {"type": "bar", "x": sizes, "y": list(server["batches"].values()), "marker": {"color": _GREY}}
+    trace = {
+        "type": "bar",
+        "x": list(server["batches"]),
+        "y": list(server["batches"].values()),
+        "marker": {"color": _GREY},
+    }
     return _chart(
-        "Batches the server made", [trace], xaxis=_axis("batch size"), yaxis=_axis("executions"), showlegend=False
+        "Batches the server made",
+        [trace],
+        xaxis=_axis("batch size", type="category"),
+        yaxis=_axis("executions"),
+        showlegend=False,
     )
 
 
@@ -126,18 +136,16 @@ def _axis(title: str, **extra: Any) -> Chart:
     return {"title": {"text": title}, "automargin": True, "gridcolor": "#e2e8f0", "zerolinecolor": "#e2e8f0", **extra}
 
 
-def _chart(title: str, data: list[Chart], *, height: int = 320, **layout: Any) -> Chart:
-    font = {"family": "system-ui, sans-serif", "size": 12, "color": "#0f172a"}
+def _chart(title: str, data: list[Chart], *, height: int = 300, **layout: Any) -> Chart:
     base = {
-        "title": {"text": title, "x": 0, "xanchor": "left", "font": {"size": 15}},
-        "font": font,
+        "font": {"family": "system-ui, sans-serif", "size": 12, "color": "#0f172a"},
         "height": height,
-        "margin": {"l": 8, "r": 8, "t": 40, "b": 8},
-        "legend": {"orientation": "h", "y": -0.25},
+        "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "traceorder": "normal"},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
     }
-    return {"data": data, "layout": {**base, **layout}}
+    return {"title": title, "data": data, "layout": {**base, **layout}}
 
 
 def _ms(latency_us: float | None) -> float | None:

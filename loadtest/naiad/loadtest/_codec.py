@@ -1,7 +1,7 @@
 """The client's codec, as the engine uses it: requests encoded once, answers left as bytes until one is checked.
 
-This is the only module of the load test that knows the inside of :mod:`naiad.client`: both belong to one distribution, and
-what is measured has to be what a service would send.
+This is the only module of the load test that knows the inside of :mod:`naiad.client`: both belong to one distribution,
+and what is measured has to be what a service would send.
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import grpc
-import numpy as np
 from numpy.typing import NDArray
 
 from naiad.client._datatypes import numpy_dtype
 from naiad.client._endpoint import Endpoint, parse_endpoint
-from naiad.client._tensors import decode, encode
-from naiad.client._wire import WireInput, decode_response, encode_request
+from naiad.client._request import NO_OPTIONS, decode_infer, encode_infer
 from naiad.client.errors import CallContext, ClientError, from_status
 
 __all__ = ["decode_answer", "encode_inputs", "error_of", "numpy_dtype", "open_channel", "without_secret"]
@@ -35,18 +33,18 @@ def open_channel(url: str) -> tuple[grpc.Channel, grpc.UnaryUnaryMultiCallable]:
     return channel, channel.unary_unary(_METHOD)
 
 
-def encode_inputs(model: str, version: str | None, inputs: Mapping[str, tuple[str, NDArray[Any]]]) -> bytes:
-    """Encode a request; ``inputs`` holds Triton's data type and the array of each tensor."""
-    wire = [WireInput(name, datatype, array.shape, encode(array)) for name, (datatype, array) in inputs.items()]
-    return encode_request(model, version or "", "", wire)
+def encode_inputs(model: str, version: str | None, inputs: Mapping[str, NDArray[Any]]) -> bytes:
+    """Encode a request."""
+    return encode_infer(model, version or "", inputs, NO_OPTIONS, None)
 
 
-def decode_answer(answer: bytes) -> dict[str, NDArray[Any]]:
-    """Decode the outputs of an answer."""
-    return {
-        output.name: np.asarray(decode(output.data or b"", output.datatype, output.shape))
-        for output in decode_response(answer).outputs
-    }
+def decode_answer(answer: bytes) -> Mapping[str, NDArray[Any]]:
+    """Decode the outputs of an answer.
+
+    Raises:
+        naiad.client.InvalidResponse: it is none.
+    """
+    return decode_infer(answer)
 
 
 def error_of(status: str, details: str, *, url: str, model: str, timeout_s: float) -> ClientError:

@@ -1,6 +1,7 @@
 """Locust without its command line: runs one plan headless and passes the engine's messages on.
 
-The plan comes as the first line of stdin; a further line, or the end of stdin, ends the run early. Messages go to stdout.
+The plan comes as the first line of stdin; a further line, or the end of stdin, ends the run early. Messages go to
+stdout.
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ class _Run:
         traffic = Traffic.from_json(plan["traffic"])
         self._plan = plan
         self._user_class = type(
-            "PlannedUser", (TritonUser,), {"traffic": classmethod(lambda _cls, _options=None: traffic)}
+            "PlannedUser", (TritonUser,), {"traffic": classmethod(lambda _cls, _environment: traffic)}
         )
         self._environment = Environment(user_classes=[self._user_class], events=locust.events)
         self._runner = self._environment.create_local_runner()
         self._ready, self._spawned, self._stopped, self._closed = Event(), Event(), Event(), Event()
-        self._environment.events.spawning_complete.add_listener(lambda **_: self._spawned.set())
+        self._environment.events.spawning_complete.add_listener(self._on_spawned)  # type: ignore[no-untyped-call]
 
     def conduct(self) -> int:
         """Ramp up, warm up, measure, drain."""
@@ -62,6 +63,9 @@ class _Run:
         """Wait for an order, or for the end of whoever gives them; either ends the run."""
         orders.readline()
         self._stopped.set()
+
+    def _on_spawned(self, **_: Any) -> None:
+        self._spawned.set()
 
     def _measure(self, sender: Sender) -> None:
         users = self._plan["users"]

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 from naiad.loadtest.messages import EngineMessage, decode_message
 from naiad.loadtest.plan import Traffic
@@ -52,10 +53,8 @@ class EngineLink:
     def close(self) -> None:
         """End the engine, by force if it does not go by itself."""
         assert self._process.stdin is not None
-        try:
+        with suppress(OSError):  # it ended before it read the last order
             self._process.stdin.close()
-        except OSError:
-            pass  # it ended before it read the last order
         try:
             self._process.wait(_EXIT_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -64,8 +63,6 @@ class EngineLink:
 
     def _order(self, line: str) -> None:
         assert self._process.stdin is not None
-        try:
+        with suppress(BrokenPipeError, ValueError):  # the engine ended; its last message says why
             self._process.stdin.write(f"{line}\n".encode())
             self._process.stdin.flush()
-        except (BrokenPipeError, ValueError):
-            pass  # the engine ended; its last message says why

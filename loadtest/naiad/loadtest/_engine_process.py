@@ -1,4 +1,4 @@
-"""An engine in a process of its own: takes orders on stdin, hands over intervals on stdout (see :mod:`naiad.loadtest.messages`)."""
+"""An engine in a process of its own: orders on stdin, intervals on stdout (see :mod:`naiad.loadtest.messages`)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import select
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
@@ -71,7 +72,8 @@ class _Session:
                 case ["open"]:
                     self._open()
                 case ["close"]:
-                    return self._close()
+                    self._close()
+                    return
             self._tick()
 
     def _tick(self) -> None:
@@ -144,31 +146,27 @@ class _Orders:
     """Lines from a pipe, without ever waiting longer than a tick of the engine."""
 
     def __init__(self, file_descriptor: int) -> None:
-        self._file_descriptor, self._buffer, self._ended = file_descriptor, b"", False
+        self._file_descriptor, self._rest, self._ended = file_descriptor, b"", False
+        self._lines: deque[str] = deque()
 
     def __iter__(self) -> Iterator[str]:
         """Yield each order, an empty one at every tick without any, until the pipe is closed."""
-        while not self._ended:
-            ready, _, _ = select.select([self._file_descriptor], [], [], Engine.pause_s)
-            if ready:
-                yield from self._read()
-            else:
-                yield ""
+        while self._lines or not self._ended:
+            if not self._lines and select.select([self._file_descriptor], [], [], Engine.pause_s)[0]:
+                self._read()
+            yield self._lines.popleft() if self._lines else ""
 
     def wait_line(self) -> str:
         """Return the next line, however long it takes; empty at the end."""
-        lines: list[str] = []
-        while not lines and not self._ended:
-            lines = self._read()
-        first, *rest = lines or [""]
-        self._buffer = "".join(f"{line}\n" for line in rest).encode() + self._buffer
-        return first
+        while not self._lines and not self._ended:
+            self._read()
+        return self._lines.popleft() if self._lines else ""
 
-    def _read(self) -> list[str]:
+    def _read(self) -> None:
         chunk = os.read(self._file_descriptor, 1 << 16)
         self._ended = not chunk
-        *lines, self._buffer = (self._buffer + chunk).split(b"\n")
-        return [line.decode() for line in lines]
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        self._lines.extend(line.decode() for line in lines)
 
 
 def _say(message: EngineMessage) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from plotly.offline import get_plotlyjs
 
-from naiad.loadtest._charts import charts
+from naiad.loadtest._charts import STEPS, charts
 from naiad.loadtest._units import show, show_us
 
 __all__ = ["render"]
@@ -33,7 +33,7 @@ def render(content: Mapping[str, Any]) -> str:
         slos=_table("Objectives", ("objective", "result"), _slo_rows(content["slos"]), head=True),
         baseline=_table("Baseline", ("metric", "result"), _baseline_rows(content["baseline"] or ()), head=True),
         errors=_table("Errors", ("class", "count", "example"), _error_rows(content["results"]["errors"]), head=True),
-        server=_table("In the server, mean per request", ("", ""), _server_rows(content)),
+        server=_table("Where the time went, mean per request", ("", ""), _server_rows(content)),
         details=_table("The test", ("", ""), _detail_rows(content)),
         charts=_for_script(charts(content)),
         plotly=get_plotlyjs(),
@@ -80,7 +80,7 @@ def _server_rows(content: Mapping[str, Any]) -> list[Row]:
     server = content["server"]
     if server is None:
         return []
-    times = [(name.replace("_", " "), show_us(us)) for name, us in (content["breakdown_us"] or {}).items()]
+    times = [(STEPS[step][0], show_us(us)) for step, us in (content["breakdown_us"] or {}).items()]
     mean_batch = server["mean_batch"]
     return [
         *times,
@@ -93,11 +93,12 @@ def _server_rows(content: Mapping[str, Any]) -> list[Row]:
 
 def _detail_rows(content: Mapping[str, Any]) -> list[Row]:
     test, machine, results = content["test"], content["machine"], content["results"]
+    version = f"version {test['version'] or 'left to the server'}, of {', '.join(test['served_versions'])}"
     data = "golden samples" if test["data"] == "golden" else f"random samples, seed {test['seed']}"
     return [
         (
             "model",
-            f"{test['model']}, version {test['version'] or 'the server’s choice of ' + ', '.join(test['served_versions'])}",
+            f"{test['model']}, {version}",
         ),
         ("server", f"Triton {test['server_version']} at {test['url']}, backend {test['backend']}"),
         ("data", data + (", every answer checked" if test["answers_checked"] else "")),

@@ -17,20 +17,34 @@ __all__ = ["AnswerCheck", "answers_match", "checker"]
 AnswerCheck = Callable[[int, bytes], bool]
 """Takes the index of a sample and the answer's bytes; says whether the answer is right."""
 
+_MAX_KNOWN: Final = 16  # per sample
 # The same row computed in another batch differs in the last bits: kernels sum in another order.
 _TOLERANCES: Final = {2: (2e-2, 2e-2), 4: (1e-3, 1e-4), 8: (1e-3, 1e-4)}  # by item size in bytes: relative, absolute
 
 
 def checker(samples: Sequence[Sample]) -> AnswerCheck:
-    """Return the function that compares answers with the outputs of ``samples``."""
+    """Return the function that compares answers with the outputs of ``samples``.
+
+    A model gives few different answers to one sample; those found right are recognised by their bytes.
+    """
+    known: list[set[bytes]] = [set() for _ in samples]
 
     def check(index: int, answer: bytes) -> bool:
-        try:
-            return answers_match(decode_answer(answer), samples[index].outputs)
-        except ClientError:
-            return False
+        if answer in known[index]:
+            return True
+        right = _is_right(answer, samples[index])
+        if right and len(known[index]) < _MAX_KNOWN:
+            known[index].add(answer)
+        return right
 
     return check
+
+
+def _is_right(answer: bytes, sample: Sample) -> bool:
+    try:
+        return answers_match(decode_answer(answer), sample.outputs)
+    except ClientError:
+        return False
 
 
 def answers_match(found: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> bool:

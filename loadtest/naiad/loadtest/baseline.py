@@ -137,7 +137,8 @@ class Baseline:
 
     def _mismatch(self, what: str, baseline: str, this: str, way_out: str = "") -> InvalidBaseline:
         return InvalidBaseline(
-            f"the baseline is of another {what}: expected {this}, found {baseline}; make one with --save-baseline{way_out}",
+            f"the baseline is of another {what}: expected {this}, found {baseline}; "
+            f"make one with --save-baseline{way_out}",
             model=self.model,
         )
 

@@ -26,13 +26,10 @@ _MAX_SAMPLES: Final = 64
 _MAX_SAMPLES_BYTES: Final = 64 << 20
 _ALPHABET: Final = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz", np.uint8)
 
-Tensor = tuple[str, NDArray[Any]]
-"""Triton's data type and the values."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Signature:
-    """What a model takes and gives. Shapes hold -1 where a size may vary; with ``batching`` the first one is the batch."""
+    """What a model takes and gives; shapes hold -1 where a size may vary, first of all that of the batch."""
 
     metadata: ModelMetadata
     max_batch_size: int = 0
@@ -49,7 +46,7 @@ class Signature:
 class Sample:
     """One request's inputs and, where they are known, the outputs to expect."""
 
-    inputs: Mapping[str, Tensor]
+    inputs: Mapping[str, NDArray[Any]]
     outputs: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
@@ -84,7 +81,7 @@ def _random_samples(traffic: Traffic, signature: Signature) -> list[Sample]:
     return [
         Sample(
             inputs={
-                tensor.name: (tensor.datatype, _random(tensor.datatype, shapes[tensor.name], generator))
+                tensor.name: _random(tensor.datatype, shapes[tensor.name], generator)
                 for tensor in signature.metadata.inputs
             }
         )
@@ -98,7 +95,8 @@ def _shape(tensor: TensorMetadata, traffic: Traffic, signature: Signature) -> tu
     fits = len(given) == len(declared) and all(want in (-1, size) for want, size in zip(declared, given, strict=True))
     if not fits:
         raise InvalidData(
-            f"expected the shape {list(declared)} (-1 is any size; without the batch) for input {tensor}, found {list(given)}",
+            f"expected the shape {list(declared)} (-1 is any size; without the batch) for input {tensor}, "
+            f"found {list(given)}",
             model=signature.metadata.name,
         )
     return (traffic.batch, *given) if signature.batching else given
@@ -129,7 +127,7 @@ def _golden_samples(path: Path, batch: int, signature: Signature) -> list[Sample
         return cases[:_MAX_SAMPLES]
     samples: list[Sample] = []
     for pool in _pools(cases):
-        num_rows = len(next(iter(pool.inputs.values()))[1])
+        num_rows = len(next(iter(pool.inputs.values())))
         for start in range(0, num_rows, batch):
             samples.append(_rows(pool, np.arange(start, start + batch) % num_rows))
     return samples[:_MAX_SAMPLES]
@@ -167,7 +165,7 @@ def _typed(case: Case, path: Path, signature: Signature) -> Sample:
             model=signature.metadata.name,
             path=str(path),
         )
-    inputs = {name: (takes[name].datatype, _as(takes[name], array, path)) for name, array in case["input"].items()}
+    inputs = {name: _as(takes[name], array, path) for name, array in case["input"].items()}
     gives = {tensor.name: tensor for tensor in signature.metadata.outputs}
     outputs = {name: _as(gives[name], array, path) for name, array in case["output"].items() if name in gives}
     return Sample(inputs=inputs, outputs=outputs)
@@ -188,7 +186,8 @@ def _as(tensor: TensorMetadata, array: NDArray[Any], path: Path) -> NDArray[Any]
     strings = tensor.datatype == "BYTES" and array.dtype.kind in "SU"
     if not dims_fit or not (strings or array.dtype == dtype):
         raise InvalidData(
-            f"expected {tensor}, found {array.dtype} {list(array.shape)} in {path}: these golden samples do not fit the model",
+            f"expected {tensor}, found {array.dtype} {list(array.shape)} in {path}: "
+            "these golden samples do not fit the model",
             path=str(path),
         )
     if array.dtype.kind == "U":
@@ -200,24 +199,21 @@ def _pools(cases: Sequence[Sample]) -> list[Sample]:
     """Put the rows of all cases together whose tensors have the same shapes but for the batch."""
     groups: dict[tuple[Any, ...], list[Sample]] = {}
     for case in cases:
-        tensors = {name: array for name, (_, array) in case.inputs.items()} | dict(case.outputs)
-        groups.setdefault(tuple((name, array.shape[1:]) for name, array in sorted(tensors.items())), []).append(case)
+        tensors = [*case.inputs.items(), *case.outputs.items()]
+        groups.setdefault(tuple((name, array.shape[1:]) for name, array in tensors), []).append(case)
     return [_joined(group) for group in groups.values()]
 
 
 def _joined(cases: Sequence[Sample]) -> Sample:
     first = cases[0]
     return Sample(
-        inputs={
-            name: (datatype, np.concatenate([case.inputs[name][1] for case in cases]))
-            for name, (datatype, _) in first.inputs.items()
-        },
+        inputs={name: np.concatenate([case.inputs[name] for case in cases]) for name in first.inputs},
         outputs={name: np.concatenate([case.outputs[name] for case in cases]) for name in first.outputs},
     )
 
 
 def _rows(pool: Sample, rows: NDArray[np.intp]) -> Sample:
     return Sample(
-        inputs={name: (datatype, array[rows]) for name, (datatype, array) in pool.inputs.items()},
+        inputs={name: array[rows] for name, array in pool.inputs.items()},
         outputs={name: array[rows] for name, array in pool.outputs.items()},
     )

@@ -1,8 +1,8 @@
 """The engine: keeps a number of requests in flight and times them.
 
-Requests are encoded once, beforehand; they leave through gRPC futures whose callbacks send the next one, in a process without
-gevent. A latency runs from the moment the request should have left (in a closed loop: when the user was free to send it) to the
-moment its answer was here.
+Requests are encoded once, beforehand; they leave through gRPC futures whose callbacks send the next one, in a process
+without gevent. A latency runs from the moment the request should have left (in a closed loop: when the user was free to
+send it) to the moment its answer was here.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@
     │   └── OutputNotWritable          a report or baseline cannot be written where it was asked for
     └── EngineFailed                   the processes that send the requests ended without a result
 
-A run that took place but went badly (the server died, nothing succeeded, an objective was missed) is no exception: it is a
-:class:`naiad.loadtest.Report` that says so. Errors of the server that show before the first request come as
+A run that took place but went badly (the server died, nothing succeeded, an objective was missed) is no exception: it
+is a :class:`naiad.loadtest.Report` that says so. Errors of the server that show before the first request come as
 :class:`naiad.client.ClientError`.
 """
 

@@ -1,7 +1,7 @@
 """Latencies: a mergeable histogram at microsecond resolution.
 
-An HDR histogram keeps every latency from 1 µs to an hour within 0.1 % (exactly, below 2 ms), and two of them add up without
-loss: that is what lets processes, workers and intervals be merged before a percentile is read.
+An HDR histogram keeps every latency from 1 µs to an hour within 0.1 % (exactly, below 2 ms), and two of them add up
+without loss: that is what lets processes, workers and intervals be merged before a percentile is read.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Latencies:
         return float(self._histogram.get_value_at_percentile(percentile)) if self.count else None
 
     def curve(self) -> list[tuple[float, float]]:
-        """Return (percentile, latency in µs) from the fastest to the slowest, as far as the number of requests resolves it."""
+        """Return (percentile, latency in µs), as far into the tail as the number of requests resolves."""
         if not self.count:
             return []
         resolved = [p for p in _CURVE if p == 100.0 or p <= 100.0 * (1 - 1 / self.count) or p == 0.0]
@@ -77,9 +77,11 @@ class Latencies:
 
     def counts(self) -> Iterator[tuple[int, int]]:
         """Yield (latency in µs, how many) for every bucket that holds any."""
-        if self.count:
-            for item in self._histogram.get_recorded_iterator():
-                yield int(item.value_iterated_to), int(item.count_at_value_iterated_to)
+        # The library's own iterator is written in Python, and some ten times slower.
+        counts = np.frombuffer(self._histogram.counts, np.uint64)
+        for index in np.flatnonzero(counts).tolist():
+            lowest = self._histogram.get_value_from_index(index)
+            yield int(self._histogram.get_highest_equivalent_value(lowest)), int(counts[index])
 
     def encode(self) -> str:
         """Return the histogram as compressed text, for :meth:`decode` on the other side of a pipe."""

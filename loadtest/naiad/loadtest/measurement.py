@@ -59,7 +59,7 @@ class Interval:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Point:
-    """A short stretch of the run, for curves over time; ``at_s`` is its middle, counted from the start of the window."""
+    """A short stretch of the run, for curves; ``at_s`` is its middle, counted from the start of the window."""
 
     at_s: float
     throughput: float
@@ -73,8 +73,8 @@ class Point:
 class Measurement:
     """The measured window.
 
-    Rates count what ended within the window. Percentiles and errors also count what was in flight when it closed, so that a
-    server that hung at the end cannot hide.
+    Rates count what ended within the window. Percentiles and errors also count what was in flight when it closed, so
+    that a server that hung at the end cannot hide.
     """
 
     window_s: float
@@ -113,7 +113,7 @@ class Measurement:
         return self.failed / total if total else None
 
     def value(self, metric: str) -> float | None:
-        """Return a metric by the name that objectives use: ``p99`` (µs), ``throughput`` (1/s), ``errors`` (fraction), …"""
+        """Return a metric by its name in objectives: ``p99`` (µs), ``throughput`` (1/s), ``errors`` (fraction), …"""
         if metric.startswith("p"):
             return self.latencies.percentile_us(float(metric[1:]))
         return {

@@ -1,7 +1,7 @@
 """The lines that an engine process and its conductor exchange: one JSON object each.
 
-To the engine, after the traffic in the first line: ``users N``, ``open`` (the measured window begins), ``close`` (it ends; drain,
-then say so). The end of its input ends the engine. From the engine: the messages below.
+To the engine, after the traffic in the first line: ``users N``, ``open`` (the measured window begins), ``close`` (it
+ends; drain, then say so). The end of its input ends the engine. From the engine: the messages below.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class Traffic:
 
     model: str
     url: str = DEFAULT_URL
-    """``grpc://host:port``, ``grpcs://`` with TLS; may carry the server's admin secret, which never reaches a report."""
+    """``grpc://host:port``, ``grpcs://`` with TLS. A secret in it never reaches a report."""
     version: str | None = None
     """The version to ask for; ``None`` lets the server choose."""
     batch: int = 1

@@ -73,8 +73,8 @@ class Report:
         if share <= DEFAULT_ERROR_BUDGET:
             return []
         return [
-            f"{share:.2%} of the requests failed (more than {DEFAULT_ERROR_BUDGET:.0%}, the budget where no objective on "
-            f"errors is given){_most_common(self.measurement)}"
+            f"{share:.2%} of the requests failed (more than {DEFAULT_ERROR_BUDGET:.0%}, the budget where no "
+            f"objective on errors is given){_most_common(self.measurement)}"
         ]
 
     def to_json(self) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def to_text(content: dict[str, Any]) -> str:
 
 
 def breakdown_us(measurement: Measurement) -> dict[str, float] | None:
-    """Return where the mean latency was spent, in µs: outside the server, and in each step within; ``None`` where unknown."""
+    """Return where the mean latency went, in µs: outside the server and in each step within; ``None`` if unknown."""
     server, mean_us = measurement.server, measurement.latencies.mean_us
     if server is None or mean_us is None or not server.requests:
         return None

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Final, Self
 
@@ -165,7 +166,7 @@ class _Conductor:
             "warmup_s": test.warmup_s,
             "duration_s": test.duration_s,
         }
-        self._errors: IO[bytes] = tempfile.TemporaryFile()
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process, in __exit__
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "naiad.loadtest._conductor"],
             stdin=subprocess.PIPE,
@@ -184,10 +185,8 @@ class _Conductor:
     def __exit__(self, *_: object) -> None:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        try:
+        with suppress(BrokenPipeError):
             self._process.stdin.close()
-        except BrokenPipeError:
-            pass
         try:
             self._process.wait(_EXIT_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -216,11 +215,9 @@ class _Conductor:
 
     def _order(self, line: str) -> None:
         assert self._process.stdin is not None
-        try:
+        with suppress(BrokenPipeError):  # it ended; the messages end, too
             self._process.stdin.write(f"{line}\n".encode())
             self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it ended; the messages end, too
 
     def _read(self) -> None:
         assert self._process.stdout is not None

@@ -108,7 +108,7 @@ class ServerTimes:
 
     @classmethod
     def between(cls, before: ServerSnapshot, after: ServerSnapshot, window_s: float) -> Self | None:
-        """Return the difference of two snapshots ``window_s`` apart; ``None`` when counters fell, so the server began anew."""
+        """Return what lies between two snapshots; ``None`` when counters fell: the server began anew."""
         spent = {name: getattr(after, name) - getattr(before, name) for name in _COUNTERS}
         if min(spent.values()) < 0:
             return None

@@ -32,11 +32,12 @@ _EXAMPLES: Final = 'expected an objective like "p99<20ms", "mean<=800us", "throu
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Slo:
-    """One objective. ``limit`` is in µs (latencies), per second (rates) or a fraction (errors); ``text`` is how it was written."""
+    """One objective. ``limit`` is in µs (latencies), per second (rates) or a fraction (errors)."""
 
     text: str
+    """How it was written."""
     metric: str
-    """``p50`` … ``p99.99``, ``mean``, ``max``, ``throughput`` (requests/s), ``inferences`` (inferences/s) or ``errors``."""
+    """``p50`` … ``p99.99``, ``mean``, ``max``, ``throughput`` (requests/s), ``inferences`` (rows/s), ``errors``."""
     operator: str
     limit: float
 
@@ -53,9 +54,8 @@ class Slo:
         metric, op, unit = match["metric"], match["op"], match["unit"]
         units = _units(metric, text)
         if unit not in units:
-            raise InvalidSlo(
-                f"{_EXAMPLES}, found {text!r}: the unit of {metric} is one of {', '.join(units)}, found {unit!r}"
-            )
+            known = ", ".join(filter(str.isascii, units))
+            raise InvalidSlo(f"{_EXAMPLES}, found {text!r}: the unit of {metric} is one of {known}, found {unit!r}")
         if (op[0] == ">") != (metric in _RATES):
             raise InvalidSlo(
                 f"{_EXAMPLES}, found {text!r}: {metric} is bounded with {'>' if metric in _RATES else '<'}"
@@ -75,7 +75,7 @@ class Slo:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SloResult:
-    """How an objective came out; ``measured`` has the unit of ``slo.limit``, ``None`` where nothing could be measured."""
+    """How an objective came out; ``measured`` has the unit of ``slo.limit``, or is ``None``."""
 
     slo: Slo
     measured: float | None
@@ -91,8 +91,8 @@ def _units(metric: str, text: str) -> dict[str, float]:
     if metric in {"mean", "max"} or (metric[0] == "p" and metric[1:2].isdigit() and 0 < float(metric[1:]) < 100):
         return _LATENCY_UNITS
     raise InvalidSlo(
-        f"{_EXAMPLES}, found {text!r}: {metric!r} is none of p50, p90, p99, p99.9 (any above 0 and below 100), mean, max, "
-        "throughput, inferences, errors"
+        f"{_EXAMPLES}, found {text!r}: {metric!r} is none of p50, p90, p99, p99.9 (any above 0, below 100), mean, "
+        "max, throughput, inferences, errors"
     )
 
 

@@ -1,8 +1,8 @@
 """Locust's side: users who each keep one request in flight, sent by an engine process that knows no gevent.
 
-Locust starts and stops the users (command line, web UI, shapes, workers) and shows the statistics; the requests leave from the
-engine, which hands over what ended four times a second. Importing this module imports Locust, which patches the standard library
-for gevent: nothing but a locustfile and the conductor does that.
+Locust starts and stops the users (command line, web UI, shapes, workers) and shows the statistics; the requests leave
+from the engine, which hands over what ended four times a second. Importing this module imports Locust, which patches
+the standard library for gevent: nothing but a locustfile and the conductor does that.
 """
 
 from __future__ import annotations
@@ -16,37 +16,39 @@ from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import gevent
+from gevent.lock import RLock
 from locust import User, constant, task
 from locust.env import Environment
+from locust.event import Events
 from locust.exception import StopUser
 from locust.stats import RequestStats, StatsEntry, StatsError
 
 from naiad.loadtest._engine_link import EngineLink
-from naiad.loadtest.errors import LoadTestError
+from naiad.loadtest.errors import InvalidPlan, LoadTestError
 from naiad.loadtest.measurement import Interval
 from naiad.loadtest.messages import Closed, EngineMessage, Failed, Lost
 from naiad.loadtest.plan import DEFAULT_URL, Traffic
 
-__all__ = ["Sender", "TritonUser", "feed_statistics", "give_up", "sender_of"]
+__all__ = ["Sender", "TritonUser", "add_options", "feed_statistics", "give_up", "sender_of"]
 
 _logger = logging.getLogger("naiad.loadtest")
 _METHOD = "grpc"
 _A_DAY_S = 86_400
 
 
-class TritonUser(User):  # type: ignore[misc]  # Locust has no types
+class TritonUser(User):
     """A Locust user who keeps one request in flight to a model on Triton.
 
-    Say what to send with the class attributes; ``host`` is the server's URL. Options of the command line (see the locustfile)
-    go before the attributes.
+    Say what to send with the class attributes; ``host`` is the server's URL. Options of the command line or the web UI
+    (:func:`add_options`) go before the attributes.
     """
 
     abstract = True
     wait_time = constant(_A_DAY_S)
 
-    host: ClassVar[str] = DEFAULT_URL
+    host: str | None = DEFAULT_URL
     model: ClassVar[str] = ""
-    version: ClassVar[str | None] = None
+    model_version: ClassVar[str | None] = None
     batch: ClassVar[int] = 1
     golden: ClassVar[str | None] = None
     check: ClassVar[bool] = False
@@ -55,8 +57,13 @@ class TritonUser(User):  # type: ignore[misc]  # Locust has no types
     timeout_s: ClassVar[float] = 10.0
 
     @classmethod
-    def traffic(cls, options: Any = None) -> Traffic:
-        """Return what users of this class send; ``options`` are Locust's parsed options."""
+    def traffic(cls, environment: Environment) -> Traffic:
+        """Return what users of this class send.
+
+        Raises:
+            InvalidPlan: the class's attributes, or the options of the command line or web UI, make no traffic.
+        """
+        options = environment.parsed_options
 
         def given(name: str) -> Any:
             value = getattr(options, name, None)
@@ -65,14 +72,14 @@ class TritonUser(User):  # type: ignore[misc]  # Locust has no types
         golden = given("golden")
         return Traffic(
             model=given("model"),
-            url=given("host"),
-            version=given("version"),
-            batch=given("batch"),
+            url=environment.host or given("host"),
+            version=given("model_version"),
+            batch=_integer("batch", given("batch")),
             golden=Path(golden) if golden else None,
             check=bool(given("check")),
-            shapes=given("shapes"),
-            seed=given("seed"),
-            timeout_s=given("timeout_s"),
+            shapes=cls.shapes,
+            seed=_integer("seed", given("seed")),
+            timeout_s=cls.timeout_s,
         )
 
     @task
@@ -94,6 +101,29 @@ class TritonUser(User):  # type: ignore[misc]  # Locust has no types
         sender: Sender | None = getattr(self, "_sender", None)
         if sender is not None:
             sender.link.add_users(-1)
+
+
+def _integer(name: str, value: Any) -> int:
+    """Read a number that the web UI may hand over as text."""
+    try:
+        return int(value)
+    except ValueError as exc:
+        raise InvalidPlan(f"{name} is a whole number, found {value!r}") from exc
+
+
+def add_options(events: Events) -> None:
+    """Give Locust's command line and web UI the options of :class:`TritonUser`."""
+    events.init_command_line_parser.add_listener(_add_options)  # type: ignore[no-untyped-call]
+
+
+def _add_options(parser: Any, **_: Any) -> None:
+    group = parser.add_argument_group("Naiad")
+    group.add_argument("--model", default="", env_var="NAIAD_MODEL", help="The model's name on the server")
+    group.add_argument("--model-version", default="", help="A version; by default the server chooses")
+    group.add_argument("--batch", type=int, help="Rows per request")
+    group.add_argument("--golden", default="", help="Send the samples of this golden.npz, not random ones")
+    group.add_argument("--check", action="store_true", help="Compare every answer with the golden one")
+    group.add_argument("--seed", type=int, help="Of the random samples")
 
 
 class Sender:
@@ -122,6 +152,7 @@ class Sender:
 
 
 _senders: WeakKeyDictionary[Environment, dict[type[TritonUser], Sender]] = WeakKeyDictionary()
+_starting = RLock()  # starting a process lets other greenlets run, and each user asks for the engine
 
 
 def sender_of(
@@ -136,15 +167,16 @@ def sender_of(
     Raises:
         InvalidPlan: the class's attributes, or the options, make no traffic.
     """
-    if environment not in _senders:
-        _senders[environment] = {}
-        environment.events.test_stop.add_listener(_close_all)
-        environment.events.quitting.add_listener(_close_all)
-    senders = _senders[environment]
-    if user_class not in senders:
-        traffic = user_class.traffic(environment.parsed_options)
-        senders[user_class] = Sender(traffic, on_message or partial(_tell_locust, environment, traffic.model))
-    return senders[user_class]
+    with _starting:
+        if environment not in _senders:
+            _senders[environment] = {}
+            for event in (environment.events.test_stop, environment.events.quitting):
+                event.add_listener(_close_all)  # type: ignore[no-untyped-call]
+        senders = _senders[environment]
+        if user_class not in senders:
+            traffic = user_class.traffic(environment)
+            senders[user_class] = Sender(traffic, on_message or partial(_tell_locust, environment, traffic.model))
+        return senders[user_class]
 
 
 def _close_all(environment: Environment, **_: Any) -> None:
@@ -168,11 +200,13 @@ def give_up(environment: Environment, name: str, reason: str) -> None:
     _logger.error("%s", reason)
     environment.stats.log_error(_METHOD, name, reason)
     environment.process_exit_code = 1
-    gevent.spawn(environment.runner.stop if environment.web_ui else environment.runner.quit)
+    runner = environment.runner
+    assert runner is not None
+    gevent.spawn(runner.stop if environment.web_ui else runner.quit)
 
 
 def feed_statistics(statistics: RequestStats, name: str, interval: Interval) -> None:
-    """Add an interval to Locust's statistics, as if each of its requests had been logged; in milliseconds, as Locust has it."""
+    """Add an interval to Locust's statistics, in its milliseconds, as if each request had been logged."""
     now_s = time.time()
     for entry in (statistics.total, statistics.get(name, _METHOD)):
         _feed_entry(entry, interval, now_s)
@@ -185,7 +219,7 @@ def feed_statistics(statistics: RequestStats, name: str, interval: Interval) -> 
 
 
 def _feed_entry(entry: StatsEntry, interval: Interval, now_s: float) -> None:
-    batch = StatsEntry(RequestStats(use_response_times_cache=False), entry.name, entry.method)
+    batch: Any = StatsEntry(RequestStats(use_response_times_cache=False), entry.name, entry.method)
     failed = sum(interval.errors.values())
     batch.start_time = entry.start_time
     batch.num_requests = interval.latencies.count + failed

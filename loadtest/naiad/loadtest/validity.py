@@ -27,6 +27,7 @@ def generator_limits(measurement: Measurement) -> list[str]:
     if server is not None and server.requests and server.in_flight < MIN_IN_FLIGHT_SHARE * measurement.users:
         limits.append(
             f"of {measurement.users} requests in flight only {server.in_flight:.1f} were in the server (less than "
-            f"{MIN_IN_FLIGHT_SHARE:.0%}): the others were in the load generator and on the way, so the server was under less load"
+            f"{MIN_IN_FLIGHT_SHARE:.0%}): the others were in the load generator and on the way, so the server "
+            "was under less load"
         )
     return limits

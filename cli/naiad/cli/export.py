@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from naiad.cli._console import err, out, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from naiad.export import Repository, Version
 
 
@@ -79,22 +82,26 @@ def _as_dict(version: Version, repo: Repository) -> dict[str, Any]:
 
 
 def _show(version: Version, repo: Repository) -> None:
-    report = version.report
-    assert report is not None
     served = repo.served(version.model)
     table = Table(show_header=False, title=f"{version.model} version {version.number}", title_justify="left")
-    table.add_row("path", str(version.path))
+    table.add_row("path", Text(str(version.path)))
     table.add_row("served", ", ".join(map(str, served)))
-    table.add_row("size", f"{report.size_bytes / 1e6:.2f} MB")
-    for parity in report.parity:
-        error = f"largest error {parity.max_abs_error:.2g} ({parity.max_rel_error:.2g} of the largest value)"
-        table.add_row(f"parity of {parity.output}", error)
-    table.add_row("verified at", f"batches {', '.join(map(str, report.batches))}; {report.num_cases} comparisons")
-    table.add_row(
-        "latency, 1 thread", "; ".join(f"batch {item.batch}: {item.median_ms:.3g} ms" for item in report.latency)
-    )
-    for finding in report.findings:
-        table.add_row(finding.check, finding.message)
+    for label, text in _rows(version):
+        table.add_row(label, Text(text))
     out.print(table)
     if version.number not in served:
         out.print(f"not served yet: naiad models promote {version.model} {version.number} -r {repo.path}", markup=False)
+
+
+def _rows(version: Version) -> Iterator[tuple[str, str]]:
+    report = version.report
+    assert report is not None
+    yield "size", f"{report.size_bytes / 1e6:.2f} MB"
+    for parity in report.parity:
+        error = f"largest error {parity.max_abs_error:.2g} ({parity.max_rel_error:.2g} of the largest value)"
+        yield f"parity of {parity.output}", error
+    yield "verified at", f"batches {', '.join(map(str, report.batches))}; {report.num_cases} comparisons"
+    for latency in report.latency:
+        yield f"latency of batch {latency.batch}", f"{latency.median_ms:.3g} ms on one thread"
+    for finding in report.findings:
+        yield finding.check, finding.message

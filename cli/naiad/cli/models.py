@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from naiad.cli._console import out, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from naiad.export import Repository
 
 app = typer.Typer(help="List, inspect, verify, promote and roll back the models of a repository.", no_args_is_help=True)
@@ -168,27 +171,32 @@ def _details(repo: Repository, model: str, number: int) -> dict[str, Any]:
 
 
 def _show(details: dict[str, Any]) -> None:
+    table = Table(show_header=False, title=f"{details['model']} version {details['version']}", title_justify="left")
+    for label, text in _rows(details):
+        table.add_row(label, Text(text))
+    out.print(table)
+
+
+def _rows(details: dict[str, Any]) -> Iterator[tuple[str, str]]:
     manifest = details["manifest"]
     report = manifest.get("report", {})
-    table = Table(show_header=False, title=f"{details['model']} version {details['version']}", title_justify="left")
-    table.add_row("path", details["path"])
-    table.add_row("versions", f"{_join(details['versions'])}; served: {_join(details['served'])}")
+    yield "path", details["path"]
+    yield "versions", f"{_join(details['versions'])}; served: {_join(details['served'])}"
     for kind in ("inputs", "outputs"):
         for tensor in manifest.get(kind, []):
-            table.add_row(kind.removesuffix("s"), f"{tensor['name']}: {tensor['dtype']} [{_join(tensor['shape'])}]")
+            yield kind.removesuffix("s"), f"{tensor['name']}: {tensor['dtype']} [{_join(tensor['shape'])}]"
     if "max_batch_size" in manifest:
-        table.add_row("largest batch", str(manifest["max_batch_size"]))
+        yield "largest batch", str(manifest["max_batch_size"])
     for parity in report.get("parity", []):
-        table.add_row(f"parity of {parity['output']}", f"largest error {parity['max_abs_error']:.2g}")
+        yield f"parity of {parity['output']}", f"largest error {parity['max_abs_error']:.2g}"
     for latency in report.get("latency", []):
-        table.add_row(f"latency of batch {latency['batch']}", f"{latency['median_ms']:.3g} ms on one thread")
-    table.add_row("made", f"{manifest.get('created', 'by hand')} {manifest.get('command', '')}")
+        yield f"latency of batch {latency['batch']}", f"{latency['median_ms']:.3g} ms on one thread"
+    for finding in report.get("findings", []):
+        yield finding["check"], finding["message"]
+    yield "made", f"{manifest.get('created', 'by hand')} {manifest.get('command', '')}"
     for entry in details["history"]:
-        what = f"version {entry['version']}" if entry["version"] is not None else ""
-        table.add_row(
-            entry["action"], f"{what} serves {_join(entry['served'])}, {entry['time']}, {entry['user']}".strip()
-        )
-    out.print(table)
+        what = f"version {entry['version']}, " if entry["version"] is not None else ""
+        yield entry["action"], f"{what}serves {_join(entry['served'])}, {entry['time']}, {entry['user']}"
 
 
 def _join(numbers: Any) -> str:

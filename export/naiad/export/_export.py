@@ -1,10 +1,7 @@
 """The whole way of one model: capture → check → verify → measure → configure → publish → promote."""
 
-import logging
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +13,6 @@ from naiad.export.repository import Candidate, Repository, check_name
 
 if TYPE_CHECKING:
     import torch
-
-_logger = logging.getLogger("naiad.export")
 
 Dynamic = Mapping[str, Mapping[int, str]]
 OnStep = Callable[[str], None]
@@ -208,8 +203,8 @@ def _build(
     on_step("check")
     findings = _check.check(graph, samples, answers, model=order.model, trained=trained)
     on_step("verify")
-    with _timed("verify"):
-        parity = _verify.verify(graph.path, samples, answers, order.tolerance, model=order.model)
+    parity = _verify.verify(graph.path, samples, answers, order.tolerance, model=order.model)
+    _reference.check_rows(answers, samples, order.tolerance)
     on_step("measure")
     latency = _measure.measure(graph.path, samples, answers)
     on_step("configure")
@@ -273,13 +268,6 @@ def _tensors(configured: Any, declared: Mapping[str, tuple[int | str, ...]]) -> 
         }
         for tensor in configured
     ]
-
-
-@contextmanager
-def _timed(step: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    _logger.debug("%s took %.2f s", step, time.perf_counter() - start)
 
 
 def _ignore(step: str) -> None:

@@ -28,6 +28,8 @@ DATATYPES: dict[torch.dtype, str] = {
     torch.bool: "BOOL",
 }
 
+_DIFFER_IN_TRAINING = (torch.nn.modules.dropout._DropoutNd, torch.nn.modules.batchnorm._NormBase)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
@@ -39,12 +41,13 @@ class Answer:
 
 @contextlib.contextmanager
 def evaluating(model: torch.nn.Module) -> Iterator[bool]:
-    """Put every part of the model in eval mode, say whether one was not, and restore each afterwards."""
+    """Put every part of the model in eval mode, restore each afterwards, and say whether that changes the answers."""
     training = [module for module in model.modules() if module.training]
+    differs = any(isinstance(module, _DIFFER_IN_TRAINING) for module in training)
     model.eval()
     try:
         with torch.no_grad():
-            yield bool(training)
+            yield differs
     finally:
         for module in training:
             module.training = True
@@ -75,7 +78,7 @@ def answers(model: torch.nn.Module, samples: Samples, names: Sequence[str] | Non
 
 
 def check(model: torch.nn.Module, answers: Sequence[Answer], samples: Samples, tolerance: Tolerance) -> None:
-    """Refuse a model whose answers depend on chance, or on the other rows of a batch that the server puts together.
+    """Refuse a model whose answers depend on chance, or have no batch dimension where the server needs one.
 
     Raises:
         CheckFailed: With one sentence for each reason.
@@ -87,10 +90,27 @@ def check(model: torch.nn.Module, answers: Sequence[Answer], samples: Samples, t
         for name, value in first.outputs.items()
         if value.shape != again[name].shape or not close(again[name], value, tolerance)
     ]
-    if samples.batch and not findings:
-        findings = _batch_findings(answers, samples, tolerance)
-    if findings:
-        raise CheckFailed("; ".join(findings), findings=tuple(findings))
+    _refuse(findings or _unbatched(answers, samples))
+
+
+def check_rows(answers: Sequence[Answer], samples: Samples, tolerance: Tolerance) -> None:
+    """Refuse a model that gives a row another answer in a batch than alone: the server decides who shares a batch.
+
+    Raises:
+        CheckFailed: With one sentence for each output.
+    """
+    single = next((answer for answer in answers if answer.case.sizes.get(str(samples.batch)) == 1), None)
+    findings: dict[str, str] = {}
+    for answer in answers if single else ():
+        for name in answer.outputs:
+            if single and _leaks(single, answer, name, tolerance):
+                findings.setdefault(
+                    name,
+                    f"output {name!r} of one row is not the same alone and at {describe(answer.case)}: the model looks "
+                    "at the other rows or at their number, so requests that the server batches together would change "
+                    "each other's answers; export with max_batch_size=0",
+                )
+    _refuse(list(findings.values()))
 
 
 def describe(case: Case) -> str:
@@ -115,10 +135,14 @@ def close(actual: np.ndarray[Any, Any], expected: np.ndarray[Any, Any], toleranc
     )
 
 
-def _batch_findings(answers: Sequence[Answer], samples: Samples, tolerance: Tolerance) -> list[str]:
-    single = next((answer for answer in answers if answer.case.sizes[str(samples.batch)] == 1), None)
+def _refuse(findings: list[str]) -> None:
+    if findings:
+        raise CheckFailed("; ".join(findings), findings=tuple(findings))
+
+
+def _unbatched(answers: Sequence[Answer], samples: Samples) -> list[str]:
     findings: dict[str, str] = {}
-    for answer in answers:
+    for answer in answers if samples.batch else ():
         batch = answer.case.sizes[str(samples.batch)]
         for name, value in answer.outputs.items():
             if value.ndim == 0 or value.shape[0] != batch:
@@ -126,13 +150,6 @@ def _batch_findings(answers: Sequence[Answer], samples: Samples, tolerance: Tole
                     name,
                     f"output {name!r} has shape {list(value.shape)} at batch {batch}; with max_batch_size > 0 its "
                     "first dimension must be the batch (a squeeze() or mean() without a dimension drops it)",
-                )
-            elif single and _leaks(single, answer, name, tolerance):
-                findings.setdefault(
-                    name,
-                    f"output {name!r} of one row depends on the other rows of its batch (batch {batch} differs from "
-                    "batch 1), so requests that the server batches together would change each other's answers; "
-                    "export with max_batch_size=0",
                 )
     return list(findings.values())
 

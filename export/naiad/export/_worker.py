@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 _PR_SET_PDEATHSIG = 1
 _SINGLE_FILE_BYTES = 1_500_000_000
 _UNBOUNDED = 1 << 40
+_FOREIGN = {"torch", "onnxscript", "onnx_ir", "sympy", "<frozen runpy>"}
 _FIXED = re.compile(r"You marked L\['(\w+)'\]\.size\(\)\[(\d+)\] as dynamic but your code specialized it .*\((\d+)\)")
 
 
@@ -49,21 +51,46 @@ def _export(directory: Path) -> dict[str, Any]:
     shapes = {name: dict.fromkeys(dynamic.get(name, {}), torch.export.Dim.DYNAMIC) for name in inputs}
     with torch.no_grad():
         program = torch.export.export(job["model"], (), kwargs=inputs, dynamic_shapes=shapes, strict=False)
-        onnx = torch.onnx.export(
-            program,
-            (),
-            kwargs=inputs,
-            dynamo=True,
-            verbose=False,
-            input_names=list(inputs),
-            output_names=list(job["outputs"]),
-            opset_version=job["opset"],
-        )
-        assert onnx is not None
+        onnx = _convert(program, job)
     names = _symbol_names(program, list(inputs), dynamic)
     _rename_dimensions(onnx.model, names)
     _save(onnx, Path(job["target"]) / "model.onnx")
     return _describe(onnx, program, names)
+
+
+def _convert(program: Any, job: dict[str, Any]) -> Any:
+    import torch
+
+    try:
+        return torch.onnx.export(
+            program,
+            (),
+            kwargs=job["inputs"],
+            dynamo=True,
+            verbose=False,
+            input_names=list(job["inputs"]),
+            output_names=list(job["outputs"]),
+            opset_version=job["opset"],
+        )
+    except Exception as exc:
+        operator = _operator(_texts(exc))
+        raise _NotConverted(operator, _line_of(program, operator)) from exc
+
+
+class _NotConverted(Exception):
+    """ONNX lacks an operator, or the conversion failed for another reason; the cause is chained."""
+
+    def __init__(self, operator: str | None, source: str | None) -> None:
+        super().__init__("the conversion to ONNX failed")
+        self.operator = operator
+        self.source = source
+
+
+def _line_of(program: Any, operator: str | None) -> str | None:
+    """Return the line of the model that called an operator, or one that was decomposed into it."""
+    nodes = [node for node in program.graph.nodes if operator and str(node.target).startswith(operator)]
+    lines = re.findall(r'File "([^"]+)", line (\d+)', nodes[0].meta.get("stack_trace") or "") if nodes else []
+    return ":".join(lines[-1]) if lines else None
 
 
 def _symbol_names(program: Any, inputs: list[str], dynamic: dict[str, dict[int, str]]) -> dict[str, str]:
@@ -132,20 +159,28 @@ def _range(value: Any) -> tuple[int, int | None]:
 
 
 def _explain(exc: BaseException) -> dict[str, Any]:
-    chain = []
+    chain, texts = _chain(exc), _texts(exc)
+    converted = next((item for item in chain if isinstance(item, _NotConverted)), None)
+    operator = converted.operator if converted else None
+    return {
+        "errno": next((item.errno for item in chain if isinstance(item, OSError) and item.errno), None),
+        "message": _message(texts, operator),
+        "operator": operator,
+        "source": converted.source if converted else _source(exc),
+    }
+
+
+def _chain(exc: BaseException) -> list[BaseException]:
+    chain: list[BaseException] = []
     current: BaseException | None = exc
     while current is not None and current not in chain:
         chain.append(current)
         current = current.__cause__ or current.__context__
-    space = next((item.errno for item in chain if isinstance(item, OSError) and item.errno), None)
-    texts = [str(item) for item in chain]
-    operator = _operator(texts)
-    return {
-        "errno": space,
-        "message": _message(texts, operator),
-        "operator": operator,
-        "source": _source(exc, operator),
-    }
+    return chain
+
+
+def _texts(exc: BaseException) -> list[str]:
+    return [str(item) for item in _chain(exc) if not isinstance(item, _NotConverted)]
 
 
 def _operator(texts: list[str]) -> str | None:
@@ -168,25 +203,12 @@ def _message(texts: list[str], operator: str | None) -> str:
     return re.sub(r"\x1b\[\d*m", "", lines[0]) if lines else "no reason given"
 
 
-def _source(exc: BaseException, operator: str | None) -> str | None:
+def _source(exc: BaseException) -> str | None:
     """Return the innermost line of code outside PyTorch and Naiad that the failure passed through."""
-    import traceback
-
-    trace = traceback.extract_tb(exc.__traceback__)
-    texts = [f'File "{frame.filename}", line {frame.lineno}' for frame in trace]
-    if operator:
-        texts = re.findall(r'File "[^"]+", line \d+', str(exc))
-    own = (
-        f"{os.sep}torch{os.sep}",
-        f"naiad{os.sep}export{os.sep}_worker",
-        "<frozen",
-        *(f"{os.sep}{name}{os.sep}" for name in ("onnxscript", "onnx_ir", "sympy")),
-    )
-    for text in reversed(texts):
-        if not any(part in text for part in own) and "runpy" not in text:
-            match = re.match(r'File "([^"]+)", line (\d+)', text)
-            if match:
-                return f"{match[1]}:{match[2]}"
+    for frame in reversed(traceback.extract_tb(exc.__traceback__)):
+        parts = Path(frame.filename).parts
+        if not _FOREIGN.intersection(parts) and parts[-3:-1] != ("naiad", "export") and parts[0] != "<":
+            return f"{frame.filename}:{frame.lineno}"
     return None
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Final
 
 _TAIL_BYTES: Final = 256 << 10
-_ENTRY: Final = re.compile(r"^([EWI])\d{4} \d\d:\d\d:\d\d\.\d+ \d+ [\w./]+:\d+\] (.*)")
-_POLL_FAILED: Final = re.compile(r"Poll failed for model directory '([^']+)': (.*)", re.DOTALL)
+_ENTRY: Final = re.compile(r"^[EWI]\d{4} \d\d:\d\d:\d\d\.\d+ \d+ [\w./]+:\d+\] \"?(.*?)\"?$")
+_REFUSED: Final = re.compile(r"(?:Poll failed for model directory|failed to load model) '([^']+)': (.*)")
 _TEXT_FORMAT: Final = re.compile(r"Error parsing text-format \S+: (.*)")
+_STUB_SAID: Final = re.compile(r"^[EWI]\d{4} .* pb_stub\.cc:\d+\] +\"?(.*?)\"?$", re.MULTILINE)
 _PORT_TAKEN: Final = re.compile(r"Socket '[^']*:(\d+)' already in use")
 _PYTHON_PLACES: Final = re.compile(r"\n+At:\n.*", re.DOTALL)
 _TRACEBACK: Final = re.compile(r"Traceback \(most recent call last\):\n(?:[ \t]+.*\n)*")
@@ -28,6 +29,20 @@ def tail(path: Path, num_lines: int) -> str:
     return "\n".join(text.splitlines()[-num_lines:])
 
 
+def essence(log: str, num_lines: int) -> str:
+    """What of a failed start's log is worth showing: the complaint before the usage, or the last lines but no tables."""
+    complaint, usage, _ = log.partition("Usage: tritonserver")
+    if usage and complaint.strip():
+        return complaint.strip()
+    lines = [line for line in log.splitlines() if line.strip() and not line.startswith(("|", "+--"))]
+    return "\n".join(lines[-num_lines:])
+
+
+def stub_complaints(log: str) -> list[str]:
+    """What dying stubs said."""
+    return [reason_in(said) for said in _STUB_SAID.findall(log)]
+
+
 def reason_in(message: str) -> str:
     """The part of Triton's message that says why, without traceback and wrappings."""
     text = _TRACEBACK.sub("", _PYTHON_PLACES.sub("", message))
@@ -35,14 +50,14 @@ def reason_in(message: str) -> str:
     return " ".join(text.rstrip(";").split())
 
 
-def unreadable_configs(log: str) -> dict[str, str]:
-    """For each model whose `config.pbtxt` Triton could not read: what is wrong with it."""
+def refused_models(log: str) -> dict[str, str]:
+    """For each model that Triton did not even try to load, as its configuration is wrong: why."""
     reasons: dict[str, str] = {}
     syntax = ""
     for line in log.splitlines():
         syntax = _matched(_TEXT_FORMAT, line) or syntax
         entry = _ENTRY.match(line)
-        failed = _POLL_FAILED.search(entry[2]) if entry else None
+        failed = _REFUSED.match(entry[1]) if entry else None
         if failed:
             reasons[failed[1]] = reason_in(failed[2]) + (f" ({syntax})" if syntax else "")
             syntax = ""
@@ -53,12 +68,6 @@ def port_taken(log: str) -> int | None:
     """The port that Triton found in use, if it says so."""
     found = _matched(_PORT_TAKEN, log)
     return int(found) if found else None
-
-
-def errors_in(log: str) -> list[str]:
-    """The messages that Triton logged as errors."""
-    entries = (_ENTRY.match(line) for line in log.splitlines())
-    return [entry[2] for entry in entries if entry and entry[1] == "E"]
 
 
 def _matched(pattern: re.Pattern[str], text: str) -> str:

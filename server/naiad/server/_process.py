@@ -17,6 +17,8 @@ from naiad.server.errors import ServerDied, StartTimeout
 
 _POLL_S: Final = 0.02
 _STUCK_POLL_S: Final = 0.5
+_LOOK_FOR_DEAD_S: Final = 1.0
+_NUM_LINES: Final = 20
 _NUM_ARGUMENTS: Final = 8
 _STUB_NAME: Final = "triton_python_b"
 
@@ -80,21 +82,42 @@ class Process:
 
         Raises: `ServerDied`, `StartTimeout`.
         """
-        deadline = time.monotonic() + timeout_s
+        started = looked = time.monotonic()
+        num_dead = 0
         while not self._answers(admin) and not stopping.wait(_POLL_S):
+            now = time.monotonic()
             if self.returncode is not None:
                 raise self.died()
-            if time.monotonic() > deadline:
-                tail = _log.tail(self._log_path, 20)
-                raise StartTimeout(
-                    f"Expected Triton to be ready within {timeout_s:g} s, it is still starting. Raise "
-                    f"ready_timeout_s, or see what it does; the end of its log:\n{tail}",
-                    log_tail=tail,
-                )
+            if now - started > timeout_s:
+                raise self._too_slow(timeout_s)
+            if now - looked > _LOOK_FOR_DEAD_S:
+                looked, before, num_dead = now, num_dead, self._num_dead()
+                # Triton collects a stub that failed in order; for one that just died it waits for ever.
+                if before and num_dead:
+                    raise self._stuck()
+
+    def _too_slow(self, timeout_s: float) -> StartTimeout:
+        tail = _log.essence(self.log_text(), _NUM_LINES)
+        return StartTimeout(
+            f"Expected Triton to be ready within {timeout_s:g} s, it is still starting. Raise ready_timeout_s, or see "
+            f"what it does; the end of its log:\n{tail}",
+            log_tail=tail,
+        )
+
+    def _stuck(self) -> ServerDied:
+        tail = _log.essence(self.log_text(), _NUM_LINES)
+        said = "; ".join(_log.stub_complaints(self.log_text())) or f"nothing. The end of Triton's log:\n{tail}"
+        return ServerDied(
+            f"A Python process died while models were loading, and Triton would wait for it for ever; it said: {said}",
+            log_tail=tail,
+        )
+
+    def _num_dead(self) -> int:
+        return sum(stub.dead for stub in self.stubs())
 
     def died(self) -> ServerDied:
         """The error that says how it ended, with the end of its log."""
-        tail = _log.tail(self._log_path, 20)
+        tail = _log.essence(self.log_text(), _NUM_LINES)
         return ServerDied(
             f"Triton ended by itself {_ending(self.returncode)}; the end of its log:\n{tail}",
             log_tail=tail,

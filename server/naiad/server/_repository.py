@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from naiad.server._policy import check_python_files
 from naiad.server.errors import RepositoryError, RepositoryNotFound, UnknownModel, UnsafeName
 
 _MODEL_NAME: Final = re.compile(r"[A-Za-z0-9_.-]+")
@@ -57,13 +58,13 @@ def select(repository: Path, named: Sequence[str] | None) -> tuple[str, ...]:
         for model in chosen:
             _check_known(repository, model)
     for model in chosen:
-        check_names(repository, model)
+        check_model(repository, model)
     return chosen
 
 
 def models_in(repository: Path) -> tuple[str, ...]:
     """Names of all directories that hold a configuration or a version; hidden ones are no models."""
-    entries = (entry for entry in os.scandir(repository) if not entry.name.startswith(".") and entry.is_dir())
+    entries = (entry for entry in _entries(repository) if not entry.name.startswith(".") and entry.is_dir())
     return tuple(sorted(entry.name for entry in entries if _is_model(Path(entry.path))))
 
 
@@ -78,24 +79,30 @@ def check_model_name(model: str, repository: Path | None = None) -> None:
         )
 
 
-def check_names(repository: Path, model: str) -> None:
-    """Raise `UnsafeName` for names of a model or its versions that Triton mistreats."""
+def check_model(repository: Path, model: str) -> None:
+    """Raise `UnsafeName` or `RepositoryError` for what of a model makes Triton misbehave instead of refusing it."""
     check_model_name(model, repository)
-    for entry in os.scandir(repository / model):
-        if entry.is_dir():
-            _check_version(repository, model, entry.name)
+    names = [entry.name for entry in _entries(repository / model) if entry.is_dir()]
+    for name in names:
+        _check_version(repository, model, name)
+    check_python_files(repository / model, [int(name) for name in names if _VERSION.fullmatch(name)])
 
 
 def files_of(repository: Path, model: str) -> ModelFiles:
     """What the model's directory holds now. Raises `OSError` when it is gone."""
     directory = repository / model
     found = []
-    for entry in os.scandir(directory):
+    for entry in _entries(directory):
         if entry.is_file():
             found.append(_stamp(entry, ""))
         elif _VERSION.fullmatch(entry.name):
-            found += [_stamp(file, f"{entry.name}/") for file in os.scandir(entry.path) if file.is_file()]
+            found += [_stamp(file, f"{entry.name}/") for file in _entries(entry.path) if file.is_file()]
     return ModelFiles(signature=tuple(sorted(found)))
+
+
+def _entries(directory: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
+    with os.scandir(directory) as entries:
+        return list(entries)
 
 
 def _stamp(entry: os.DirEntry[str], folder: str) -> tuple[str, int, int]:
@@ -105,7 +112,7 @@ def _stamp(entry: os.DirEntry[str], folder: str) -> tuple[str, int, int]:
 
 def _is_model(directory: Path) -> bool:
     return (directory / "config.pbtxt").is_file() or any(
-        entry.is_dir() and entry.name[:1].isdigit() for entry in os.scandir(directory)
+        entry.is_dir() and entry.name[:1].isdigit() for entry in _entries(directory)
     )
 
 

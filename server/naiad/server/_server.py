@@ -81,8 +81,8 @@ class Server:
         failures |= {
             status.name: self.explain(status.reason) for status in index if status.name in models and _failed(status)
         }
-        unreadable = _log.unreadable_configs(self.process.log_text())
-        return {model: self.explain(unreadable.get(model, reason)) for model, reason in failures.items()}
+        refused = _log.refused_models(self.process.log_text())
+        return {model: self.explain(refused.get(model, reason)) for model, reason in failures.items()}
 
     def stop(self) -> None:
         """Let requests in flight finish, then end the process group and remove everything."""
@@ -161,12 +161,15 @@ class Server:
         )
 
     def _spawn(self, models: Sequence[str]) -> Process:
-        return Process(
-            _command.command(self._settings, self.ports, models),
-            environment=_command.environment(self._settings),
-            directory=self.private / "cwd",
-            log_path=self.log_path,
-        )
+        try:
+            return Process(
+                _command.command(self._settings, self.ports, models),
+                environment=_command.environment(self._settings),
+                directory=self.private / "cwd",
+                log_path=self.log_path,
+            )
+        except OSError as exc:
+            raise ServerDied(f"Triton could not be started: {exc}. Look at the file named, then try again.") from exc
 
     def _await(self, process: Process) -> None:
         before = _backend_directories()

@@ -1,9 +1,10 @@
-"""Keeps a server serving: a thread that repairs models, restarts Triton, and loads what changed."""
+"""Keeps a server serving: threads that repair models, restart Triton, and load what changed."""
 
 import contextlib
 import logging
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -29,19 +30,24 @@ class Supervisor:
 
     def __init__(self, server: Server, *, supervise: bool, watch: bool) -> None:
         self._server = server
-        self._supervise = supervise
         self._models = server.models
         self._deaths = 0
         self._due: dict[str, float] = {}
         watched = None if server.options.models is None else server.models
         self._watch = Watch(server.repository, server.admin, watched) if watch else None
         self._attend()
-        self._thread = threading.Thread(target=self._run, name="naiad-supervisor", daemon=True)
-        self._thread.start()
+        # Two threads: loading a changed model may take long, and must not keep a dead server from being noticed.
+        self._threads = [
+            threading.Thread(target=self._run, args=(duty,), name=f"naiad-{duty.__name__}", daemon=True)
+            for duty in ([self._look_after] if supervise else []) + ([self._follow_changes] if watch else [])
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def join(self) -> None:
-        """Return when the thread has ended; the server must be stopping."""
-        self._thread.join()
+        """Return when the threads have ended; the server must be stopping."""
+        for thread in self._threads:
+            thread.join()
 
     def _attend(self) -> None:
         """Begin with a new server process."""
@@ -50,10 +56,10 @@ class Supervisor:
         self._canary = Canary(self._server.admin)
         self._since = time.monotonic()
 
-    def _run(self) -> None:
+    def _run(self, duty: Callable[[], None]) -> None:
         while not self._server.stopping.wait(_TICK_S):
             try:
-                self._look()
+                duty()
             except (Unreachable, Stranger, AdminRefused) as exc:
                 _log.debug("Triton did not answer the supervisor: %s", exc)
             except StartError as exc:
@@ -63,10 +69,11 @@ class Supervisor:
             except Exception:  # noqa: BLE001 - whatever it is, serving goes on and so does looking after it
                 _log.exception("The supervisor stumbled")
 
-    def _look(self) -> None:
-        if self._supervise:
-            self._look_after_process()
-            self._look_after_models()
+    def _look_after(self) -> None:
+        self._look_after_process()
+        self._look_after_models()
+
+    def _follow_changes(self) -> None:
         if self._watch and self._is_due("watch", _WATCH_S):
             self._watch.apply_changes()
 

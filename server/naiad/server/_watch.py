@@ -7,7 +7,7 @@ from typing import Final
 from naiad.server import _repository
 from naiad.server._admin import Admin
 from naiad.server._repository import ModelFiles
-from naiad.server.errors import AdminRefused, UnsafeName
+from naiad.server.errors import AdminRefused, RepositoryError
 
 _log = logging.getLogger("naiad.server")
 _NOTHING: Final = ModelFiles(signature=())
@@ -42,10 +42,10 @@ class Watch:
                 self._admin.unload(model)
                 _log.info("Model %s is gone from the repository and no longer served", model)
             else:
-                _repository.check_names(self._repository, model)
+                _repository.check_model(self._repository, model)
                 self._admin.load(model)
                 _log.info("Model %s changed and was loaded again", model)
-        except (AdminRefused, UnsafeName) as exc:
+        except (AdminRefused, RepositoryError) as exc:
             _log.warning("Model %s changed, and what was loaded before goes on serving: %s", model, exc)
 
     def _look(self) -> dict[str, ModelFiles]:

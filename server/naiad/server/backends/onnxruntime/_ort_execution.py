@@ -27,8 +27,9 @@ class Executor:
         self._signature = signature
         self._run_options = run_options
         self._last_run_s = 0.0
-        # Responses refer to these arrays until Triton has sent them, which is after execute returned.
+        # Responses with bfloat16 look at these arrays until Triton has sent them, which is after execute returned.
         self._sent: list[Answer] = []
+        self._keeps_sent = BF16 in {spec.data_type.triton for spec in signature.outputs.values()}
         self.failed = False
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
@@ -37,9 +38,10 @@ class Executor:
         jobs = list(self._jobs(requests, answers))
         for group in groups(jobs, self._signature):
             self._answer(group, answers)
-        self._sent = [answers[index] for index in range(len(requests))]
-        self.failed = any(isinstance(answer, InferenceError) for answer in self._sent)
-        return [self._response(answer) for answer in self._sent]
+        ordered = [answers[index] for index in range(len(requests))]
+        self.failed = any(isinstance(answer, InferenceError) for answer in ordered)
+        self._sent = ordered if self._keeps_sent else []
+        return [self._response(answer) for answer in ordered]
 
     def _jobs(self, requests: Iterable[Any], answers: dict[int, Answer]) -> Iterable[Job]:
         for index, request in enumerate(requests):

@@ -7,6 +7,7 @@ import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Final, Self
 
 from naiad.loadtest.errors import InvalidSlo
@@ -60,7 +61,7 @@ class Slo:
             raise InvalidSlo(
                 f"{_EXAMPLES}, found {text!r}: {metric} is bounded with {'>' if metric in _RATES else '<'}"
             )
-        return cls(text=" ".join(text.split()), metric=metric, operator=op, limit=float(match["value"]) * units[unit])
+        return cls(text=" ".join(text.split()), metric=metric, operator=op, limit=_exact(match["value"], units[unit]))
 
     def judge(self, measurement: Measurement) -> SloResult:
         """Compare with what was measured; what too few requests cannot show is not met."""
@@ -81,6 +82,11 @@ class SloResult:
     measured: float | None
     met: bool
     note: str = ""
+
+
+def _exact(value: str, unit: float) -> float:
+    """Multiply in decimal: 1.001 ms are 1001 µs, where binary fractions make it a little less."""
+    return float(Decimal(value) * Decimal(str(unit)))
 
 
 def _units(metric: str, text: str) -> dict[str, float]:

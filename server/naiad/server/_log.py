@@ -30,7 +30,7 @@ def tail(path: Path, num_lines: int) -> str:
 
 
 def essence(log: str, num_lines: int) -> str:
-    """What of a failed start's log is worth showing: the complaint before the usage, or the last lines but no tables."""
+    """What of a failed start's log is worth showing: the complaint before the usage, or the last lines, no tables."""
     complaint, usage, _ = log.partition("Usage: tritonserver")
     if usage and complaint.strip():
         return complaint.strip()

@@ -16,7 +16,7 @@ from naiad.server._admin import Admin, ModelStatus
 from naiad.server._options import Options
 from naiad.server._private import PrivateDirectory, remove_abandoned
 from naiad.server._process import Process
-from naiad.server.errors import ModelLoadFailed, PortInUse, ServerDied, ServerError
+from naiad.server.errors import AdminRefused, ModelLoadFailed, PortInUse, ServerDied, ServerError
 
 _log_to = logging.getLogger("naiad.server")
 _ATTEMPTS: Final = 4
@@ -83,6 +83,16 @@ class Server:
         }
         refused = _log.refused_models(self.process.log_text())
         return {model: self.explain(refused.get(model, reason)) for model, reason in failures.items()}
+
+    def load(self, model: str) -> None:
+        """Load a model, or load it again. Raises `AdminRefused` with the reason, `Unreachable`."""
+        try:
+            self.admin.load(model)
+        except AdminRefused as exc:
+            # What is wrong with a configuration stands in the log only.
+            refused = _log.refused_models(self.process.log_text())
+            said = f"{exc}: {refused[model]}" if "failed to poll" in str(exc) and model in refused else str(exc)
+            raise AdminRefused(self.explain(said), model=model, status=exc.status) from exc
 
     def stop(self) -> None:
         """Let requests in flight finish, then end the process group and remove everything."""

@@ -33,8 +33,7 @@ class Supervisor:
         self._models = server.models
         self._deaths = 0
         self._due: dict[str, float] = {}
-        watched = None if server.options.models is None else server.models
-        self._watch = Watch(server.repository, server.admin, watched) if watch else None
+        self._watch = Watch(server) if watch else None
         self._attend()
         # Two threads: loading a changed model may take long, and must not keep a dead server from being noticed.
         self._threads = [

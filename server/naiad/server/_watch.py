@@ -1,12 +1,11 @@
 """Loads models again when their files in the repository change, as `naiad models promote` and `rollback` do."""
 
 import logging
-from pathlib import Path
 from typing import Final
 
 from naiad.server import _repository
-from naiad.server._admin import Admin
 from naiad.server._repository import ModelFiles
+from naiad.server._server import Server
 from naiad.server.errors import AdminRefused, RepositoryError
 
 _log = logging.getLogger("naiad.server")
@@ -19,10 +18,10 @@ class Watch:
     A change counts when two looks in a row agree on it: a version that is being copied is left alone until it rests.
     """
 
-    def __init__(self, repository: Path, admin: Admin, models: tuple[str, ...] | None) -> None:
-        self._repository = repository
-        self._admin = admin
-        self._named = models
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._repository = server.repository
+        self._named = None if server.options.models is None else server.models
         self._loaded = self._look()
         self._before = self._loaded
 
@@ -39,11 +38,11 @@ class Watch:
     def _apply(self, model: str, found: ModelFiles) -> None:
         try:
             if found == _NOTHING:
-                self._admin.unload(model)
+                self._server.admin.unload(model)
                 _log.info("Model %s is gone from the repository and no longer served", model)
             else:
                 _repository.check_model(self._repository, model)
-                self._admin.load(model)
+                self._server.load(model)
                 _log.info("Model %s changed and was loaded again", model)
         except (AdminRefused, RepositoryError) as exc:
             _log.warning("Model %s changed, and what was loaded before goes on serving: %s", model, exc)

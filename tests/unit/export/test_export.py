@@ -224,9 +224,7 @@ def test_a_wrong_model_is_refused_and_nothing_is_published(
 
 def test_a_dynamic_length_that_the_graph_fixes_is_refused(tmp_path: Path) -> None:
     """A loop over a dimension that was declared dynamic is an error that names the input and the dimension."""
-    with pytest.raises(
-        CaptureFailed, match=r"dimension 1 of input 'x' was declared dynamic and the model fixes it"
-    ):
+    with pytest.raises(CaptureFailed, match=r"dimension 1 of input 'x' was declared dynamic and the model fixes it"):
         export(
             FreezesLength(),
             "frozen",

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+
+Work = Callable[[int], object]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +32,6 @@ class Comparison:
     """How many times faster ours is than the peer, round by round; ``goal`` is the ratio to reach."""
 
     name: str
-    unit: str
     ours: tuple[Sample, ...]
     peer: tuple[Sample, ...]
     goal: float
@@ -38,38 +41,48 @@ class Comparison:
         return [getattr(peer, kind) / getattr(ours, kind) for ours, peer in zip(self.ours, self.peer, strict=True)]
 
 
-def timed(work: Callable[[int], object], repetitions: int) -> Sample:
-    """Do ``repetitions`` units of work and return the time of one."""
-    cpu, wall = time.process_time(), time.perf_counter()
-    work(repetitions)
-    return Sample(
-        wall_s=(time.perf_counter() - wall) / repetitions, cpu_s=(time.process_time() - cpu) / repetitions
-    )
+class Side:
+    """One of the two, in a process of its own: neither warms, fills or fragments the other's memory."""
+
+    def __init__(self, work: Work) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(work, theirs), daemon=True)
+        self._process.start()
+
+    def timed(self, repetitions: int) -> Sample:
+        """Do ``repetitions`` units of work and return the time of one."""
+        self._pipe.send(repetitions)
+        sample = self._pipe.recv()
+        assert isinstance(sample, Sample)
+        return sample
+
+    def close(self) -> None:
+        """End the process."""
+        self._pipe.send(0)
+        self._process.join()
 
 
-def compare(
-    name: str,
-    unit: str,
-    *,
-    ours: Callable[[int], object],
-    peer: Callable[[int], object],
-    repetitions: int,
-    rounds: int,
-    goal: float,
-) -> Comparison:
-    """Alternate between both, ``rounds`` times, each time in the other order."""
-    for work in (ours, peer):
-        work(max(1, repetitions // 10))
-    pairs: list[tuple[Sample, Sample]] = []
+def _serve(work: Work, pipe: Connection) -> None:
+    while repetitions := pipe.recv():
+        cpu, wall = time.process_time(), time.perf_counter()
+        work(repetitions)
+        wall_s, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
+        pipe.send(Sample(wall_s=wall_s / repetitions, cpu_s=cpu_s / repetitions))
+
+
+def compare(name: str, *, ours: Work, peer: Work, repetitions: int, rounds: int, goal: float) -> Comparison:
+    """Alternate between both, ``rounds`` times, each time in the other order; ``work(n)`` does n units."""
+    sides = Side(ours), Side(peer)
+    for side in sides:
+        side.timed(max(1, repetitions // 5))
+    samples: tuple[list[Sample], list[Sample]] = [], []
     for number in range(rounds):
-        if number % 2:
-            theirs = timed(peer, repetitions)
-            pairs.append((timed(ours, repetitions), theirs))
-        else:
-            pairs.append((timed(ours, repetitions), timed(peer, repetitions)))
-    return Comparison(
-        name=name, unit=unit, ours=tuple(a for a, _ in pairs), peer=tuple(b for _, b in pairs), goal=goal
-    )
+        for which in (0, 1) if number % 2 else (1, 0):
+            samples[which].append(sides[which].timed(repetitions))
+    for side in sides:
+        side.close()
+    return Comparison(name=name, ours=tuple(samples[0]), peer=tuple(samples[1]), goal=goal)
 
 
 def report(comparisons: Sequence[Comparison], json_path: Path | None = None) -> None:
@@ -102,7 +115,11 @@ def _spread(ratios: list[float]) -> str:
 def machine() -> str:
     """Return the machine in one line, without its name."""
     model = next(
-        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
         platform.machine(),
     )
     return f"{os.cpu_count()} cores of {model}, Python {platform.python_version()}"

@@ -54,8 +54,12 @@ def demo(
     from naiad.server import EmbeddedTriton
 
     started = time.monotonic()
-    if not report.exists():
-        report.mkdir(parents=True)
+    try:
+        report.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise typer.BadParameter(
+            f"expected a folder that can be written to, found {exc}", param_hint="--report"
+        ) from exc
     html = report / "report.html"
     check_writable(html)
     repo, recipe, summary = Repository(repository), load_recipe(_MODEL), _Summary()

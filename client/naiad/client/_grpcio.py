@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 
+from naiad.client._memory import LARGE_BYTES, reuse_large_blocks
 from naiad.client._policy import Attempts
 from naiad.client._transport import Connection
 from naiad.client.errors import ClientClosed, ClientError, InvalidInput, from_status
@@ -37,6 +38,8 @@ class GrpcioTransport:
         """Send one message, return one."""
         operation = attempts.operation
         method = self._methods.get(operation.method) or self._method(operation.method)
+        if len(operation.request) >= LARGE_BYTES:
+            reuse_large_blocks()
         try:
             answer: bytes = method(operation.request, timeout=timeout_s, metadata=self._connection.metadata)
         except grpc.RpcError as exc:
@@ -70,6 +73,8 @@ class AsyncGrpcioTransport:
         """Send one message, return one."""
         operation = attempts.operation
         method = self._methods.get(operation.method) or self._method(operation.method)
+        if len(operation.request) >= LARGE_BYTES:
+            reuse_large_blocks()
         try:
             answer: bytes = await method(operation.request, timeout=timeout_s, metadata=self._connection.metadata)
         except grpc.RpcError as exc:

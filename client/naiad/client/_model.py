@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from naiad.client import _operations as operations
+from naiad.client._codec import Codec
 from naiad.client._contract import Contract
 from naiad.client._request import NO_OPTIONS, InferOptions, Inputs, Output
 from naiad.client.errors import InvalidInput, ModelNotFound
@@ -30,7 +31,7 @@ class Model:
 
     def __init__(self, client: Client, name: str, version: str | None) -> None:
         self._client = client
-        self._described: tuple[ModelMetadata, ModelConfig, Contract] | None = None
+        self._described: tuple[ModelMetadata, ModelConfig, Codec] | None = None
         self.name = name
         self.version = version
 
@@ -90,19 +91,19 @@ class Model:
         return f"<Model {self.name}{'/' + self.version if self.version else ''} at {self._client.url}>"
 
     def _infer(self, inputs: Inputs, options: InferOptions, timeout_s: float | NotGiven) -> Result:
-        contract = self._describe()[2]
-        operation = operations.infer(self.name, self.version, inputs, options, contract)
+        _, _, codec = self._described or self._describe()
+        operation = operations.infer(self.name, self.version, inputs, options, codec)
         try:
             return self._client._run(operation, timeout_s)
         except (InvalidInput, ModelNotFound):
             self.refresh()
             raise
 
-    def _describe(self) -> tuple[ModelMetadata, ModelConfig, Contract]:
+    def _describe(self) -> tuple[ModelMetadata, ModelConfig, Codec]:
         if self._described is None:
             metadata = self._client.model_metadata(self.name, self.version)
             config = self._client.model_config(self.name, self.version)
-            self._described = metadata, config, Contract.of(metadata, config)
+            self._described = metadata, config, _codec(self, metadata, config)
         return self._described
 
 
@@ -111,13 +112,13 @@ class AsyncModel:
 
     def __init__(self, client: AsyncClient, name: str, version: str | None) -> None:
         self._client = client
-        self._described: tuple[ModelMetadata, ModelConfig, Contract] | None = None
+        self._described: tuple[ModelMetadata, ModelConfig, Codec] | None = None
         self.name = name
         self.version = version
 
-    async def __call__(self, **inputs: Any) -> Result:
+    def __call__(self, **inputs: Any) -> Coroutine[Any, Any, Result]:
         """Infer with the inputs as keyword arguments: ``(await model(x=batch))["y"]``. See :meth:`Model.infer`."""
-        return await self._infer(inputs, NO_OPTIONS, NOT_GIVEN)
+        return self._infer(inputs, NO_OPTIONS, NOT_GIVEN)
 
     async def infer(
         self,
@@ -160,17 +161,21 @@ class AsyncModel:
         return f"<AsyncModel {self.name}{'/' + self.version if self.version else ''} at {self._client.url}>"
 
     async def _infer(self, inputs: Inputs, options: InferOptions, timeout_s: float | NotGiven) -> Result:
-        _, _, contract = self._described or await self._describe()
-        operation = operations.infer(self.name, self.version, inputs, options, contract)
+        _, _, codec = self._described or await self._describe()
+        operation = operations.infer(self.name, self.version, inputs, options, codec)
         try:
             return await self._client._run(operation, timeout_s)
         except (InvalidInput, ModelNotFound):
             self.refresh()
             raise
 
-    async def _describe(self) -> tuple[ModelMetadata, ModelConfig, Contract]:
+    async def _describe(self) -> tuple[ModelMetadata, ModelConfig, Codec]:
         if self._described is None:
             metadata = await self._client.model_metadata(self.name, self.version)
             config = await self._client.model_config(self.name, self.version)
-            self._described = metadata, config, Contract.of(metadata, config)
+            self._described = metadata, config, _codec(self, metadata, config)
         return self._described
+
+
+def _codec(model: Model | AsyncModel, metadata: ModelMetadata, config: ModelConfig) -> Codec:
+    return Codec(model.name, model.version or "", Contract.of(metadata, config))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 
-from naiad.client._contract import Contract
+from naiad.client._codec import Codec
 from naiad.client._request import InferOptions, Inputs, decode_infer, encode_infer
 from naiad.client.errors import InvalidInput, InvalidResponse
 from naiad.client.metadata import ModelMetadata, ModelState, ServerMetadata
@@ -81,17 +81,15 @@ def _call(
 
 
 def infer(
-    model: str, version: str | None, inputs: Inputs, options: InferOptions, contract: Contract | None = None
+    model: str, version: str | None, inputs: Inputs, options: InferOptions, codec: Codec | None = None
 ) -> Operation[Result]:
-    """ModelInfer; see :func:`naiad.client._request.encode_infer`."""
+    """ModelInfer; with ``codec``, the inputs are checked before."""
+    if codec is None:
+        request, decode = encode_infer(model, version or "", inputs, options, None), decode_infer
+    else:
+        request, decode = codec.encode(inputs, options), codec.decode
     return Operation(
-        method="ModelInfer",
-        request=encode_infer(model, version or "", inputs, options, contract),
-        decode=decode_infer,
-        model=model,
-        version=version,
-        request_id=options.request_id or None,
-        repeatable=not options.sequence_id,
+        "ModelInfer", request, decode, model, version, options.request_id or None, repeatable=not options.sequence_id
     )
 
 

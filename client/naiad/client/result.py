@@ -27,11 +27,11 @@ class Result(Mapping[str, NDArray[Any]]):
         request_id: str = "",
         parameters: Mapping[str, bool | int | float | str] | None = None,
     ) -> None:
-        self._outputs = dict(outputs)
+        self._outputs = outputs
         self.model_name = model_name
         self.model_version = model_version
         self.request_id = request_id
-        self.parameters = dict(parameters or {})
+        self.parameters = dict(parameters) if parameters else {}
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         try:

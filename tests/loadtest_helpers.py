@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+NAIAD = (sys.executable, "-c", "from naiad.cli import main; main()")
 WEIGHTS = np.arange(16, dtype=np.float32).reshape(8, 2) / 16
 
 CONFIG = """\

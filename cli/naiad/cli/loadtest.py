@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
+import click
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -27,14 +28,14 @@ _PERCENTILES: Final = ("p50", "p90", "p99", "p99.9", "max")
 def _duration(text: str) -> float:
     match = _DURATION.fullmatch(text.strip())
     if match is None:
-        raise typer.BadParameter(f"expected a duration like 30s, 500ms or 2m, found {text!r}")
+        raise click.BadParameter(f"expected a duration like 30s, 500ms or 2m, found {text!r}")
     return float(match[1]) * _SECONDS[match[2]]
 
 
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:
     match = _SHAPE.fullmatch(text.strip())
     if match is None:
-        raise typer.BadParameter(f"expected INPUT=SIZExSIZE like images=3x224x224, without the batch, found {text!r}")
+        raise click.BadParameter(f"expected INPUT=SIZExSIZE like images=3x224x224, without the batch, found {text!r}")
     return match[1], tuple(int(size) for size in match[2].split("x"))
 
 
@@ -125,7 +126,7 @@ def _running_url() -> str:
     servers = find_running()
     if len(servers) > 1:
         addresses = ", ".join(f"grpc://{server.grpc_address}" for server in servers)
-        raise typer.BadParameter(f"several servers run here: say which with --url ({addresses})")
+        raise click.BadParameter(f"several servers run here: say which with --url ({addresses})")
     return f"grpc://{servers[0].grpc_address}" if servers else _DEFAULT_URL
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final
 
 from naiad.client import Client, ClientError
@@ -47,7 +48,8 @@ def main() -> int:
         Engine(traffic.url, traffic.model, requests, timeout_s=traffic.timeout_s, check=check) as engine,
     ):
         _say(Ready(num_samples=len(requests), request_bytes=max(map(len, requests))))
-        _Session(client, engine, traffic).obey(orders)
+        with suppress(BrokenPipeError):  # nobody listens any more: nothing is left to do
+            _Session(client, engine, traffic).obey(orders)
     return 0
 
 
@@ -64,7 +66,7 @@ class _Session:
         self._note = ""
 
     def obey(self, orders: _Orders) -> None:
-        """Follow the orders until ``close`` or their end."""
+        """Follow the orders until ``close``, or their end."""
         for order in orders:
             match order.split():
                 case ["users", number]:
@@ -75,6 +77,7 @@ class _Session:
                     self._close()
                     return
             self._tick()
+        self._finish()
 
     def _tick(self) -> None:
         self._engine.resume_paused()
@@ -93,9 +96,11 @@ class _Session:
         self._hand_over()
         after = self._snapshot()
         self._phase = "drain"
-        unfinished = self._engine.drain(min(DRAIN_S, self._traffic.timeout_s))
-        self._hand_over(unfinished)
+        self._finish()
         _say(Closed(before=self._before, after=after, note=self._note))
+
+    def _finish(self) -> None:
+        self._hand_over(unfinished=self._engine.drain(min(DRAIN_S, self._traffic.timeout_s)))
 
     def _hand_over(self, unfinished: int = 0) -> None:
         """Send what ended since the last time."""

@@ -20,7 +20,6 @@ from gevent.lock import RLock
 from locust import User, constant, task
 from locust.env import Environment
 from locust.event import Events
-from locust.exception import StopUser
 from locust.stats import RequestStats, StatsEntry, StatsError
 
 from naiad.loadtest._engine_link import EngineLink
@@ -89,12 +88,11 @@ class TritonUser(User):
     def on_start(self) -> None:
         """Have one request more in flight."""
         try:
-            sender = sender_of(self.environment, type(self))
+            self._sender = sender_of(self.environment, type(self))
         except LoadTestError as exc:
             give_up(self.environment, type(self).__name__, str(exc))
-            raise StopUser from exc
-        self._sender = sender
-        sender.link.add_users(1)
+            return
+        self._sender.link.add_users(1)
 
     def on_stop(self) -> None:
         """Have one request fewer in flight."""

@@ -60,6 +60,10 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
+def hold(gate: threading.Event) -> None:
+    gate.wait(WAIT_S)
+
+
 def at_once(number: int, context: grpc.ServicerContext) -> None:
     pass
 
@@ -67,7 +71,7 @@ def at_once(number: int, context: grpc.ServicerContext) -> None:
 def test_each_user_keeps_one_request_in_flight():
     """With 8 users, 8 requests are with the server and never more; fewer users leave as their requests end."""
     gate = threading.Event()
-    with serving(lambda *_: None if gate.wait(WAIT_S) else None) as (url, model):
+    with serving(lambda *_: hold(gate)) as (url, model):
         with Engine(url, "m", [REQUEST], timeout_s=WAIT_S) as engine:
             engine.set_users(8)
             wait_for(lambda: model.now == 8)
@@ -132,7 +136,7 @@ def test_failures_are_counted_by_class_and_slow_the_user_down():
 def test_a_request_without_an_answer_fails_at_its_deadline():
     """A server that hangs gives deadline errors, not a run that never ends."""
     gate = threading.Event()
-    with serving(lambda *_: None if gate.wait(WAIT_S) else None) as (url, _):
+    with serving(lambda *_: hold(gate)) as (url, _):
         with Engine(url, "m", [REQUEST], timeout_s=0.2) as engine:
             engine.set_users(2)
             assert engine.drain(WAIT_S) == 0
@@ -143,7 +147,7 @@ def test_a_request_without_an_answer_fails_at_its_deadline():
 def test_what_never_ends_is_left_when_the_drain_is_over():
     """The number of unfinished requests is known, and closing cancels them."""
     gate = threading.Event()
-    with serving(lambda *_: None if gate.wait(WAIT_S) else None) as (url, model):
+    with serving(lambda *_: hold(gate)) as (url, model):
         with Engine(url, "m", [REQUEST], timeout_s=WAIT_S) as engine:
             engine.set_users(2)
             wait_for(lambda: model.now == 2)

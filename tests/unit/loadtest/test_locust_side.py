@@ -20,7 +20,8 @@ from naiad.loadtest.measurement import Interval
 stats = RequestStats()
 latencies = Latencies([1_500_000] * 90 + [20_000_000] * 10)
 for _ in range(2):
-    feed_statistics(stats, "m", Interval(phase="window", start_s=0, end_s=1, users=1, latencies=latencies, errors={"E": 5}))
+    interval = Interval(phase="window", start_s=0, end_s=1, users=1, latencies=latencies, errors={"E": 5})
+    feed_statistics(stats, "m", interval)
 for entry in (stats.total, stats.get("m", "grpc")):
     assert (entry.num_requests, entry.num_failures) == (210, 10)
     assert entry.get_response_time_percentile(0.5) == 1.5, entry.get_response_time_percentile(0.5)

@@ -1,0 +1,41 @@
+"""One server for all load tests that leave it alive."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from loadtest_helpers import NAIAD, write_repository
+from naiad.server import EmbeddedTriton
+
+Naiad = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_repository(tmp_path_factory.mktemp("loadtest") / "repository")
+
+
+@pytest.fixture(scope="session")
+def triton(repository: Path) -> Iterator[EmbeddedTriton]:
+    with EmbeddedTriton(repository) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def golden(repository: Path) -> Path:
+    return repository / "linear" / "1" / "golden.npz"
+
+
+@pytest.fixture
+def naiad(tmp_path: Path) -> Naiad:
+    """Run the command in an empty folder."""
+
+    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [*NAIAD, "loadtest", *map(str, arguments)]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+
+    return call

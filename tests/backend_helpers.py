@@ -3,6 +3,9 @@
 tritonclient is the client here, so that the backend is tested against a reference that is not ours.
 """
 
+import os
+import sys
+import sysconfig
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -14,6 +17,7 @@ from onnx import helper
 from tritonclient.utils import np_to_triton_dtype
 
 from naiad.server import EmbeddedTriton
+from naiad.server._stub import find_libpython, libpython_name
 from repository_helpers import ONNX_TYPES, affine, graph, identity, node, write_model
 
 NUMBER_TYPES = tuple(each for each in ONNX_TYPES if each != "STRING")
@@ -359,14 +363,19 @@ def write_incomplete_models(repository: Path) -> None:
     write_model(repository, "refused", identity({"x": "FP32[2,width]"}), max_batch_size=8)
 
 
-def write_broken_models(repository: Path) -> None:
-    """Models that the backend must not load, named for what is wrong with them."""
+def write_broken_models(repository: Path, environment: Path) -> None:
+    """Models that the backend must not load, named for what is wrong with them.
+
+    ``environment`` becomes a Python environment for the stub of `numpy_2`: this one's packages, its numpy first.
+    """
+    _write_environment(environment)
     whole = {"max_batch_size": 4, "inputs": {"x": "FP32[3]"}, "outputs": {"y": "FP32[3]"}}
     write_model(repository, "garbage", b"this is no model", **whole)
     directory = write_model(repository, "no_file", affine(), **whole)
     (directory / "1" / "model.onnx").rename(directory / "1" / "other.onnx")
     directory = write_model(repository, "no_weights", affine(), external_data=True, **whole)
     (directory / "1" / "model.onnx.data").unlink()
+    write_model(repository, "numpy_2", affine(), parameters={"EXECUTION_ENV_PATH": str(environment)}, **whole)
     write_model(repository, "wrong_name", affine(), **{**whole, "inputs": {"image": "FP32[3]"}})
     write_model(repository, "wrong_dims", affine(), **{**whole, "outputs": {"y": "FP32[4]"}})
     write_model(repository, "wrong_type", affine(), **{**whole, "inputs": {"x": "FP16[3]"}})
@@ -378,6 +387,21 @@ def write_broken_models(repository: Path) -> None:
     state = {"input_name": "x", "output_name": "y", "data_type": "TYPE_FP32", "dims": [3]}
     stateful = {"max_batch_size": 4, "inputs": {}, "outputs": {"y": "FP32[3]"}}
     write_model(repository, "stateful", affine(), **stateful, sequence_batching={"state": [state]})
+
+
+def _write_environment(path: Path) -> None:
+    """An environment as Triton's EXECUTION_ENV_PATH wants it, with the packages that run the tests."""
+    packages = path / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+    packages.mkdir(parents=True)
+    (path / "bin").mkdir()
+    base = Path(os.path.realpath(sys.executable))
+    (path / "bin" / "python3").symlink_to(base)
+    (path / "bin" / "activate").write_text(f'export PATH="{path}/bin:$PATH"\n')
+    (path / "pyvenv.cfg").write_text(f"home = {base.parent}\ninclude-system-site-packages = false\n")
+    (packages / "tests.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    libpython = find_libpython()
+    assert libpython is not None, "the embedded Triton runs on interpreters with a libpython only"
+    (path / "lib" / libpython_name()).symlink_to(libpython)
 
 
 def _accelerator(kind: str, name: str) -> dict[str, Any]:

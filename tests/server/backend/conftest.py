@@ -13,10 +13,11 @@ READY_TIMEOUT_S = 150.0
 @pytest.fixture(scope="session")
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
     """Calls a Triton with many models, some broken; nothing but the tests' own requests reaches them."""
-    path = tmp_path_factory.mktemp("backend") / "model_repository"
+    folder = tmp_path_factory.mktemp("backend")
+    path = folder / "model_repository"
     path.mkdir()
     write_serving_models(path)
-    write_broken_models(path)
+    write_broken_models(path, folder / "environment")
     options = {"supervise": False, "exit_on_load_error": False, "ready_timeout_s": READY_TIMEOUT_S}
     with EmbeddedTriton(path, response_cache_bytes=1 << 20, **options) as triton:
         caller = Caller(triton)

@@ -5,6 +5,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from tritonclient.utils import InferenceServerException
 
 from backend_helpers import MIXED_TYPES, NUMBER_TYPES, Caller
 
@@ -80,3 +81,20 @@ def test_strings_keep_every_character(serving: Caller, text: str) -> None:
     """A string comes back byte for byte, whatever UTF-8 it is."""
     sent = inputs(MIXED_TYPES, (4, 1)) | {"string": np.full((4, 1), text.encode(), dtype=np.object_)}
     assert_same(serving("mixed", sent), sent)
+
+
+def test_strings_need_not_be_utf_8(serving: Caller) -> None:
+    """Any bytes reach the model; only an output of such strings cannot be answered, and says why."""
+    raw = inputs(MIXED_TYPES, (4, 1)) | {"string": np.full((4, 1), b"\xff\xfe", dtype=np.object_)}
+    np.testing.assert_array_equal(serving("mixed", raw, outputs=["int64_out"])["int64_out"], raw["int64"])
+    with pytest.raises(InferenceServerException, match=r"INTERNAL.*a string that is not UTF-8"):
+        serving("mixed", raw)
+
+
+def test_an_unreadable_string_fails_alone(serving: Caller) -> None:
+    """Of a batch, only the request whose output cannot be answered fails."""
+    good, bad = inputs(MIXED_TYPES, (3, 1)), inputs(MIXED_TYPES, (1, 1)) | {"string": np.array([[b"\xff"]], np.object_)}
+    futures = [serving.start("mixed", each)[0] for each in (good, bad)]
+    assert_same(futures[0].result(60), good)
+    with pytest.raises(InferenceServerException, match="not UTF-8"):
+        futures[1].result(60)

@@ -1,16 +1,19 @@
 """Parameters, graph level and accelerators become settings of a session, without a server."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 from _ort_accelerators import providers
 from _ort_errors import ConfigurationError, EnvironmentLacksError, LoadError, UnsupportedError
 from _ort_parameters import settings_of
-from _ort_session import check_environment
+from _ort_session import check_environment, serving_session
 
 from backend_configs import config
 from backend_helpers import ALL_PARAMETERS
+from repository_helpers import affine
 
 ALL_PROVIDERS = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
 
@@ -145,3 +148,13 @@ def test_numpy_2_is_refused() -> None:
     for version in ("2.0.0", "2.4.6", "3.0.0rc1"):
         with pytest.raises(EnvironmentLacksError, match=f"expected numpy 1.26.*found numpy {version}.*silently wrong"):
             check_environment(version)
+
+
+def test_cuda_that_cannot_be_used_is_not_replaced_silently(tmp_path: Path) -> None:
+    """ONNX Runtime would serve a GPU instance from the CPU where CUDA fails; that is an error here."""
+    if Path("/dev/nvidiactl").exists():
+        pytest.skip("this machine has a GPU, and CUDA may well work")
+    path = tmp_path / "model.onnx"
+    onnx.save(affine(), path)
+    with pytest.raises(EnvironmentLacksError, match="expected ONNX Runtime's CUDAExecutionProvider"):
+        serving_session(config(), path, gpu=True, device_id=0)

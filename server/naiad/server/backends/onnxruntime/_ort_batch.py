@@ -27,16 +27,12 @@ def groups(jobs: Iterable[Job], signature: Signature) -> list[list[Job]]:
     """The jobs that can run together: of a batching model, those of equal shapes, ragged inputs apart."""
     if not signature.batched:
         return [[job] for job in jobs]
+    ragged = {name for name, spec in signature.inputs.items() if spec.ragged}
     found: dict[object, list[Job]] = {}
     for job in jobs:
-        found.setdefault(_key(job, signature), []).append(job)
+        key = tuple((name, None if name in ragged else array.shape[1:]) for name, array in job.inputs.items())
+        found.setdefault(key, []).append(job)
     return list(found.values())
-
-
-def _key(job: Job, signature: Signature) -> object:
-    return tuple(
-        (name, None if signature.inputs[name].ragged else array.shape[1:]) for name, array in job.inputs.items()
-    )
 
 
 def join(jobs: Sequence[Job], signature: Signature) -> Arrays:

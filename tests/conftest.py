@@ -1,4 +1,9 @@
-"""Options of the whole suite."""
+"""Options and fixtures of the whole suite."""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -10,3 +15,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="run the client's tests against this server, which serves tests/client_models.py's repository, "
         "instead of starting one (grpc://:SECRET@host:port)",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """One run of `naiad demo`: its folder, its process, and the repository it published to."""
+
+    folder: Path
+    done: subprocess.CompletedProcess[str]
+
+    @property
+    def repository(self) -> Path:
+        return self.folder / "model repository"
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """`naiad demo`, run once in a folder whose name has a space."""
+    folder = tmp_path_factory.mktemp("the demo")
+    command = ["--repository", "model repository", "--report", "report", "--duration", "2", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "naiad.cli", "demo", *command], cwd=folder, capture_output=True, text=True, timeout=170
+    )
+    return Demo(folder=folder, done=done)

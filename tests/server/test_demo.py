@@ -1,0 +1,35 @@
+"""The whole way, as a new user runs it."""
+
+import json
+
+import numpy as np
+
+from naiad.client import Client
+from naiad.export import Repository
+from naiad.server import EmbeddedTriton
+
+
+def test_the_demo_goes_the_whole_way(demo):
+    """It ends well: as accurate served as in PyTorch, no request lost while versions changed, load answered."""
+    assert demo.done.returncode == 0, demo.done.stderr
+    found = json.loads(demo.done.stdout)
+    assert found["passed"], found["failures"]
+    assert found["accuracy_served"] == found["accuracy_pytorch"] >= 0.97
+    assert found["switch_failed"] == 0
+    assert found["switch_requests"] >= 300
+    assert found["throughput_per_s"] > 0
+    assert (demo.folder / "report" / "report.html").stat().st_size > 100_000
+    assert json.loads((demo.folder / "report" / "report.json").read_text())["verdict"] == "passed"
+
+
+def test_what_the_demo_leaves_is_a_repository_to_go_on_with(demo):
+    """Two intact versions, the first served again after the rollback, and the real Triton takes it as it is."""
+    repository = Repository(demo.repository)
+    assert repository.versions("digits") == (1, 2)
+    assert repository.served("digits") == (1,)
+    assert all(repository.verify("digits", number).ok for number in (1, 2))
+    golden = np.load(demo.repository / "digits" / "1" / "golden.npz")
+    with EmbeddedTriton(demo.repository) as server, Client(server.grpc_url) as triton:
+        answer = triton.model("digits")(image=golden["input/0/image"])
+    assert answer.model_version == "1"
+    np.testing.assert_allclose(answer["probabilities"], golden["output/0/probabilities"], atol=1e-5)

@@ -40,6 +40,14 @@ def test_equal_shapes_run_together() -> None:
     assert [[each.index for each in group] for group in groups(jobs, signature())] == [[0, 2], [1]]
 
 
+def test_the_order_of_inputs_does_not_matter() -> None:
+    """Clients may name a model's inputs in any order and still share a run."""
+    one, two = rows(1, 3), rows(1, 2)
+    inputs = [{"x": one, "w": two}, {"w": two, "x": one}]
+    jobs = [Job(index=at, inputs=each, rows=1, wanted=frozenset()) for at, each in enumerate(inputs)]
+    assert len(groups(jobs, signature())) == 1
+
+
 def test_ragged_requests_run_together() -> None:
     """A ragged input does not keep requests apart."""
     jobs = [job(0, rows(1, 3)), job(1, rows(1, 2))]

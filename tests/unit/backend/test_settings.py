@@ -8,7 +8,7 @@ import onnx
 import pytest
 from _ort_accelerators import providers
 from _ort_errors import ConfigurationError, EnvironmentLacksError, LoadError, UnsupportedError
-from _ort_parameters import settings_of
+from _ort_parameters import SessionSettings, settings_of
 from _ort_session import check_environment, serving_session
 
 from backend_configs import config
@@ -157,4 +157,4 @@ def test_cuda_that_cannot_be_used_is_not_replaced_silently(tmp_path: Path) -> No
     path = tmp_path / "model.onnx"
     onnx.save(affine(), path)
     with pytest.raises(EnvironmentLacksError, match="expected ONNX Runtime's CUDAExecutionProvider"):
-        serving_session(config(), path, gpu=True, device_id=0)
+        serving_session(config(), SessionSettings(), path, gpu=True, device_id=0)

@@ -27,6 +27,7 @@ def graph(inputs: dict[str, str], outputs: dict[str, str], defaults: dict[str, s
 
 PLAIN = graph({"x": "FP32[batch,3]"}, {"y": "FP32[batch,width]"})
 RAGGED = {"tensor": "FP32[-1]", "allow_ragged_batch": True}
+COUNT = {"kind": "BATCH_ELEMENT_COUNT", "target_name": ["n"], "data_type": "TYPE_INT32", "source_input": ["x"]}
 OPTIONAL = {"tensor": "FP32[1]", "optional": True}
 
 
@@ -112,6 +113,11 @@ BATCHED = {"max_batch_size": 4, "inputs": {"x": "FP32[3]"}, "outputs": {"y": "FP
             r"input 'x': expected dims \[1\].*found \[2\]",
         ),
         (BATCHED | {"inputs": {"x": RAGGED}}, PLAIN, r"expected shape \[-1\] in the model.*found \[-1, 3\]"),
+        (
+            BATCHED | {"batch_input": [COUNT]},
+            graph({"x": "FP32[b,3]", "n": "FP32[n]"}, {"y": "FP32[b,w]"}),
+            r"batch_input 'n': expected TYPE_FP32 as in the model, found TYPE_INT32",
+        ),
         (BATCHED | control("start"), PLAIN, r"sequence control 'start' \(CONTROL_SEQUENCE_START\).*no such input"),
         (BATCHED | control("x"), PLAIN, r"sequence control 'x'.*expected shape \[1\].*found \[3\]"),
         (

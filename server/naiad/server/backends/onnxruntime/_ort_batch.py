@@ -30,7 +30,7 @@ def groups(jobs: Iterable[Job], signature: Signature) -> list[list[Job]]:
     ragged = {name for name, spec in signature.inputs.items() if spec.ragged}
     found: dict[object, list[Job]] = {}
     for job in jobs:
-        key = tuple((name, None if name in ragged else array.shape[1:]) for name, array in job.inputs.items())
+        key = frozenset((name, None if name in ragged else array.shape[1:]) for name, array in job.inputs.items())
         found.setdefault(key, []).append(job)
     return list(found.values())
 

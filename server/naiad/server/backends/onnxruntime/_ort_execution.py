@@ -13,8 +13,11 @@ from _ort_strings import strings_for_runtime
 from _ort_tensors import array_of, array_of_value, bf16_value, tensor_of, value_of
 from numpy.typing import NDArray
 
-CANCELLATION_CHECK_PAYS_S: Final = 0.02
-"""To ask whether a request was cancelled takes a round trip to the server, so it is asked before long runs only."""
+CANCELLATION_CHECK_PAYS_S: Final = 0.015
+"""How long a run must be, for each request in it, before it pays to ask whether the client still waits.
+
+The question is a round trip to the server, about 0.1 ms; so it costs at most one percent.
+"""
 
 Answer = Arrays | InferenceError
 
@@ -43,9 +46,12 @@ class Executor:
         self._sent = ordered if self._keeps_sent else []
         return [self._response(answer) for answer in ordered]
 
-    def _jobs(self, requests: Iterable[Any], answers: dict[int, Answer]) -> Iterable[Job]:
+    def _jobs(self, requests: Sequence[Any], answers: dict[int, Answer]) -> Iterable[Job]:
+        check_cancelled = self._last_run_s > CANCELLATION_CHECK_PAYS_S * len(requests)
         for index, request in enumerate(requests):
             try:
+                if check_cancelled and request.is_cancelled():
+                    raise CancelledRequestError(f"model '{self._signature.model}': the client cancelled the request")
                 yield self._job(index, request)
             except InferenceError as exc:
                 answers[index] = exc
@@ -53,16 +59,13 @@ class Executor:
                 answers[index] = RunError(f"model '{self._signature.model}': the request could not be read: {exc}")
 
     def _job(self, index: int, request: Any) -> Job:
-        if self._last_run_s > CANCELLATION_CHECK_PAYS_S and request.is_cancelled():
-            raise CancelledRequestError(f"model '{self._signature.model}': the client cancelled the request")
         specs = self._signature.inputs
         inputs = {}
         for tensor in request.inputs():
             name = tensor.name()
             if name not in specs:
-                raise RequestError(
-                    f"model '{self._signature.model}': unexpected input '{name}', expected {list(specs)}"
-                )
+                message = f"expected only the inputs {', '.join(specs)}, found '{name}'; remove it from the request"
+                raise RequestError(f"model '{self._signature.model}': {message}")
             inputs[name] = array_of(tensor, specs[name].data_type)
         rows = next(iter(inputs.values())).shape[0] if self._signature.batched else 1
         wanted = frozenset(request.requested_output_names()) or frozenset(self._signature.outputs)

@@ -9,7 +9,7 @@ import numpy as np
 from _ort_accelerators import CPU, Provider, lacking, providers
 from _ort_config import ModelConfig
 from _ort_errors import EnvironmentLacksError, ModelFileError, mismatch
-from _ort_parameters import SessionSettings, settings_of
+from _ort_parameters import SessionSettings
 
 
 def check_environment(numpy_version: str = np.__version__) -> None:
@@ -47,13 +47,12 @@ def graph_session(config: ModelConfig, path: Path) -> Any:
     return _open(config, path, settings, ((CPU, {}),))
 
 
-def serving_session(config: ModelConfig, path: Path, *, gpu: bool, device_id: int) -> Any:
+def serving_session(config: ModelConfig, settings: SessionSettings, path: Path, *, gpu: bool, device_id: int) -> Any:
     """The session of one instance, on the providers that its configuration asks for.
 
-    Raises ``LoadError``: see ``settings_of``, ``providers``, and ``EnvironmentLacksError`` where ONNX Runtime
-    would quietly serve from the CPU what should run on a GPU.
+    Raises ``LoadError``: see ``providers``, and ``EnvironmentLacksError`` where ONNX Runtime would quietly serve
+    from the CPU what should run on a GPU.
     """
-    settings = settings_of(config)
     available = runtime().get_available_providers()
     wanted = providers(config, cuda=settings.cuda, gpu=gpu, device_id=device_id, available=available)
     if gpu:
@@ -101,7 +100,7 @@ def _open(config: ModelConfig, path: Path, settings: SessionSettings, wanted: Co
             f"model '{config.name}'",
             expected=f"a valid ONNX model in {path} ({path.stat().st_size} bytes) that ONNX Runtime can open",
             found=_first_line(exc),
-            advice="export the model again, and check that external data files lie beside it",
+            advice="export the model again; check that external data files lie beside it, and 'session.…' parameters",
         )
         raise ModelFileError(message) from exc
 

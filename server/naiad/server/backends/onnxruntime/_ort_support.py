@@ -33,6 +33,8 @@ def _refusals(config: ModelConfig, *, gpu: bool) -> Iterator[tuple[str, str, str
     if gpu and config.capability_filenames:
         advice = "name one file for every GPU as default_model_filename"
         yield "cc_model_filenames", ", ".join(config.capability_filenames), advice
+    if gpu and config.parameters.get("FORCE_CPU_ONLY_INPUT_TENSORS", "yes").lower() == "no":
+        yield "parameter 'FORCE_CPU_ONLY_INPUT_TENSORS'", "'no'", "remove it, inputs are read in CPU memory"
     yield from _kinds(config)
 
 

@@ -18,6 +18,7 @@ def validate(config: ModelConfig, graph: Graph) -> None:
     checker = _Checker(config, graph)
     checker.check_controls()
     checker.check_input_names()
+    checker.check_batch_inputs()
     for tensor in config.inputs:
         checker.check_input(tensor)
     checker.check_output_names()
@@ -62,6 +63,13 @@ class _Checker:
                 f"(optional may only be {self._names(self._graph.initializers)}, which have defaults in the model)",
                 f"{self._quoted(given)} configured as not optional" if given else "none configured",
             )
+
+    def check_batch_inputs(self) -> None:
+        for entry in self._config.batch_inputs:
+            for name in entry.targets:
+                info = self._graph.input(name)
+                if info is not None and info.data_type != entry.data_type:
+                    raise self._error(f"batch_input '{name}'", f"{info.data_type} as in the model", entry.data_type)
 
     def check_output_names(self) -> None:
         if not self._config.outputs:

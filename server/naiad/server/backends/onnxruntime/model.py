@@ -63,11 +63,12 @@ def _executor(args: Mapping[str, str]) -> Executor:
     config = parse(pb_utils.ModelConfig(args["model_config"]).as_dict())
     gpu = args["model_instance_kind"] == "GPU"
     check_supported(config, gpu=gpu)
+    settings = settings_of(config)
     path = model_file(pb_utils.get_model_dir(), config)
-    session = serving_session(config, path, gpu=gpu, device_id=int(args["model_instance_device_id"]))
+    session = serving_session(config, settings, path, gpu=gpu, device_id=int(args["model_instance_device_id"]))
     graph = graph_of(session)
     validate(config, graph)
-    return Executor(session, signature_of(config, graph), run_options(settings_of(config)))
+    return Executor(session, signature_of(config, graph), run_options(settings))
 
 
 def _complete(target: Any) -> None:

@@ -1,11 +1,12 @@
 """Builds small ONNX models and model repositories for tests.
 
     repository = tmp_path / "repository"
-    model = graph([node("Mul", "x", "two", to="y")], {"x": "FP32[batch,3]"}, {"y": "FP32[batch,3]"}, constants={"two": 2.0})
+    shape = "FP32[batch,3]"
+    model = graph([node("Mul", "x", "two", to="y")], {"x": shape}, {"y": shape}, constants={"two": 2.0})
     write_model(repository, "double", model, max_batch_size=8, inputs={"x": "FP32[3]"}, outputs={"y": "FP32[3]"})
 
-A tensor is written as Triton's type and its dimensions: ``"FP32[batch,3]"``, ``"INT64[]"`` for a scalar, ``"BF16[-1]"``.
-In a graph a name is a dynamic dimension; in a configuration it is -1, as Triton wants it.
+A tensor is written as Triton's type and its dimensions: ``"FP32[batch,3]"``, ``"BF16[-1]"``, ``"INT64[]"`` for a
+scalar. In a graph a name is a dynamic dimension; in a configuration it is -1, as Triton wants it.
 """
 
 import re

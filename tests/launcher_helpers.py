@@ -3,6 +3,7 @@
 import os
 import textwrap
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,6 +66,14 @@ def write_model(repository: Path, name: str, *, instances: int = 1, source: str 
 def ask(client: Client, name: str, value: float = 0.0) -> NDArray[np.float32]:
     """One request; the answer's y."""
     return np.asarray(client.infer(name, {"x": np.full((1, 2), value, np.float32)})["y"])
+
+
+def num_pending(metrics_url: str) -> int:
+    """How many requests wait in the server for an instance; one more than that may run."""
+    with urllib.request.urlopen(metrics_url, timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    pending = [line for line in lines if line.startswith("nv_inference_pending_request_count{")]
+    return sum(int(float(line.rpartition(" ")[2])) for line in pending)
 
 
 def eventually(condition: Callable[[], object], what: str, timeout_s: float = 60.0) -> None:

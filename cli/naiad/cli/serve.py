@@ -85,6 +85,8 @@ def serve(
         gpus=gpus,
     )
     with triton:
+        # Before anything is printed: whoever reads the addresses may ask us to stop at once.
+        asked.ready = True
         triton.announce()
         _show(triton, repository, as_json)
         _wait(triton, asked)
@@ -107,7 +109,6 @@ class _Asked:
 
 
 def _wait(triton: EmbeddedTriton, asked: _Asked) -> None:
-    asked.ready = True
     while not asked.stop.wait(_CHECK_EVERY_S):
         if triton.failure is not None:
             raise triton.failure

@@ -81,8 +81,8 @@ def _listens(server: RunningServer, address: str) -> bool:
 
 
 def _host_and_port(address: str) -> tuple[str | None, int | None]:
-    parts = urllib.parse.urlsplit(address if "://" in address else f"//{address}")
     try:
+        parts = urllib.parse.urlsplit(address if "://" in address else f"//{address}")
         return parts.hostname, parts.port
     except ValueError:
         return None, None

@@ -5,13 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
 import psutil
 import pytest
 
-from launcher_helpers import alive, ask, eventually, regions, write_model
+from launcher_helpers import alive, ask, eventually, num_pending, regions, write_model
 from naiad.server import EmbeddedTriton, ModelLoadFailed
 
 OWNER = """
@@ -33,7 +32,7 @@ def test_requests_in_flight_and_queued_are_answered(identity_repository: Path) -
         concurrent.futures.ThreadPoolExecutor(3) as callers,
     ):
         answers = [callers.submit(ask, client, "identity", 0.5) for _ in range(3)]
-        eventually(lambda: _pending(triton), "requests wait in the server")
+        eventually(lambda: num_pending(triton.metrics_url) == 2, "one request runs, two wait")
         triton.stop()
         assert [answer.result().tolist() for answer in answers] == [[[0.5, 0.5]]] * 3
 
@@ -94,13 +93,6 @@ def test_a_failed_start_leaves_nothing(tmp_path: Path) -> None:
         EmbeddedTriton(repository).start()
     assert not [child for child in psutil.Process().children() if child.name() == "tritonserver"]
     assert not [path for path in Path("/tmp").glob("naiad-*/repository") if path.readlink() == repository]
-
-
-def _pending(triton: EmbeddedTriton) -> bool:
-    # One runs, two wait.
-    with urllib.request.urlopen(triton.metrics_url, timeout=10) as answer:
-        lines = answer.read().decode().splitlines()
-    return any(line.startswith("nv_inference_pending_request_count{") and line.endswith(" 2") for line in lines)
 
 
 def _end_group(group: int) -> None:

@@ -6,6 +6,7 @@ As a module it gives the same to tests in their own process.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -43,6 +44,31 @@ def publish(
             model=model, config=config, files=files, labels=label_files, settings=settings or {}, manifest={}
         )
         return repo.publish(candidate, promote=promote)
+
+
+def publish_again(repository: Path | Repository, model: str) -> Version:
+    """Publish a copy of the newest version, unpromoted."""
+    repo = repository if isinstance(repository, Repository) else Repository(repository)
+    source = repo.version(model, repo.versions(model)[-1]).path
+    with repo.stage() as stage:
+        files, label_files = stage / "files", stage / "labels"
+        label_files.mkdir()
+        files.mkdir()
+        for name in ("model.onnx", "golden.npz"):
+            shutil.copy(source / name, files)
+        config = repo.config(model)
+        for output in config.output:
+            if output.label_filename:
+                shutil.copy(source.parent / output.label_filename, label_files)
+        manifest = {
+            key: value
+            for key, value in repo.manifest(model, int(source.name)).items()
+            if key not in {"model", "version", "files"}
+        }
+        candidate = Candidate(
+            model=model, config=config, files=files, labels=label_files, settings={}, manifest=manifest
+        )
+        return repo.publish(candidate, promote=False)
 
 
 if __name__ == "__main__":

@@ -138,6 +138,7 @@ def _run(directory: Path) -> dict[str, Any]:
             output, log = process.communicate()
         except BaseException:
             process.kill()
+            process.wait()  # it must not write into the stage any more when that is removed
             raise
     try:
         answer: dict[str, Any] = json.loads(output)

@@ -6,15 +6,11 @@ Each of these exports without an error, and shows only as wrong answers or as a 
 from collections.abc import Sequence
 
 from naiad.export._capture import Graph
+from naiad.export._format import MAX_IR_VERSION, OPSETS
 from naiad.export._reference import Answer
 from naiad.export._samples import Samples
 from naiad.export.errors import CheckFailed
 from naiad.export.report import Finding
-
-OPSETS = range(18, 24)
-DEFAULT_OPSET = 20
-MAX_IR_VERSION = 10
-"""What ONNX Runtime 1.18 and later reads, and with it every Triton since 24.06."""
 
 
 def check(

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from naiad.export import _settings
+from naiad.export._format import DEFAULT_OPSET, OPSETS
 from naiad.export.errors import InvalidExport
 from naiad.export.recipe import Recipe
 from naiad.export.report import Report, Tolerance, Version
@@ -87,18 +89,18 @@ def export(
 
     After any of them, and after an interrupt, the repository is as it was.
     """
-    order = _order(
-        check_name(name),
+    _check_arguments(precision, opset, settings or {})
+    order = _Order(
+        model=check_name(name),
         samples=samples,
         dynamic=dynamic,
         max_batch_size=max_batch_size,
-        precision=precision,
-        outputs=outputs,
+        outputs=None if outputs is None else tuple(outputs),
         labels=labels,
-        settings=settings,
-        tolerance=tolerance,
-        opset=opset,
-        source=source,
+        settings=settings or {},
+        tolerance=tolerance or Tolerance(),
+        opset=opset or DEFAULT_OPSET,
+        source=source or {},
     )
     repo = repository if isinstance(repository, Repository) else Repository(repository)
     with repo.stage() as stage:
@@ -124,7 +126,7 @@ def export_recipe(
 ) -> Version:
     """Build a recipe's model with `options` and export it; arguments override the recipe's own constants.
 
-    A `model` that the recipe built before is exported as it is.
+    A `model` that the recipe built before, with these options, is exported as it is.
 
     Raises:
         RecipeError: The recipe's code raised, or does not follow the protocol.
@@ -132,6 +134,9 @@ def export_recipe(
     """
     repo = repository if isinstance(repository, Repository) else Repository(repository)
     model_name = check_name(name or recipe.name)
+    settings = recipe.constant("SETTINGS", {}) | dict(settings or {})
+    tolerance = recipe.tolerance()
+    _check_arguments(precision, opset, settings)
     with repo.stage():  # refuse a repository that cannot be written to before the model is trained
         pass
     if model is None:
@@ -148,8 +153,8 @@ def export_recipe(
         precision=precision,
         outputs=recipe.constant("OUTPUTS"),
         labels=recipe.constant("LABELS"),
-        settings=recipe.constant("SETTINGS", {}) | dict(settings or {}),
-        tolerance=Tolerance(**recipe.constant("TOLERANCE", {})),
+        settings=settings,
+        tolerance=tolerance,
         opset=opset,
         promote=promote,
         source={"recipe": recipe.path.name, "recipe_sha256": recipe.sha256, "options": dict(options or {})},
@@ -157,26 +162,15 @@ def export_recipe(
     )
 
 
-def _order(name: str, *, precision: str, opset: int | None, **rest: Any) -> _Order:
-    from naiad.export import _check
+def _check_arguments(precision: str, opset: int | None, settings: Mapping[str, object]) -> None:
+    """Refuse what can be refused before a model is built or run."""
+    from tritonclient.grpc import model_config_pb2
 
     if precision not in _PRECISIONS:
         raise InvalidExport(f"precision {precision!r} is not supported yet; expected {' or '.join(_PRECISIONS)}")
-    opset = _check.DEFAULT_OPSET if opset is None else opset
-    if opset not in _check.OPSETS:
-        raise InvalidExport(f"opset must be from {_check.OPSETS.start} to {_check.OPSETS.stop - 1}; found {opset}")
-    return _Order(
-        model=name,
-        samples=rest["samples"],
-        dynamic=rest["dynamic"],
-        max_batch_size=rest["max_batch_size"],
-        outputs=None if rest["outputs"] is None else tuple(rest["outputs"]),
-        labels=rest["labels"],
-        settings=rest["settings"] or {},
-        tolerance=rest["tolerance"] or Tolerance(),
-        opset=opset,
-        source=rest["source"] or {},
-    )
+    if opset is not None and opset not in OPSETS:
+        raise InvalidExport(f"opset must be from {OPSETS.start} to {OPSETS.stop - 1}; found {opset}")
+    _settings.apply(model_config_pb2.ModelConfig(), settings)
 
 
 def _build(

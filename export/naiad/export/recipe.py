@@ -43,6 +43,7 @@ from typing import Any
 import numpy as np
 
 from naiad.export.errors import InvalidRecipe, RecipeFailed, RecipeNotFound
+from naiad.export.report import Tolerance
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 Predict = Callable[[Arrays], Arrays]
@@ -79,6 +80,19 @@ class Recipe:
     def constant(self, name: str, default: Any = None) -> Any:
         """Return one of the recipe's upper-case settings, or `default` where it has none."""
         return getattr(self.module, name, default)
+
+    def tolerance(self) -> Tolerance:
+        """Return how far ONNX Runtime may be from PyTorch.
+
+        Raises:
+            InvalidRecipe: `TOLERANCE` has other keys than `rtol` and `atol`, or other values than numbers from 0 to 1.
+        """
+        values = self.constant("TOLERANCE", {})
+        try:
+            return Tolerance(**values)
+        except (TypeError, ValueError) as exc:
+            message = f"{self.path}: TOLERANCE is {values}; expected rtol and atol, from 0 to 1"
+            raise InvalidRecipe(message, path=self.path) from exc
 
     def build(self, **options: object) -> Any:
         """Return the trained `torch.nn.Module`.

@@ -74,7 +74,7 @@ def test_the_digits_recipe_is_deterministic() -> None:
 @pytest.mark.parametrize("name", ["nothing", "no/such/file.py", "../digits"])
 def test_a_recipe_that_does_not_exist(name: str) -> None:
     """The message names what there is."""
-    with pytest.raises(RecipeNotFound, match="expected the path of a Python file, or one of: .*digits"):
+    with pytest.raises(RecipeNotFound, match=r"expected the path of a Python file, or one of: .*digits"):
         load_recipe(name)
 
 

@@ -209,7 +209,7 @@ class TestServe:
         with pytest.raises(ModelNotFound, match="no model repository"):
             repo.models()
         publish(root)
-        with pytest.raises(ModelNotFound, match="no model 'other' in .*it has: some"):
+        with pytest.raises(ModelNotFound, match=r"no model 'other' in .*it has: some"):
             repo.served("other")
         with pytest.raises(VersionNotFound, match="some has no version 9; it has 1"):
             repo.promote("some", 9)

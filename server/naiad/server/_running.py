@@ -81,11 +81,11 @@ def _listens(server: RunningServer, address: str) -> bool:
 
 
 def _host_and_port(address: str) -> tuple[str | None, int | None]:
-    try:
+    host, port = None, None
+    with contextlib.suppress(ValueError):
         parts = urllib.parse.urlsplit(address if "://" in address else f"//{address}")
-        return parts.hostname, parts.port
-    except ValueError:
-        return None, None
+        host, port = parts.hostname, parts.port
+    return host, port
 
 
 def _started(pid: int) -> str:

@@ -13,7 +13,7 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def print_json(value: Any) -> None:
     """Print ``value`` as one JSON document on stdout, for programs; it has no colour and is never wrapped."""
-    out.print(json.dumps(value, indent=2, default=str), markup=False)
+    out.print(json.dumps(value, indent=2, default=str, ensure_ascii=False), markup=False)
 
 
 def print_error(message: str) -> None:

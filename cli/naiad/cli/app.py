@@ -6,12 +6,10 @@ Exit codes: 0 done, 1 it failed or a check did not pass, 2 wrong use or wrong in
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from importlib.metadata import version as distribution_version
 from typing import Annotated
 
-import click
 import typer
 
 from naiad.cli._console import out, print_error
@@ -69,29 +67,13 @@ for _name in _COMMANDS:
 
 
 def main() -> None:
-    """Run the command line and leave the process."""
-    sys.exit(_run())
-
-
-def _run() -> int:
+    """Run the command line and leave the process; typer reports wrong use, a closed pipe and Ctrl-C by itself."""
     try:
-        code = app(standalone_mode=False)
-    except click.exceptions.Abort:
-        return 130
-    except KeyboardInterrupt:
-        print_error("interrupted")
-        return 130
-    except click.ClickException as exc:
-        exc.show()
-        return exc.exit_code
-    except BrokenPipeError:  # the reader of a pipe went away: nothing is left to say, nor anybody to say it to
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        app()
     except ModuleNotFoundError as exc:
-        return _missing_extra(exc)
+        sys.exit(_missing_extra(exc))
     except Exception as exc:  # noqa: BLE001  (the one place that turns errors into messages; others fly on)
-        return _failed(exc)
-    return code if isinstance(code, int) else 0
+        sys.exit(_failed(exc))
 
 
 def _missing_extra(error: ModuleNotFoundError) -> int:

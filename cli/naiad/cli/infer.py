@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 
 from naiad.cli._console import out, print_json
@@ -57,7 +56,7 @@ def _parse(text: str) -> tuple[str, Any]:
 
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise click.BadParameter(f"expected NAME=VALUE or NAME=@file.npy, found {text!r}", param_hint="--input")
+        raise typer.BadParameter(f"expected NAME=VALUE or NAME=@file.npy, found {text!r}", param_hint="--input")
     if value.startswith("@"):
         return name, _load(Path(value[1:]))
     try:
@@ -72,10 +71,22 @@ def _load(path: Path) -> Any:
     try:
         return np.load(path, allow_pickle=False)
     except (OSError, ValueError) as exc:
-        raise click.BadParameter(f"expected a .npy file at {path}, found {exc}", param_hint="--input") from exc
+        raise typer.BadParameter(f"expected a .npy file at {path}, found {exc}", param_hint="--input") from exc
 
 
 def _save(path: Path, result: Result) -> None:
+    """Write an .npz beside its place and rename it in, so that a full disk leaves no half of one."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        _write(partial, result)
+        partial.replace(path)
+    except OSError as exc:
+        partial.unlink(missing_ok=True)
+        raise typer.BadParameter(f"expected a place that can be written to, found {exc}", param_hint="--save") from exc
+    out.print(f"{len(result)} outputs of {result.model_name}/{result.model_version} → {path}", markup=False)
+
+
+def _write(path: Path, result: Result) -> None:
     import zipfile
 
     import numpy as np
@@ -84,7 +95,6 @@ def _save(path: Path, result: Result) -> None:
         for name, array in result.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, array.astype("S") if array.dtype == object else array)
-    out.print(f"{len(result)} outputs of {result.model_name}/{result.model_version} → {path}", markup=False)
 
 
 def _print(result: Result) -> None:
@@ -96,7 +106,9 @@ def _print(result: Result) -> None:
 
 def _plain(array: Any) -> Any:
     if array.dtype == object:
-        return [item.decode(errors="replace") for item in array.reshape(-1)]
-    if array.dtype.kind == "V" or array.dtype.name == "bfloat16":
-        return array.astype("float32").tolist()
-    return array.tolist()
+        return _text(array.tolist())
+    return array.astype("float32").tolist() if array.dtype.name == "bfloat16" else array.tolist()
+
+
+def _text(value: Any) -> Any:
+    return list(map(_text, value)) if isinstance(value, list) else value.decode(errors="replace")

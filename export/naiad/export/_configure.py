@@ -63,7 +63,7 @@ def _input(graph: Graph, samples: Samples, name: str) -> Any:
     dims, scalar = _dims(graph.inputs[name], samples)
     data_type = _data_type(DATATYPES[samples.rows[0][name].dtype])
     tensor = model_config_pb2.ModelInput(name=name, data_type=data_type, dims=dims)
-    if scalar:
+    if scalar and samples.batch:
         tensor.reshape.SetInParent()
     return tensor
 
@@ -71,13 +71,16 @@ def _input(graph: Graph, samples: Samples, name: str) -> Any:
 def _output(graph: Graph, samples: Samples, name: str, value: np.ndarray[Any, Any]) -> Any:
     dims, scalar = _dims(graph.outputs[name], samples)
     tensor = model_config_pb2.ModelOutput(name=name, data_type=_data_type(_from_numpy(value.dtype)), dims=dims)
-    if scalar:
+    if scalar and samples.batch:
         tensor.reshape.SetInParent()
     return tensor
 
 
 def _dims(declared: tuple[int | str, ...], samples: Samples) -> tuple[list[int], bool]:
-    """Return Triton's dims; it knows no empty ones, so a scalar (of each row) is [1] reshaped to []."""
+    """Return Triton's dims and whether they stand for none: it knows no empty ones, so a scalar is [1].
+
+    With a batch it is reshaped to []; without one Triton refuses that, and its backends reshape it themselves.
+    """
     dims = [dim if isinstance(dim, int) else -1 for dim in (declared[1:] if samples.batch else declared)]
     return (dims, False) if dims else ([1], True)
 

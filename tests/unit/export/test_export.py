@@ -175,8 +175,8 @@ def test_a_recurrent_net_exports_twice_in_one_process(tmp_path: Path) -> None:
 
 
 def test_a_model_without_a_batch_dimension(tmp_path: Path) -> None:
-    """With max_batch_size 0 the dims are complete, a scalar is [1] reshaped to nothing, and nothing is batched; the
-    class is known to this function only, as one of a notebook is."""
+    """With max_batch_size 0 the dims are complete, a scalar is [1], and nothing is batched; the class is
+    known to this function only, as one of a notebook is."""
     one = 1.0
 
     class Total(nn.Module):

@@ -16,11 +16,11 @@ WEIGHTS = np.arange(16, dtype=np.float32).reshape(8, 2) / 16
 CONFIG = """\
 name: "{name}"
 backend: "onnxruntime"
-max_batch_size: {max_batch_size}
+max_batch_size: 16
 input {{ name: "x" data_type: TYPE_FP32 dims: [ 8 ] }}
 output {{ name: "y" data_type: TYPE_FP32 dims: [ 2 ] }}
 instance_group {{ kind: KIND_CPU count: 1 }}
-{batching}
+dynamic_batching {{ }}
 """
 
 
@@ -29,14 +29,14 @@ def expected(x: NDArray[np.float32]) -> NDArray[np.float32]:
     return x @ WEIGHTS
 
 
-def write_repository(root: Path) -> Path:
-    """Write ``linear`` (batches of up to 16) with golden samples."""
-    version = root / "linear" / "1"
-    version.mkdir(parents=True)
-    onnx.save(_linear(), version / "model.onnx")
-    config = CONFIG.format(name="linear", max_batch_size=16, batching="dynamic_batching { }")
-    (root / "linear" / "config.pbtxt").write_text(config)
-    write_golden(version / "golden.npz")
+def write_repository(root: Path, *names: str) -> Path:
+    """Write models (``linear``, or those named) that take batches of up to 16, with golden samples."""
+    for name in names or ("linear",):
+        version = root / name / "1"
+        version.mkdir(parents=True)
+        onnx.save(_linear(), version / "model.onnx")
+        (root / name / "config.pbtxt").write_text(CONFIG.format(name=name))
+        write_golden(version / "golden.npz")
     return root
 
 

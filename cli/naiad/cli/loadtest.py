@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import click
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 from naiad.cli._console import err, out, print_json
 
@@ -28,14 +27,14 @@ _PERCENTILES: Final = ("p50", "p90", "p99", "p99.9", "max")
 def _duration(text: str) -> float:
     match = _DURATION.fullmatch(text.strip())
     if match is None:
-        raise click.BadParameter(f"expected a duration like 30s, 500ms or 2m, found {text!r}")
+        raise typer.BadParameter(f"expected a duration like 30s, 500ms or 2m, found {text!r}")
     return float(match[1]) * _SECONDS[match[2]]
 
 
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:
     match = _SHAPE.fullmatch(text.strip())
     if match is None:
-        raise click.BadParameter(f"expected INPUT=SIZExSIZE like images=3x224x224, without the batch, found {text!r}")
+        raise typer.BadParameter(f"expected INPUT=SIZExSIZE like images=3x224x224, without the batch, found {text!r}")
     return match[1], tuple(int(size) for size in match[2].split("x"))
 
 
@@ -106,13 +105,13 @@ def loadtest(
         check_writable(path)
     with _progress(test) as on_progress:
         report = run(test, baseline=stored, margin=margin / 100, any_machine=any_machine, on_progress=on_progress)
-    report.write(html=html, json=report_json)
-    if save_baseline and report.ok:
-        Baseline.of(test, report.measurement).write(save_baseline)
     if json:
         print_json(report.to_json())
     else:
-        _print(report, html)
+        _print(report)
+    report.write(html=html, json=report_json)
+    if save_baseline and report.ok:
+        Baseline.of(test, report.measurement).write(save_baseline)
     if not report.ok:
         raise typer.Exit(1)
 
@@ -126,7 +125,7 @@ def _running_url() -> str:
     servers = find_running()
     if len(servers) > 1:
         addresses = ", ".join(f"grpc://{server.grpc_address}" for server in servers)
-        raise click.BadParameter(f"several servers run here: say which with --url ({addresses})")
+        raise typer.BadParameter(f"several servers run here: say which with --url ({addresses})")
     return f"grpc://{servers[0].grpc_address}" if servers else _DEFAULT_URL
 
 
@@ -136,13 +135,13 @@ def _progress(test: LoadTest) -> Iterator[Callable[[RunProgress], None] | None]:
     if not err.is_terminal:
         yield None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[figures]}"))
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=16), TextColumn("{task.fields[figures]}"))
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task("starting", total=test.duration_s, figures="")
 
         def update(latest: RunProgress) -> None:
             total = {"warmup": test.warmup_s, "window": test.duration_s}.get(latest.phase, test.duration_s)
-            figures = f"{latest.throughput:,.0f} requests/s · {latest.users} users · {latest.errors:,} errors"
+            figures = f"{latest.throughput:,.0f}/s · {latest.users} users · {latest.errors:,} errors"
             if latest.p50_us is not None and latest.p99_us is not None:
                 figures += f" · p50 {latest.p50_us / 1000:.2f} ms · p99 {latest.p99_us / 1000:.2f} ms"
             name = {"warmup": "warming up", "window": "measuring", "drain": "finishing"}[latest.phase]
@@ -151,7 +150,7 @@ def _progress(test: LoadTest) -> Iterator[Callable[[RunProgress], None] | None]:
         yield update
 
 
-def _print(report: Report, html: Path | None) -> None:
+def _print(report: Report) -> None:
     content = report.to_json()
     for name, value in _rows(content):
         out.print(f"{name:<12}{value}", markup=False)
@@ -164,8 +163,6 @@ def _print(report: Report, html: Path | None) -> None:
         _line("red", "failed:", failure)
     if report.ok:
         out.print("[bold green]passed[/]")
-    if html is not None:
-        out.print(f"report: {html}", markup=False)
 
 
 def _line(color: str, mark: str, text: str) -> None:

@@ -20,7 +20,7 @@ from naiad.loadtest.measurement import Measurement
 from naiad.loadtest.plan import LoadTest
 from naiad.loadtest.slo import SloResult
 from naiad.loadtest.target import Target
-from naiad.loadtest.validity import generator_limits
+from naiad.loadtest.validity import foreign_load, generator_limits
 
 __all__ = ["SCHEMA_VERSION", "Report"]
 
@@ -41,6 +41,8 @@ class Report:
     """Against the baseline; ``None`` without one."""
     incidents: Sequence[str] = ()
     """What happened to the run that makes it a failed one: the server died, an interrupt, …"""
+    notes: Sequence[str] = ()
+    """What else happened that a reader should know."""
     interrupted: bool = False
     machine: Machine = field(default_factory=Machine.this)
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -63,10 +65,7 @@ class Report:
 
     def warnings(self) -> list[str]:
         """Return a sentence for each reason to doubt that the result describes the server."""
-        found = generator_limits(self.measurement)
-        if self.measurement.server is None and self.measurement.latencies.count:
-            found.append("the server's own times of the window are missing: its statistics could not be read")
-        return found
+        return [*self.notes, *generator_limits(self.measurement), *foreign_load(self.measurement)]
 
     def _too_many_errors(self) -> list[str]:
         share = self.measurement.error_share or 0.0
@@ -78,7 +77,7 @@ class Report:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything as JSON has it; the README of the scenarios describes the fields."""
+        """Return everything as JSON has it; loadtest/README.md describes the fields."""
         return {
             "schema_version": SCHEMA_VERSION,
             "naiad_version": version("naiad"),

@@ -10,7 +10,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Final, Self
 
 from naiad.loadtest.baseline import DEFAULT_MARGIN, Baseline
@@ -22,9 +22,13 @@ from naiad.loadtest.plan import LoadTest
 from naiad.loadtest.report import Report
 from naiad.loadtest.server_times import ServerTimes
 from naiad.loadtest.target import Target, connect, describe
+from naiad.loadtest.validity import is_of_this_run
 
 __all__ = ["Progress", "run"]
 
+_BEGAN_ANEW: Final = (
+    "the server's counters do not cover the window: the server began anew within it, or served another version"
+)
 _SILENCE_S: Final = 30.0  # the engine speaks four times a second: after this long it is stuck
 _EXIT_TIMEOUT_S: Final = 10.0
 
@@ -127,8 +131,12 @@ class _Log:
     def report(self, target: Target, baseline: Baseline | None, margin: float) -> Report:
         """Sum up and judge."""
         rows = self._test.batch if target.signature.batching else 1
-        measurement = Measurement.of(self._intervals, rows_per_request=rows, server=self._server_times())
+        window = Measurement.of(self._intervals, rows_per_request=rows, server=None)
+        server, note = self._server_times(window)
+        measurement = replace(window, server=server)
         incidents = list(self._incidents)
+        if note is _BEGAN_ANEW and measurement.failed:
+            incidents.append(note)
         if self._interrupted:
             incidents.append(
                 f"the run was interrupted: {measurement.window_s:.1f} s of {self._test.duration_s:g} s were measured"
@@ -140,19 +148,18 @@ class _Log:
             slos=[slo.judge(measurement) for slo in self._test.slos],
             comparisons=None if baseline is None else baseline.compare(measurement, margin),
             incidents=incidents,
+            notes=[note] if note and note not in incidents else [],
             interrupted=self._interrupted,
         )
 
-    def _server_times(self) -> ServerTimes | None:
+    def _server_times(self, window: Measurement) -> tuple[ServerTimes | None, str]:
+        """Return the server's times of the window; where there are none, the reason."""
         if self._closed is None or self._closed.before is None or self._closed.after is None:
-            return None
-        window = [interval for interval in self._intervals if interval.phase == "window"]
-        if not window:
-            return None
-        times = ServerTimes.between(self._closed.before, self._closed.after, window[-1].end_s - window[0].start_s)
-        if times is None:
-            self._incidents.append("the server's counters went back: it, or the model, was started anew during the run")
-        return times
+            return None, self._closed.note if self._closed is not None else ""
+        times = ServerTimes.between(self._closed.before, self._closed.after, window.window_s)
+        if times is None or not is_of_this_run(times, window.completed, self._test.users):
+            return None, _BEGAN_ANEW
+        return times, ""
 
 
 class _Conductor:

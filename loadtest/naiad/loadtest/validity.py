@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from naiad.loadtest.measurement import Measurement
+from naiad.loadtest.server_times import ServerTimes
 
-__all__ = ["generator_limits"]
+__all__ = ["foreign_load", "generator_limits", "is_of_this_run"]
 
 MAX_CPU_SHARE: Final = 0.7
 MIN_IN_FLIGHT_SHARE: Final = 0.8
+_COUNT_TOLERANCE: Final = 0.05  # client and server read their counts a moment apart
 
 
 def generator_limits(measurement: Measurement) -> list[str]:
@@ -31,3 +33,20 @@ def generator_limits(measurement: Measurement) -> list[str]:
             "was under less load"
         )
     return limits
+
+
+def is_of_this_run(server: ServerTimes, completed: int, users: int) -> bool:
+    """Say whether the server counted all requests that succeeded; else it, or the model, began anew in between."""
+    # The window lies within the server's two readings: it counts what the run counts, but for answers under way at the start.
+    return server.requests >= completed - 2 * users
+
+
+def foreign_load(measurement: Measurement) -> list[str]:
+    """Return a plain sentence where the server answered requests of others within the window."""
+    server = measurement.server
+    if server is None:
+        return []
+    others = server.requests - measurement.completed
+    if others <= measurement.completed * _COUNT_TOLERANCE + 2 * measurement.users:
+        return []
+    return [f"the server answered about {others:,} requests of others within the window: its times are theirs, too"]

@@ -16,7 +16,7 @@ Naiad = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_repository(tmp_path_factory.mktemp("loadtest") / "repository")
+    return write_repository(tmp_path_factory.mktemp("loadtest") / "a repository", "linear", "reloaded")
 
 
 @pytest.fixture(scope="session")

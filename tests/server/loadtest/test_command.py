@@ -101,19 +101,23 @@ def test_an_unknown_model_or_server_ends_with_exit_code_1(naiad, triton, tmp_pat
     assert files(tmp_path) == []
 
 
-def start(tmp_path: Path, url: str, *arguments: str) -> subprocess.Popen[str]:
-    command = [*NAIAD, "loadtest", "linear", "--url", url, "--users", "4", "--warmup", "0s"]
-    command += ["--report-json", "r.json", *arguments]
+def start(tmp_path: Path, model: str, url: str, *arguments: str) -> subprocess.Popen[str]:
+    command = [*NAIAD, "loadtest", model, "--url", url, "--users", "4", "--warmup", "0s", "--report-json", "r.json"]
+    command += arguments
     return subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for_load(server: EmbeddedTriton) -> None:
+def requests_served(server: EmbeddedTriton, model: str) -> int:
+    with server.client() as client:
+        return sum(version.success.count for version in client.statistics(model))
+
+
+def wait_for_load(server: EmbeddedTriton, model: str, before: int = 0) -> None:
     """Return when a good number of requests were answered."""
     deadline = time.monotonic() + 60
-    with server.client() as client:
-        while sum(model.success.count for model in client.statistics("linear")) < 300:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    while requests_served(server, model) < before + 300:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def engines() -> list[str]:
@@ -129,11 +133,11 @@ def engines() -> list[str]:
     return found
 
 
-def test_ctrl_c_reports_what_was_measured(tmp_path):
+def test_ctrl_c_reports_what_was_measured(triton, tmp_path):
     """A minute was asked for; after Ctrl-C the report has what there is, says that it was interrupted, exit code 1."""
-    repository = write_repository(tmp_path / "a repository")
-    with EmbeddedTriton(repository) as server, start(tmp_path, server.grpc_url, "--duration", "60s") as process:
-        wait_for_load(server)
+    before = requests_served(triton, "linear")
+    with start(tmp_path, "linear", triton.grpc_url, "--duration", "60s") as process:
+        wait_for_load(triton, "linear", before)
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=60)
     content = json.loads((tmp_path / "r.json").read_text())
@@ -149,9 +153,9 @@ def test_a_server_that_dies_ends_the_run_with_a_report(tmp_path):
     repository = write_repository(tmp_path / "repository")
     with (
         EmbeddedTriton(repository, supervise=False) as server,
-        start(tmp_path, server.grpc_url, "--duration", "60s", "--html", "r.html") as process,
+        start(tmp_path, "linear", server.grpc_url, "--duration", "60s", "--html", "r.html") as process,
     ):
-        wait_for_load(server)
+        wait_for_load(server, "linear")
         os.kill(server.pid, signal.SIGKILL)
         output, _ = process.communicate(timeout=60)
     content = json.loads((tmp_path / "r.json").read_text())
@@ -163,10 +167,24 @@ def test_a_server_that_dies_ends_the_run_with_a_report(tmp_path):
     assert "failed:" in output
 
 
+def test_a_model_that_begins_anew_within_the_window_fails_the_run(triton, tmp_path):
+    """The server's counters are not those of the run any more: no times are shown, and the errors make it a failure."""
+    with start(tmp_path, "reloaded", triton.grpc_url, "--duration", "4s") as process:
+        wait_for_load(triton, "reloaded")
+        with triton.client() as client:
+            client.unload("reloaded")
+            client.load("reloaded")
+        process.communicate(timeout=60)
+    content = json.loads((tmp_path / "r.json").read_text())
+    assert (process.returncode, content["server"]) == (1, None)
+    assert any("began anew" in failure for failure in content["failures"])
+    assert content["results"]["errors"]
+
+
 def test_an_engine_does_not_outlive_its_command(triton, tmp_path):
     """Killed with -9, the command leaves no process behind that goes on sending."""
     before = set(engines())
-    with start(tmp_path, triton.grpc_url, "--duration", "60s") as process:
+    with start(tmp_path, "linear", triton.grpc_url, "--duration", "60s") as process:
         deadline = time.monotonic() + 60
         while len(set(engines()) - before) < 2:  # conductor and engine
             assert time.monotonic() < deadline

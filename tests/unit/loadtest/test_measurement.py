@@ -5,7 +5,7 @@ import pytest
 from loadtest_samples import interval, measurement, server_times
 from naiad.loadtest import Measurement
 from naiad.loadtest.measurement import Interval
-from naiad.loadtest.validity import generator_limits
+from naiad.loadtest.validity import foreign_load, generator_limits, is_of_this_run
 
 
 def measured(*intervals: Interval) -> Measurement:
@@ -69,3 +69,16 @@ def test_requests_that_were_not_in_the_server_are_named():
     """By Little's law fewer than 80 % of the requests in flight were in the server."""
     (limit,) = generator_limits(measurement(server=server_times(in_flight=3.1)))
     assert "of 4 requests in flight only 3.1 were in the server" in limit
+
+
+def test_requests_of_others_are_named():
+    """The server counted twice the requests that this run sent."""
+    assert foreign_load(measurement(server=server_times(requests=1040))) == []
+    (warning,) = foreign_load(measurement(server=server_times(requests=2000)))
+    assert "about 1,000 requests of others" in warning
+
+
+def test_counters_that_miss_requests_are_not_of_this_run():
+    """A server that counted far fewer requests than were answered began anew in between."""
+    assert is_of_this_run(server_times(requests=992), completed=1000, users=4)
+    assert not is_of_this_run(server_times(requests=991), completed=1000, users=4)

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -104,3 +106,24 @@ def test_a_report_replaces_the_old_one_in_one_step(tmp_path):
     umask = os.umask(0)
     os.umask(umask)
     assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_a_full_disk_leaves_the_old_report_and_no_rest(tmp_path):
+    """With no room for the page, the error says so, the old page is whole and no temporary file stays."""
+    code = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+from pathlib import Path
+from naiad.loadtest import OutputNotWritable
+from naiad.loadtest._files import write_atomically
+try:
+    write_atomically(Path("r.html"), "x" * 200_000)
+except OutputNotWritable as exc:
+    print(exc)
+"""
+    (tmp_path / "r.html").write_text("old")
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    assert "r.html could not be written" in done.stdout
+    assert os.listdir(tmp_path) == ["r.html"]
+    assert (tmp_path / "r.html").read_text() == "old"

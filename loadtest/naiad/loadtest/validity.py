@@ -37,7 +37,7 @@ def generator_limits(measurement: Measurement) -> list[str]:
 
 def is_of_this_run(server: ServerTimes, completed: int, users: int) -> bool:
     """Say whether the server counted all requests that succeeded; else it, or the model, began anew in between."""
-    # The window lies within the server's two readings: it counts what the run counts, but for answers under way at the start.
+    # The window lies within the server's two readings; only answers under way when it opened are not in both counts.
     return server.requests >= completed - 2 * users
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from naiad.cli._console import out, print_json
+from naiad.cli._running import URL_HELP, running_url
 
 if TYPE_CHECKING:
     from naiad.client import Client, Result
@@ -21,7 +22,7 @@ def infer(
             "--input", "-i", metavar="NAME=VALUE", help="A JSON value, or @file.npy for an array. Repeatable."
         ),
     ],
-    url: Annotated[str, typer.Option(help="The server's gRPC address.")] = "grpc://localhost:8001",
+    url: Annotated[str | None, typer.Option(help=URL_HELP)] = None,
     version: Annotated[str | None, typer.Option(help="A version; the newest that is served by default.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write the outputs to this .npz file instead of printing.")] = None,
     timeout: Annotated[float, typer.Option(help="Deadline in seconds.")] = 30.0,
@@ -37,7 +38,7 @@ def infer(
     """
     from naiad.client import Client
 
-    with Client(url, timeout=timeout) as triton:
+    with Client(url or running_url(), timeout=timeout) as triton:
         result = _call(triton, model, version, dict(map(_parse, inputs)))
     if save is not None:
         _save(save, result)

@@ -12,6 +12,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
 from naiad.cli._console import err, out, print_json
+from naiad.cli._running import URL_HELP, running_url
 
 if TYPE_CHECKING:
     from naiad.loadtest import LoadTest, Report
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|)")
 _SECONDS: Final = {"ms": 1e-3, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
 _SHAPE: Final = re.compile(r"([^=]+)=(\d+(?:x\d+)*)")
-_DEFAULT_URL: Final = "grpc://127.0.0.1:8001"
 _PERCENTILES: Final = ("p50", "p90", "p99", "p99.9", "max")
 
 
@@ -40,9 +40,7 @@ def _shape(text: str) -> tuple[str, tuple[int, ...]]:
 
 def loadtest(
     model: Annotated[str, typer.Argument(help="The model's name on the server.")],
-    url: Annotated[
-        str | None, typer.Option(help="The server's gRPC address; by default a running `naiad serve`, or port 8001.")
-    ] = None,
+    url: Annotated[str | None, typer.Option(help=URL_HELP)] = None,
     version: Annotated[str | None, typer.Option(help="A version; by default the server chooses.")] = None,
     users: Annotated[int, typer.Option("--users", "-u", help="Requests in flight at a time.")] = 64,
     spawn_rate: Annotated[float | None, typer.Option(help="Users started per second; by default all at once.")] = None,
@@ -86,7 +84,7 @@ def loadtest(
 
     test = LoadTest(
         model=model,
-        url=url or _running_url(),
+        url=url or running_url(),
         version=version,
         users=users,
         spawn_rate=spawn_rate,
@@ -114,19 +112,6 @@ def loadtest(
         Baseline.of(test, report.measurement).write(save_baseline)
     if not report.ok:
         raise typer.Exit(1)
-
-
-def _running_url() -> str:
-    """Return the address of the one `naiad serve` that runs, the default port's where none does."""
-    try:
-        from naiad.server import find_running
-    except ImportError:  # the server's extra is not installed
-        return _DEFAULT_URL
-    servers = find_running()
-    if len(servers) > 1:
-        addresses = ", ".join(f"grpc://{server.grpc_address}" for server in servers)
-        raise typer.BadParameter(f"several servers run here: say which with --url ({addresses})")
-    return f"grpc://{servers[0].grpc_address}" if servers else _DEFAULT_URL
 
 
 @contextmanager

@@ -59,6 +59,19 @@ class Recurrent(nn.Module):
         return self.lstm(x)[0][:, -1]
 
 
+class Stateful(nn.Module):
+    """A convolution over a length, and a recurrent cell whose state goes in and comes out under the same name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(1, 4, 3)
+        self.cell = nn.GRUCell(4, 6)
+
+    def forward(self, x: torch.Tensor, h: torch.Tensor) -> dict[str, torch.Tensor]:
+        h = self.cell(self.conv(x).mean(2), h)
+        return {"y": h.sum(-1, keepdim=True), "h": h}
+
+
 class BranchesOnBatch(nn.Module):
     """A Python `if` on the batch size whose branches agree in PyTorch."""
 

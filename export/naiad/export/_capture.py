@@ -58,6 +58,11 @@ def capture(
     Raises:
         CaptureFailed: The model cannot travel, or PyTorch cannot export it.
     """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise CaptureFailed(
+            f"{model.original_name} is a ScriptModule, which the exporter cannot read; export the nn.Module that it was "
+            "made from"
+        )
     directory.mkdir()
     job = {
         "model": model,
@@ -78,10 +83,11 @@ def _save(job: dict[str, Any], path: Path) -> None:
     model = job["model"]
     with _travelling_by_value(model):
         try:
-            torch.save(job, path, pickle_module=cloudpickle)
-        except OSError:
-            raise
+            with path.open("xb") as file:
+                torch.save(job, file, pickle_module=cloudpickle)
         except Exception as exc:  # whatever __reduce__ and __getstate__ of a foreign class raise
+            if isinstance(exc.__context__, OSError):  # PyTorch's writer says something else about a full disk
+                raise exc.__context__ from None
             raise CaptureFailed(
                 f"{type(model).__name__} cannot be handed to the capture process: {exc}; keep locks, files, generators "
                 "and the like out of the module, or set them to None before the export"

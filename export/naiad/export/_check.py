@@ -30,7 +30,7 @@ def check(
     ]
     if errors:
         raise CheckFailed(f"{model} cannot be published: {'; '.join(errors)}", model=model, findings=tuple(errors))
-    return tuple(_notes(graph, trained=trained))
+    return tuple(_notes(graph, samples, trained=trained))
 
 
 def _names(graph: Graph, samples: Samples, answers: Sequence[Answer]) -> list[str]:
@@ -46,20 +46,22 @@ def _names(graph: Graph, samples: Samples, answers: Sequence[Answer]) -> list[st
 
 
 def _ranges(graph: Graph, samples: Samples) -> list[str]:
+    """Compare the sizes for which the graph holds with the batches that the server will form."""
+    if not samples.batch or samples.batch not in graph.ranges:
+        return []
+    low, high = graph.ranges[samples.batch]
     errors = []
-    for symbol, (low, high) in graph.ranges.items():
-        # A lower end of 2 is what PyTorch always assumes; whether the graph holds at 1 is verified, not assumed.
-        if low > 2:
-            errors.append(
-                f"the graph is only valid for {symbol} >= {low}: a Python `if` on that size was decided by the sample; "
-                "replace it by torch.where or torch.cond"
-            )
-        needed = samples.max_batch_size if symbol == samples.batch else 0
-        if high is not None and high < needed:
-            errors.append(
-                f"the graph is only valid for {symbol} <= {high}, and max_batch_size is {needed}: a Python `if` or a "
-                "constant limits it; correct the model, or lower max_batch_size"
-            )
+    # A lower end of 2 is what PyTorch always assumes; whether the graph holds at 1 is verified, not assumed.
+    if low > 2:
+        errors.append(
+            f"the graph is only valid for {samples.batch} >= {low}: a Python `if` on that size was decided by the "
+            "sample; replace it by torch.where or torch.cond"
+        )
+    if high is not None and high < samples.max_batch_size:
+        errors.append(
+            f"the graph is only valid for {samples.batch} <= {high}, and max_batch_size is {samples.max_batch_size}: "
+            "a Python `if` or a constant limits it; correct the model, or lower max_batch_size"
+        )
     return errors
 
 
@@ -100,8 +102,13 @@ def _format(graph: Graph) -> list[str]:
     ]
 
 
-def _notes(graph: Graph, *, trained: bool) -> list[Finding]:
+def _notes(graph: Graph, samples: Samples, *, trained: bool) -> list[Finding]:
     notes = [
+        Finding(check="sizes", message=f"the graph is valid for {symbol} {_between(low, high)} only")
+        for symbol, (low, high) in graph.ranges.items()
+        if symbol != samples.batch and symbol in _symbols(samples) and (low > 2 or high is not None)
+    ]
+    notes += [
         Finding(check="unused input", message=f"no operator reads input {name!r}; clients must send it all the same")
         for name in graph.unused
     ]
@@ -109,3 +116,14 @@ def _notes(graph: Graph, *, trained: bool) -> list[Finding]:
         message = "the model was in train mode; it was exported in eval mode, and is as it was again"
         notes.append(Finding(check="train mode", message=message))
     return notes
+
+
+def _symbols(samples: Samples) -> set[str]:
+    return {symbol for axes in samples.dynamic.values() for symbol in axes.values()}
+
+
+def _between(low: int, high: int | None) -> str:
+    # PyTorch says 2 where it did not look further.
+    least = f">= {low}" if low > 2 else ""
+    most = "" if high is None else f"<= {high}"
+    return " and ".join(filter(None, (least, most)))

@@ -61,6 +61,10 @@ def answers(model: torch.nn.Module, samples: Samples, names: Sequence[str] | Non
         InvalidExport: An output is not a tensor that Triton knows, or `names` does not fit the outputs.
     """
     _check_datatypes(samples.rows[0])
+    if names is not None and set(names) & set(samples.names):
+        raise InvalidExport(
+            f"an output cannot have the name of an input; found {sorted(set(names) & set(samples.names))}"
+        )
     found = []
     for case in samples.cases():
         try:
@@ -73,7 +77,8 @@ def answers(model: torch.nn.Module, samples: Samples, names: Sequence[str] | Non
                 "A constant in view() or reshape(), or squeeze() without a dimension, is the usual reason; "
                 "correct the model, or declare the sizes it takes (dynamic, max_batch_size)"
             ) from exc
-        found.append(Answer(case=case, outputs=_named(outputs, names)))
+        named = _named(outputs, names)
+        found.append(Answer(case=case, outputs={_distinct(name, samples): value for name, value in named.items()}))
     return tuple(found)
 
 
@@ -176,6 +181,11 @@ def _named(outputs: Any, names: Sequence[str] | None) -> Arrays:
     if len(set(chosen)) != len(chosen) or not chosen:
         raise InvalidExport(f"the outputs need distinct names; found {chosen}")
     return {name: _array(name, leaf) for name, (_, leaf) in zip(chosen, tensors, strict=True)}
+
+
+def _distinct(name: str, samples: Samples) -> str:
+    """Return the name of an output that ONNX can tell from the inputs: a state goes in as `h` and out as `h_out`."""
+    return f"{name}_out" if name in samples.names else name
 
 
 def _name(path: tuple[Any, ...], index: int, count: int) -> str:

@@ -19,6 +19,7 @@ from export_helpers import (
     Random,
     Recurrent,
     Scores,
+    Stateful,
     ViewsThree,
     WrongAlone,
     answer_of,
@@ -172,6 +173,23 @@ def test_a_recurrent_net_exports_twice_in_one_process(tmp_path: Path) -> None:
         x = rows(3, 5, 4, seed=9)
         np.testing.assert_allclose(answer_of(version.path, x=x.numpy())[0], model(x).detach().numpy(), atol=1e-5)
     assert Repository(tmp_path / "models").served("recurrent") == (2,)
+
+
+def test_a_state_that_goes_in_and_out_has_two_names(tmp_path: Path) -> None:
+    """An output that PyTorch names like an input is told apart, as ONNX needs it; sizes that a convolution needs at
+    least are no error."""
+    model = Stateful()
+    version = export(
+        model,
+        "stateful",
+        samples=[(rows(3, 1, 9), rows(3, 6))],
+        dynamic={"x": {0: "batch", 2: "length"}, "h": {0: "batch"}},
+        repository=tmp_path / "models",
+        max_batch_size=4,
+    )
+    assert version.report is not None
+    assert [parity.output for parity in version.report.parity] == ["y", "h_out"]
+    assert [finding.message for finding in version.report.findings] == ["the graph is valid for length >= 3 only"]
 
 
 def test_a_model_without_a_batch_dimension(tmp_path: Path) -> None:

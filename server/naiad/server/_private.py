@@ -30,12 +30,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 from naiad.server import _reaper
 from naiad.server.errors import PreflightFailed
 
 _log = logging.getLogger("naiad.server")
 _PLACES: Final = ("/tmp", "/var/tmp", "/run")  # noqa: S108 - created by mkdtemp with mode 0700
 _ABANDONED_AFTER_S: Final = 60.0
+_CLOCK_SLACK_S: Final = 5.0
 
 
 class PrivateDirectory:
@@ -119,6 +122,18 @@ def remove_abandoned() -> None:
                 if _abandoned(path):
                     _log.warning("Cleaning up after a Triton whose owner is gone: %s", path)
                     _reaper.clean(path)
+    _remove_orphaned_environments()
+
+
+def _remove_orphaned_environments() -> None:
+    """Remove what killed Tritons left in /tmp: empty, and older than every Triton that runs."""
+    running = [process.info for process in psutil.process_iter(["name", "create_time"])]
+    born = [info["create_time"] for info in running if info["name"] == "tritonserver"]
+    oldest = min(born, default=time.time()) - _CLOCK_SLACK_S
+    for path in Path(_PLACES[0]).glob("python_env_*"):
+        with contextlib.suppress(OSError):
+            if path.lstat().st_uid == os.getuid() and path.lstat().st_mtime < oldest:
+                path.rmdir()
 
 
 def _abandoned(path: Path) -> bool:

@@ -18,6 +18,7 @@ from naiad.server.errors import ServerDied, StartTimeout
 _POLL_S: Final = 0.02
 _STUCK_POLL_S: Final = 0.5
 _LOOK_FOR_DEAD_S: Final = 1.0
+_METRICS_S: Final = 1.0
 _NUM_LINES: Final = 20
 _NUM_ARGUMENTS: Final = 8
 _STUB_NAME: Final = "triton_python_b"
@@ -95,6 +96,17 @@ class Process:
                 # Triton collects a stub that failed in order; for one that just died it waits for ever.
                 if before and num_dead:
                     raise self._stuck()
+        self._wait_for_metrics(admin, stopping)
+
+    def _wait_for_metrics(self, admin: Admin, stopping: threading.Event) -> None:
+        # Their port is opened last; where it is taken, Triton unloads its models and ends, having answered already.
+        deadline = time.monotonic() + _METRICS_S
+        while not stopping.wait(_POLL_S):
+            served = admin.serves_metrics() or time.monotonic() > deadline
+            if self.returncode is not None:
+                raise self.died()
+            if served and _log.port_taken(self.log_text()) is None:
+                return
 
     def _too_slow(self, timeout_s: float) -> StartTimeout:
         tail = _log.essence(self.log_text(), _NUM_LINES)

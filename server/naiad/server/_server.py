@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Final
 
@@ -138,7 +139,7 @@ class Server:
 
     def _launch(self, requested: tuple[int, int, int]) -> tuple[Process, Admin]:
         for attempt in range(1, _ATTEMPTS + 1):
-            self.admin = Admin(self.ports.http, self.admin_secret)
+            self.admin = Admin(self.ports, self.admin_secret)
             self.process = self._spawn(self.models)
             try:
                 self._await(self.process)
@@ -147,7 +148,7 @@ class Server:
                 self.private.sweep()
                 if taken is None:
                     raise
-                if taken in requested or attempt == _ATTEMPTS:
+                if taken in requested or taken not in astuple(self.ports) or attempt == _ATTEMPTS:
                     raise PortInUse(f"Port {taken} was taken while Triton started. Name another.", port=taken) from exc
                 self.ports = _chosen(requested)
             else:

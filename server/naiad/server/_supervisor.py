@@ -16,7 +16,7 @@ from naiad.server._watch import Watch
 from naiad.server.errors import AdminRefused, StartError
 
 _log = logging.getLogger("naiad.server")
-_TICK_S: Final = 0.1
+_TICK_S: Final = 0.2
 _WATCH_S: Final = 0.4
 _SURVEY_S: Final = 1.0
 _CANARY_S: Final = 2.0

@@ -3,6 +3,7 @@
 import http.client
 import json
 import multiprocessing
+import socket
 from pathlib import Path
 
 import psutil
@@ -60,6 +61,18 @@ def test_a_taken_port_is_refused_before_anything_starts(triton: EmbeddedTriton, 
     port = int(triton.grpc_address.rpartition(":")[2])
     with pytest.raises(PortInUse, match=f"Port {port} on 127.0.0.1") as caught:
         EmbeddedTriton(identity_repository, grpc_port=port).start()
+    assert caught.value.port == port
+
+
+@pytest.mark.parametrize("service", ["grpc", "http", "metrics"])
+def test_a_port_that_is_taken_while_triton_starts_is_named(identity_repository: Path, service: str) -> None:
+    """Where another program is quicker, the start fails with the port instead of a server without that service."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(PortInUse, match=f"Port {port} was taken") as caught:
+            EmbeddedTriton(identity_repository, models=[], extra_args=[f"--{service}-port={port}"]).start()
     assert caught.value.port == port
 
 

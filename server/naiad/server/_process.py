@@ -192,7 +192,8 @@ def _stub(pid: int, parent: int) -> Stub | None:
         text = Path(f"/proc/{pid}/stat").read_text()
         name, _, rest = text.partition("(")[2].rpartition(")")
         state, ppid = rest.split()[:2]
-        if int(ppid) != parent or not name.startswith(_STUB_NAME):
+        # A child that died before it became the stub is still called bash.
+        if int(ppid) != parent or not (name.startswith(_STUB_NAME) or state == "Z"):
             return None
         arguments = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
     except (OSError, ValueError):

@@ -140,6 +140,18 @@ def test_a_python_model_without_its_code_is_refused(repository: Path) -> None:
         assert triton.models == ("works",)
 
 
+def test_a_stub_that_dies_before_it_starts_is_noticed(repository: Path, tmp_path: Path) -> None:
+    """Triton would wait for ever for a process that ends while its environment is prepared."""
+    activate = tmp_path / "environment" / "bin" / "activate"
+    activate.parent.mkdir(parents=True)
+    activate.write_text("exit 3\n")
+    value = f'value: {{ string_value: "{activate.parent.parent}" }}'
+    with open(repository / "works" / "config.pbtxt", "a") as config:
+        config.write(f'parameters {{ key: "EXECUTION_ENV_PATH" {value} }}\n')
+    with pytest.raises(ServerDied, match="A Python process died while models were loading"):
+        EmbeddedTriton(repository).start()
+
+
 def test_a_stub_that_dies_while_loading_is_noticed(repository: Path) -> None:
     """A process that is killed while it imports the model fails that model, at once."""
     write_model(repository, "deadly", source="import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")

@@ -100,8 +100,12 @@ def _rows(version: Version) -> Iterator[tuple[str, str]]:
     for parity in report.parity:
         error = f"largest error {parity.max_abs_error:.2g} ({parity.max_rel_error:.2g} of the largest value)"
         yield f"parity of {parity.output}", error
-    yield "verified at", f"batches {', '.join(map(str, report.batches))}; {report.num_cases} comparisons"
+    batches = f"batches {', '.join(map(str, report.batches))}" if report.batches else "the samples' sizes"
+    yield "verified at", f"{batches}; {report.num_cases} comparisons"
     for latency in report.latency:
-        yield f"latency of batch {latency.batch}", f"{latency.median_ms:.3g} ms on one thread"
+        yield (
+            f"latency of batch {latency.batch}" if latency.batch else "latency",
+            f"{latency.median_ms:.3g} ms on one thread",
+        )
     for finding in report.findings:
         yield finding.check, finding.message

@@ -190,7 +190,8 @@ def _rows(details: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for parity in report.get("parity", []):
         yield f"parity of {parity['output']}", f"largest error {parity['max_abs_error']:.2g}"
     for latency in report.get("latency", []):
-        yield f"latency of batch {latency['batch']}", f"{latency['median_ms']:.3g} ms on one thread"
+        label = f"latency of batch {latency['batch']}" if latency["batch"] else "latency"
+        yield label, f"{latency['median_ms']:.3g} ms on one thread"
     for finding in report.get("findings", []):
         yield finding["check"], finding["message"]
     yield "made", f"{manifest.get('created', 'by hand')} {manifest.get('command', '')}"

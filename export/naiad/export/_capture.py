@@ -60,8 +60,8 @@ def capture(
     """
     if isinstance(model, torch.jit.ScriptModule):
         raise CaptureFailed(
-            f"{model.original_name} is a ScriptModule, which the exporter cannot read; export the nn.Module that it was "
-            "made from"
+            f"{model.original_name} is a ScriptModule, which the exporter cannot read; export the nn.Module that "
+            "it was made from"
         )
     directory.mkdir()
     job = {

@@ -2,16 +2,14 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from naiad.export import _settings
 from naiad.export._format import DEFAULT_OPSET, OPSETS
 from naiad.export.errors import InvalidExport
 from naiad.export.recipe import Recipe
-from naiad.export.report import Report, Tolerance, Version
-from naiad.export.repository import Candidate, Repository, check_name
+from naiad.export.report import Tolerance, Version
+from naiad.export.repository import Repository, check_name
 
 if TYPE_CHECKING:
     import torch
@@ -22,22 +20,6 @@ OnStep = Callable[[str], None]
 
 DEFAULT_MAX_BATCH_SIZE = 64
 _PRECISIONS = ("fp32",)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Order:
-    """What was asked for, checked as far as it can be without the model."""
-
-    model: str
-    samples: Sequence[Any]
-    dynamic: Dynamic | None
-    max_batch_size: int
-    outputs: tuple[str, ...] | None
-    labels: Any
-    settings: Mapping[str, object]
-    tolerance: Tolerance
-    opset: int
-    source: Mapping[str, object] = field(default_factory=dict)
 
 
 def export(
@@ -90,7 +72,9 @@ def export(
     After any of them, and after an interrupt, the repository is as it was.
     """
     _check_arguments(precision, opset, settings or {})
-    order = _Order(
+    from naiad.export import _build  # loads torch
+
+    order = _build.Order(
         model=check_name(name),
         samples=samples,
         dynamic=dynamic,
@@ -99,12 +83,13 @@ def export(
         labels=labels,
         settings=settings or {},
         tolerance=tolerance or Tolerance(),
+        precision=precision,
         opset=opset or DEFAULT_OPSET,
         source=source or {},
     )
     repo = repository if isinstance(repository, Repository) else Repository(repository)
     with repo.stage() as stage:
-        candidate, report = _build(model, order, repo, stage, on_step or _ignore)
+        candidate, report = _build.build(model, order, repo, stage, on_step or _ignore)
         (on_step or _ignore)("publish")
         version = repo.publish(candidate, promote=promote)
     return Version(model=version.model, number=version.number, path=version.path, report=report)
@@ -171,97 +156,6 @@ def _check_arguments(precision: str, opset: int | None, settings: Mapping[str, o
     if opset is not None and opset not in OPSETS:
         raise InvalidExport(f"opset must be from {OPSETS.start} to {OPSETS.stop - 1}; found {opset}")
     _settings.apply(model_config_pb2.ModelConfig(), settings)
-
-
-def _build(
-    model: "torch.nn.Module", order: _Order, repo: Repository, stage: Path, on_step: OnStep
-) -> tuple[Candidate, Report]:
-    from naiad.export import _capture, _check, _configure, _golden, _measure, _provenance, _reference, _samples, _verify
-
-    files = stage / "files"
-    files.mkdir()
-    samples = _samples.bind(model, order.samples, order.dynamic, order.max_batch_size)
-    with _reference.evaluating(model) as trained:
-        on_step("run in PyTorch")
-        answers = _reference.answers(model, samples, order.outputs)
-        _reference.check(model, answers, samples, order.tolerance)
-        on_step("capture")
-        graph = _capture.capture(
-            model,
-            samples,
-            tuple(answers[0].outputs),
-            opset=order.opset,
-            directory=stage / "capture",
-            target=files,
-        )
-    on_step("check")
-    findings = _check.check(graph, samples, answers, model=order.model, trained=trained)
-    on_step("verify")
-    parity = _verify.verify(graph.path, samples, answers, order.tolerance, model=order.model)
-    _reference.check_rows(answers, samples, order.tolerance)
-    on_step("measure")
-    latency = _measure.measure(graph.path, samples, answers)
-    on_step("configure")
-    labels = _labels_by_output(order.labels, tuple(graph.outputs))
-    config = _configure.configure(
-        order.model, graph, samples, answers, latency=latency, labels=labels, settings=order.settings
-    )
-    _configure.write_labels(stage / "labels", config, labels)
-    repo.check_contract(order.model, config, stage / "labels")
-    _golden.write(files / _golden.FILE, samples, answers)
-    report = Report(
-        batches=samples.batches,
-        num_cases=len(answers),
-        parity=parity,
-        latency=latency,
-        findings=findings,
-        size_bytes=_capture.size_bytes(graph),
-    )
-    manifest = {
-        "inputs": _tensors(config.input, graph.inputs),
-        "outputs": _tensors(config.output, graph.outputs),
-        "max_batch_size": order.max_batch_size,
-        "precision": "fp32",
-        "onnx": {"opset": graph.opset, "ir_version": graph.ir_version, "exporter": graph.exporter},
-        "samples": {"num_samples": len(samples.rows), "generated": False},
-        "tolerance": {"rtol": order.tolerance.rtol, "atol": order.tolerance.atol},
-        "report": report.to_dict(),
-        **_provenance.describe(model, graph, order.source),
-    }
-    candidate = Candidate(
-        model=order.model,
-        config=config,
-        files=files,
-        labels=stage / "labels",
-        settings=order.settings,
-        manifest=manifest,
-    )
-    return candidate, report
-
-
-def _labels_by_output(labels: Any, outputs: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    if labels is None:
-        return {}
-    if isinstance(labels, Mapping):
-        return {name: tuple(map(str, names)) for name, names in labels.items()}
-    if len(outputs) != 1:
-        raise InvalidExport(
-            f"the model has the outputs {list(outputs)}; give labels by output, as in {{'probs': [...]}}"
-        )
-    return {outputs[0]: tuple(map(str, labels))}
-
-
-def _tensors(configured: Any, declared: Mapping[str, tuple[int | str, ...]]) -> list[dict[str, Any]]:
-    from tritonclient.grpc import model_config_pb2
-
-    return [
-        {
-            "name": tensor.name,
-            "dtype": model_config_pb2.DataType.Name(tensor.data_type).removeprefix("TYPE_"),
-            "shape": list(declared[tensor.name]),
-        }
-        for tensor in configured
-    ]
 
 
 def _ignore(step: str) -> None:

@@ -101,8 +101,15 @@ def files_of(repository: Path, model: str) -> ModelFiles:
 
 
 def _entries(directory: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
-    with os.scandir(directory) as entries:
-        return list(entries)
+    try:
+        with os.scandir(directory) as entries:
+            return list(entries)
+    except PermissionError as exc:
+        raise RepositoryError(
+            f"Expected a readable directory at {directory}, but this user may not list it. Change its permissions, or "
+            "name the models to serve.",
+            repository=Path(directory).parent,
+        ) from exc
 
 
 def _stamp(entry: os.DirEntry[str], folder: str) -> tuple[str, int, int]:

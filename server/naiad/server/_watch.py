@@ -52,7 +52,7 @@ class Watch:
         for model in self._watched():
             try:
                 found[model] = _repository.files_of(self._repository, model)
-            except OSError:
+            except (OSError, RepositoryError):
                 continue  # removed, or being replaced: the next look sees it
         return found
 
@@ -61,5 +61,5 @@ class Watch:
             return self._named
         try:
             return _repository.models_in(self._repository)
-        except OSError:
+        except (OSError, RepositoryError):
             return ()

@@ -88,6 +88,18 @@ def test_a_stopped_server_says_so(identity_repository: Path) -> None:
         _ = EmbeddedTriton(identity_repository).grpc_url
 
 
+def test_the_response_cache_answers_equal_requests(tmp_path: Path) -> None:
+    """With a cache, and a model that asks for it, the second equal request is not executed."""
+    repository = write_model(tmp_path / "repository", "cached")
+    with open(repository / "cached" / "config.pbtxt", "a") as config:
+        config.write("response_cache { enable: true }\n")
+    with EmbeddedTriton(repository, response_cache_bytes=1 << 20) as cached, cached.client() as client:
+        answers = [ask(client, "cached", 0.25).tolist() for _ in range(3)]
+        (statistics,) = client.statistics("cached")
+    assert answers == [[[0.25, 0.25]]] * 3
+    assert (statistics.execution_count, statistics.cache_hit.count) == (1, 2)
+
+
 def test_a_forked_child_does_not_stop_its_parents_server(triton: EmbeddedTriton) -> None:
     """A process forked from the owner leaves the server alone when it ends."""
     child = multiprocessing.get_context("fork").Process(target=triton.stop)

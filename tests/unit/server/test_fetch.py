@@ -1,6 +1,7 @@
 """Fetching pinned wheels: completely or not at all, once, and resumable."""
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -98,6 +99,25 @@ def test_an_interrupted_download_leaves_nothing_half_made(archive: Path, cache: 
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert Path(done.stdout.strip(), "payload", "run").stat().st_size == 100_000
     assert [path.name for path in (cache / ".staging").iterdir()] == ["lock"]
+
+
+def test_a_terminal_sees_a_progress_bar(archive: Path, cache: Path) -> None:
+    """Where stderr is a terminal, a download that takes longer than two seconds shows how far it is."""
+    resume = threading.Event()
+    ours, theirs = pty.openpty()
+    with PackageIndex(archive, lambda: resume.wait(60)) as index, open(ours, "rb", buffering=0) as terminal:
+        environment = {**os.environ, "PIP_INDEX_URL": index.url, "TERM": "xterm", "COLUMNS": "120"}
+        environment.pop("PIP_NO_INDEX")
+        command = [sys.executable, "-c", FETCH.format(project=PROJECT, sha256=sha256(archive)), str(cache)]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=theirs) as fetching:
+            shown = b""
+            while b"/1.0 kB" not in shown and b"/1.0 KB" not in shown:
+                shown += terminal.read(4096)
+            resume.set()
+            fetching.communicate()
+        os.close(theirs)
+    assert f"Fetching {PROJECT} 1.0".encode() in shown
+    assert fetching.returncode == 0
 
 
 def test_what_was_verified_is_not_downloaded_again(archive: Path, cache: Path) -> None:

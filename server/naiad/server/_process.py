@@ -13,6 +13,7 @@ from typing import Final
 
 from naiad.server import _log
 from naiad.server._admin import Admin, Stranger, Unreachable
+from naiad.server._secrecy import hide_argument
 from naiad.server.errors import ServerDied, StartTimeout
 
 _POLL_S: Final = 0.02
@@ -49,9 +50,10 @@ class Process:
     """A running Triton; its group holds every stub."""
 
     def __init__(
-        self, command: Sequence[str], *, environment: Mapping[str, str], directory: Path, log_path: Path
+        self, command: Sequence[str], *, secret: str, environment: Mapping[str, str], directory: Path, log_path: Path
     ) -> None:
         self._log_path = log_path
+        self._secret = secret
         with open(log_path, "ab") as log:
             self._log_starts = log.tell()
             self._popen = subprocess.Popen(
@@ -86,6 +88,7 @@ class Process:
         started = looked = time.monotonic()
         num_dead = 0
         while not self._answers(admin) and not stopping.wait(_POLL_S):
+            self._hide_secret()
             now = time.monotonic()
             if self.returncode is not None:
                 raise self.died()
@@ -96,7 +99,14 @@ class Process:
                 # Triton collects a stub that failed in order; for one that just died it waits for ever.
                 if before and num_dead:
                     raise self._stuck()
+        self._hide_secret()
         self._wait_for_metrics(admin, stopping)
+
+    def _hide_secret(self) -> None:
+        # What it logs first comes after it has read its arguments.
+        if self._secret and self._log_path.stat().st_size > self._log_starts:
+            hide_argument(self.pid, self._secret)
+            self._secret = ""
 
     def _wait_for_metrics(self, admin: Admin, stopping: threading.Event) -> None:
         # Their port is opened last; where it is taken, Triton unloads its models and ends, having answered already.

@@ -175,6 +175,7 @@ class Server:
         try:
             return Process(
                 _command.command(self._settings, self.ports, models),
+                secret=self.admin_secret,
                 environment=_command.environment(self._settings),
                 directory=self.private / "cwd",
                 log_path=self.log_path,

@@ -45,6 +45,14 @@ def test_grpc_administration_needs_the_secret(triton: EmbeddedTriton) -> None:
         assert [model.name for model in owner.models()] == ["identity"]
 
 
+def test_the_secret_is_not_for_everybody_to_read(triton: EmbeddedTriton) -> None:
+    """Other users of the machine can list processes: the secret is neither in the arguments nor in the log."""
+    arguments = Path(f"/proc/{triton.pid}/cmdline").read_text()
+    assert "admin-key=***" in arguments
+    assert triton.admin_secret not in arguments
+    assert triton.admin_secret not in triton.log_path.read_text()
+
+
 def test_a_second_server_does_not_disturb_the_first(triton: EmbeddedTriton, tmp_path: Path) -> None:
     """Two servers run at once; stopping one removes nothing of the other."""
     with EmbeddedTriton(write_model(tmp_path / "repository", "other")) as second:

@@ -74,7 +74,9 @@ def _distribution(curve: Sequence[Mapping[str, float]], requests: int) -> Chart 
         tickvals=[_rarity(tick, requests) for tick in ticks],
         ticktext=[f"{t:g}" for t in ticks],
     )
-    return _chart("Latency distribution", [trace], xaxis=xaxis, yaxis=_axis("ms", type="log"), showlegend=False)
+    return _chart(
+        "Latency distribution", [trace], xaxis=xaxis, yaxis=_axis("ms", type="log", dtick="D2"), showlegend=False
+    )
 
 
 def _rarity(percentile: float, requests: int) -> float:

@@ -128,7 +128,7 @@ class Measurement:
     def of(cls, intervals: Sequence[Interval], *, rows_per_request: int, server: ServerTimes | None) -> Self:
         """Sum up the intervals of the window and of the drain after it."""
         window = [interval for interval in intervals if interval.phase == "window"]
-        counted = [interval for interval in intervals if interval.phase != "warmup"]
+        counted = [interval for interval in intervals if window and interval.phase != "warmup"]
         window_s = window[-1].end_s - window[0].start_s if window else 0.0
         errors = sum((Counter(interval.errors) for interval in counted), Counter[str]())
         return cls(

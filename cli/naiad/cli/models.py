@@ -34,7 +34,7 @@ def list_(repository: _Repository = _DEFAULT, as_json: _Json = False) -> None:
         naiad models list -r /srv/models --json
     """
     repo = _open(repository)
-    rows = [{"model": name, "versions": repo.versions(name), "served": repo.served(name)} for name in repo.models()]
+    rows = [_row(repo, name) for name in repo.models()]
     if as_json:
         print_json(rows)
         return
@@ -43,7 +43,7 @@ def list_(repository: _Repository = _DEFAULT, as_json: _Json = False) -> None:
         return
     table = Table("model", "versions", "served")
     for row in rows:
-        table.add_row(str(row["model"]), _join(row["versions"]), _join(row["served"]))
+        table.add_row(str(row["model"]), _join(row["versions"]), Text(str(row.get("error", _join(row["served"])))))
     out.print(table)
 
 
@@ -132,6 +132,16 @@ def verify(
         out.print(f"{model} version {result.version}: {words}", markup=False)
     if not all(result.ok for result in results):
         raise typer.Exit(1)
+
+
+def _row(repo: Repository, model: str) -> dict[str, Any]:
+    from naiad.export import InvalidModel
+
+    row = {"model": model, "versions": repo.versions(model), "served": ()}
+    try:
+        return row | {"served": repo.served(model)}
+    except InvalidModel as exc:  # the other models are of interest all the same
+        return row | {"error": str(exc)}
 
 
 def _open(path: Path) -> Repository:

@@ -1,5 +1,6 @@
 """`config.pbtxt` through its protobuf definition: reading, writing, the versions it serves, the contract it states."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from tritonclient.grpc import model_config_pb2
 from naiad.export.errors import InvalidModel
 
 FILE = "config.pbtxt"
+_POLICY = re.compile(r"^version_policy\s*:?\s*\{[^{}]*(\{[^{}]*\}[^{}]*)?\}\n?", re.MULTILINE)
 
 
 def read(path: Path) -> Any:
@@ -27,6 +29,19 @@ def read(path: Path) -> Any:
 def to_text(config: Any) -> str:
     """Return a ModelConfig as the text of `config.pbtxt`."""
     return str(text_format.MessageToString(config, as_utf8=True))
+
+
+def rewritten(text: str, config: Any) -> str:
+    """Return `config` as text: where only the version policy differs, `text` with another one, so that comments stay."""
+    only_policy = model_config_pb2.ModelConfig(version_policy=config.version_policy)
+    block = _POLICY.search(text)
+    new = to_text(only_policy)
+    candidate = text[: block.start()] + new + text[block.end() :] if block else f"{text.rstrip()}\n{new}"
+    try:
+        kept: Any = text_format.Parse(candidate, model_config_pb2.ModelConfig())
+    except text_format.ParseError:
+        return to_text(config)
+    return candidate if kept == config else to_text(config)
 
 
 def serve(config: Any, versions: tuple[int, ...]) -> None:

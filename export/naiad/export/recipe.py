@@ -249,6 +249,8 @@ class _blamed:  # noqa: N801 - used like a function
         where = f"{self._path}:{line}" if line else str(self._path)
         detail = str(exc).strip().splitlines()
         reason = f"{type(exc).__name__}: {detail[0]}" if detail else type(exc).__name__
+        if isinstance(exc, ModuleNotFoundError):
+            reason += "; install what it imports (naiad[export,examples] for the recipes that come with Naiad)"
         raise RecipeFailed(f"{where}: {self._what} failed with {reason}", path=self._path, line=line) from exc
 
 

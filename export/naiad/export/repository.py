@@ -92,8 +92,8 @@ class Repository:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, staging: str | os.PathLike[str] | None = None) -> None:
-        self.path = Path(path).absolute()
-        self._staging = Path(staging).absolute() if staging else self.path.parent / f".{self.path.name}.staging"
+        self.path = Path(path).resolve()
+        self._staging = Path(staging).resolve() if staging else self.path.parent / f".{self.path.name}.staging"
 
     def __repr__(self) -> str:
         return f"Repository({str(self.path)!r})"
@@ -276,8 +276,9 @@ class Repository:
         config = self.config(model)
         _settings.apply(config, settings or {})
         _config.serve(config, versions)
+        text = (self.path / model / _config.FILE).read_text(encoding="utf-8")
         prepared = stage / _config.FILE
-        _durable.write_new(prepared, _config.to_text(config).encode())
+        _durable.write_new(prepared, _config.rewritten(text, config).encode())
         return prepared
 
     def _require_intact(self, model: str, number: int) -> None:

@@ -187,6 +187,21 @@ class TestServe:
         after.version_policy.CopyFrom(before.version_policy)
         assert after == before
 
+    @pytest.mark.parametrize("policy", ["", "version_policy: { specific: { versions: [1] } }\n"])
+    def test_comments_in_a_configuration_stay(self, root: Path, policy: str) -> None:
+        """An operator's comments survive a promotion."""
+        publish(root)
+        publish(root, promote=False)
+        config = root / "some" / "config.pbtxt"
+        config.write_text(
+            f'# tuned in May\nname: "some" {policy and chr(10)}{policy}backend: "onnxruntime" # {{ really\n'
+        )
+        repo = Repository(root)
+        repo.promote("some", 2)
+        assert repo.served("some") == (2,)
+        assert config.read_text().startswith("# tuned in May\nname:")
+        assert "# { really" in config.read_text()
+
     def test_a_changed_file_is_found_and_not_promoted(self, root: Path) -> None:
         """`verify` names files that are changed, missing or new, and such a version cannot be promoted."""
         version = publish(root)

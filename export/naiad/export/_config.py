@@ -32,7 +32,7 @@ def to_text(config: Any) -> str:
 
 
 def rewritten(text: str, config: Any) -> str:
-    """Return `config` as text: where only the version policy differs, `text` with another one, so that comments stay."""
+    """Return `config` as text: `text` with its version policy where only that differs, to keep its comments."""
     only_policy = model_config_pb2.ModelConfig(version_policy=config.version_policy)
     block = _POLICY.search(text)
     new = to_text(only_policy)

@@ -46,7 +46,8 @@ class EngineLink:
         """Hand every message to ``on_message`` until the engine ends; return its exit code."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            on_message(decode_message(line))
+            if line.endswith(b"\n"):  # else it was killed in the middle of it
+                on_message(decode_message(line))
         self._process.stdout.close()
         return self._process.wait()
 

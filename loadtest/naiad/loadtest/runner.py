@@ -229,5 +229,6 @@ class _Conductor:
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            self._messages.put(decode_message(line))
+            if line.endswith(b"\n"):  # else it was killed in the middle of it
+                self._messages.put(decode_message(line))
         self._messages.put(None)

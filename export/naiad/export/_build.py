@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from tritonclient.grpc import model_config_pb2
@@ -47,6 +47,7 @@ def build(
     model: torch.nn.Module, order: Order, repository: Repository, stage: Path, on_step: OnStep
 ) -> tuple[Candidate, Report]:
     """Return a candidate that passed every check, with its files in `stage`, and what was measured on the way."""
+    model = _unwrapped(model)
     captured = _capture_and_check(model, order, stage, on_step)
     report = _verify_and_measure(captured, order, on_step)
     on_step("configure")
@@ -67,6 +68,15 @@ def build(
         manifest=_manifest(model, order, captured, report, config),
     )
     return candidate, report
+
+
+def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:
+    """Return the module inside torch.compile() and the parallel wrappers, whose forward() has no names."""
+    if type(model).__name__ == "OptimizedModule":
+        return _unwrapped(cast(torch.nn.Module, model._orig_mod))
+    if isinstance(model, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel):
+        return _unwrapped(model.module)
+    return model
 
 
 def _capture_and_check(model: torch.nn.Module, order: Order, stage: Path, on_step: OnStep) -> _Captured:

@@ -127,17 +127,11 @@ def close(actual: np.ndarray[Any, Any], expected: np.ndarray[Any, Any], toleranc
     """Whether every value is within the tolerance; other types than floats must be equal."""
     if not np.issubdtype(expected.dtype, np.floating):
         return bool(np.array_equal(actual, expected))
-    finite = np.abs(expected[np.isfinite(expected)].astype(np.float64))
-    scale = float(finite.max()) if finite.size else 0.0
-    return bool(
-        np.allclose(
-            actual.astype(np.float64),
-            expected.astype(np.float64),
-            rtol=tolerance.rtol,
-            atol=max(tolerance.atol * scale, 1e-9),
-            equal_nan=True,
-        )
-    )
+    a, b = actual.astype(np.float64), expected.astype(np.float64)
+    scale = float(np.abs(b[np.isfinite(b)]).max(initial=0.0))
+    step = 4 * float(np.finfo(expected.dtype).eps)  # half precision cannot be nearer than this
+    rtol, atol = max(tolerance.rtol, step), max(tolerance.atol, step) * scale
+    return bool(np.allclose(a, b, rtol=rtol, atol=max(atol, 1e-9), equal_nan=True))
 
 
 def _refuse(findings: list[str]) -> None:

@@ -46,7 +46,7 @@ def test_client_and_server_count_the_same_requests(measured):
     server = measured.measurement.server
     slack = 2 * measured.test.users + measured.measurement.completed // 20
     assert abs(server.requests - measured.measurement.completed) <= slack
-    assert server.inferences == 2 * server.requests
+    assert server.inferences == pytest.approx(2 * server.requests, abs=32)  # its counters are not read in one moment
     assert sum(size * count for size, count in server.batches.items()) == pytest.approx(server.inferences, abs=32)
     assert server.failures == 0
 

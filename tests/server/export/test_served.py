@@ -19,13 +19,6 @@ from naiad.export import Repository, export, export_recipe, load_recipe
 from naiad.server import EmbeddedTriton
 
 
-class Total(nn.Module):
-    """Without a batch dimension: a scalar, and a vector of any length."""
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return x.sum(), x.cumsum(0)
-
-
 @pytest.fixture(scope="module")
 def digits() -> nn.Module:
     model: nn.Module = load_recipe("digits").build()
@@ -39,7 +32,14 @@ def fused() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def repository(digits: nn.Module, fused: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """The digits, a model with several inputs and outputs, and one without a batch dimension."""
+    """The digits, a model with several inputs and outputs, and one without a batch dimension whose class only this
+    function knows, as a notebook's is."""
+    one = 1.0
+
+    class Total(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x.sum() * one, x.cumsum(0)
+
     repo = Repository(tmp_path_factory.mktemp("export") / "models")
     export_recipe(load_recipe("digits"), repository=repo, model=digits)
     sample = {"ids": torch.arange(12).reshape(4, 3) % 10, "weights": rows(4, 3), "unused": rows(4, 2)}
@@ -66,6 +66,28 @@ def server(repository: Repository) -> Iterator[EmbeddedTriton]:
 def client(server: EmbeddedTriton) -> Iterator[Client]:
     with server.client() as client:
         yield client
+
+
+def test_names_and_kinds_of_tensors_survive(repository: Repository) -> None:
+    """Several inputs, nested dict outputs, a passed-through input and a scalar per row keep their names; an input that
+    no operator reads stays, and the report says so."""
+    config = repository.config("fused")
+    assert [tensor.name for tensor in config.input] == ["ids", "weights", "unused"]
+    outputs = [(tensor.name, list(tensor.dims), tensor.HasField("reshape")) for tensor in config.output]
+    assert outputs == [("pooled", [4], False), ("more_norm", [1], True), ("same", [3], False)]
+    report = repository.version("fused", 1).report
+    assert report is not None
+    assert "unused input" in [finding.check for finding in report.findings]
+
+
+def test_without_a_batch_dimension_nothing_is_batched(repository: Repository, client: Client) -> None:
+    """With max_batch_size 0 the dims are complete, a scalar is [1], and any length is answered."""
+    config = repository.config("total")
+    assert [list(tensor.dims) for tensor in (*config.input, *config.output)] == [[-1], [1], [-1]]
+    assert not config.HasField("dynamic_batching")
+    answer = client.infer("total", {"x": np.arange(4, dtype=np.float32)})
+    assert answer["total"].tolist() == [6]
+    assert answer["running"].tolist() == [0, 1, 3, 6]
 
 
 @pytest.mark.parametrize("model", ["digits", "fused", "total"])

@@ -14,7 +14,6 @@ from export_helpers import (
     BranchesOnBatch,
     Eigenvalues,
     FreezesLength,
-    Fused,
     MixesRows,
     Random,
     Recurrent,
@@ -141,29 +140,6 @@ class TestPublished:
         assert [path.name for path in repository.path.parent.iterdir()] == ["models"]
 
 
-def test_names_and_kinds_of_tensors_survive(tmp_path: Path) -> None:
-    """Several inputs, nested dict outputs, a passed-through input, a scalar per row and an unused input keep their
-    names."""
-    model = Fused()
-    sample = {"ids": torch.arange(12).reshape(4, 3) % 10, "weights": rows(4, 3), "unused": rows(4, 2)}
-    version = export(model, "fused", samples=[sample], repository=tmp_path / "models", max_batch_size=4)
-    config = Repository(tmp_path / "models").config("fused")
-    assert [tensor.name for tensor in config.input] == ["ids", "weights", "unused"]
-    assert [(tensor.name, list(tensor.dims)) for tensor in config.output] == [
-        ("pooled", [4]),
-        ("more_norm", [1]),
-        ("same", [3]),
-    ]
-    assert config.output[1].HasField("reshape")
-    feeds = {name: tensor.numpy() for name, tensor in sample.items()}
-    actual = answer_of(version.path, **feeds)
-    expected = model(**sample)
-    np.testing.assert_allclose(actual[1], expected["more"]["norm"].detach().numpy(), rtol=1e-5)
-    np.testing.assert_array_equal(actual[2], feeds["weights"])
-    assert version.report is not None
-    assert [finding.check for finding in version.report.findings] == ["unused input"]
-
-
 def test_a_recurrent_net_exports_twice_in_one_process(tmp_path: Path) -> None:
     """The second LSTM export of a process gives a second version, where PyTorch's own exporter fails."""
     for number in (1, 2):
@@ -190,31 +166,6 @@ def test_a_state_that_goes_in_and_out_has_two_names(tmp_path: Path) -> None:
     assert version.report is not None
     assert [parity.output for parity in version.report.parity] == ["y", "h_out"]
     assert [finding.message for finding in version.report.findings] == ["the graph is valid for length >= 3 only"]
-
-
-def test_a_model_without_a_batch_dimension(tmp_path: Path) -> None:
-    """With max_batch_size 0 the dims are complete, a scalar is [1], and nothing is batched; the class is
-    known to this function only, as one of a notebook is."""
-    one = 1.0
-
-    class Total(nn.Module):
-        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            return x.sum() * one, x.cumsum(0)
-
-    version = export(
-        Total(),
-        "total",
-        samples=[(rows(5),), (rows(3),)],
-        dynamic={"x": {0: "length"}},
-        max_batch_size=0,
-        outputs=["total", "running"],
-        repository=tmp_path / "models",
-    )
-    config = Repository(tmp_path / "models").config("total")
-    assert [list(tensor.dims) for tensor in (*config.input, *config.output)] == [[-1], [1], [-1]]
-    assert not config.HasField("dynamic_batching")
-    total, _ = answer_of(version.path, x=np.arange(4, dtype=np.float32))
-    assert total == 6
 
 
 REFUSED = [

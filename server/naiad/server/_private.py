@@ -3,7 +3,7 @@
 Triton passes paths unquoted through a shell and imports from its working directory, so it gets a directory of its own
 under /tmp without spaces, with symbolic links to what lies elsewhere:
 
-    naiad-XXXXXXXX/
+    naiad-triton-XXXXXXXX/
         lock            held (flock) by the launcher and its watchdog: free means that both are dead
         owner.json      what to remove when they are
         cwd/            the server's working directory, empty
@@ -45,7 +45,7 @@ class PrivateDirectory:
     """Created on construction, removed by `remove()`, or by the watchdog once this process is gone."""
 
     def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="naiad-", dir=_place()))
+        self.path = Path(tempfile.mkdtemp(prefix=_reaper.PREFIX, dir=_place()))
         self.region_prefix = f"naiad_{secrets.token_hex(6)}_"
         self._temporary: set[str] = set()
         self._state_files: set[str] = set()
@@ -117,7 +117,7 @@ class PrivateDirectory:
 def remove_abandoned() -> None:
     """Clean up after launchers of this user that died together with their watchdogs."""
     for place in _PLACES:
-        for path in Path(place).glob("naiad-*"):
+        for path in Path(place).glob(f"{_reaper.PREFIX}*"):
             with contextlib.suppress(OSError):
                 if _abandoned(path):
                     _log.warning("Cleaning up after a Triton whose owner is gone: %s", path)
@@ -138,13 +138,14 @@ def _remove_orphaned_environments() -> None:
 
 def _abandoned(path: Path) -> bool:
     info = path.lstat()
-    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
+    # Nothing is removed that is not beyond doubt one of ours.
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid() or not (path / "cwd").is_dir():
         return False
     try:
         lock = os.open(path / "lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         # Its creator may be between two lines of code, or have died there.
-        return (path / "cwd").is_dir() and time.time() - info.st_mtime > _ABANDONED_AFTER_S
+        return time.time() - info.st_mtime > _ABANDONED_AFTER_S
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 
+PREFIX = "naiad-triton-"
 OWNER_FILE = "owner.json"
 DISMISSED = b"q"
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - Triton's stubs have no other place
@@ -80,7 +81,7 @@ def remove_temporary(directories: list[str], owners: Path) -> None:
 
 def _other_owners(directory: Path) -> list[dict[str, list[str]]]:
     owners = []
-    for path in directory.parent.glob(f"naiad-*/{OWNER_FILE}"):
+    for path in directory.parent.glob(f"{PREFIX}*/{OWNER_FILE}"):
         if path.parent != directory:
             with contextlib.suppress(OSError, ValueError):
                 owners.append(json.loads(path.read_text()))

@@ -15,7 +15,7 @@ import pytest
 
 from launcher_helpers import IDENTITY, alive, ask, eventually, num_pending, write_config, write_version
 from naiad.client import Client, ClientError
-from naiad.server import EmbeddedTriton, find_running
+from naiad.server import EmbeddedTriton, _home, find_running
 
 NAIAD = str(Path(sys.executable).with_name("naiad"))
 FREE_PORTS = ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"]
@@ -143,7 +143,12 @@ def test_a_taken_port_gives_one_message(identity_repository: Path, triton: Embed
 
 def test_a_new_home_and_a_read_only_cache_are_no_obstacle(identity_repository: Path, tmp_path: Path) -> None:
     """With a cache that cannot be written it still serves, from a private directory that it names in a warning."""
-    environment = {**os.environ, "NAIAD_CACHE_DIR": "/proc/no/cache", "TMPDIR": str(tmp_path), "HOME": "/nonexistent"}
+    instead = tmp_path / f"naiad-cache-{os.getuid()}"
+    instead.mkdir(mode=0o700)
+    numpy = _home.find_numpy()
+    (instead / numpy.name).symlink_to(numpy)
+    environment = {**os.environ, "NAIAD_TRITON_HOME": str(_home.find().path), "TMPDIR": str(tmp_path)}
+    environment |= {"NAIAD_CACHE_DIR": "/proc/no/cache", "HOME": "/nonexistent"}
     command = [NAIAD, "serve", str(identity_repository), "--json", *FREE_PORTS]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment

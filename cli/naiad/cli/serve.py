@@ -7,7 +7,7 @@ import logging
 import signal
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.logging import RichHandler
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from naiad.server import EmbeddedTriton
 
 _CHECK_EVERY_S = 0.5
+_USUAL_PORTS = {"grpc_port": 8001, "http_port": 8000, "metrics_port": 8002}
 
 
 def serve(
@@ -28,9 +29,9 @@ def serve(
     models: Annotated[
         str | None, typer.Option(help="Names of the models to load, separated by commas; all if not given.")
     ] = None,
-    grpc_port: Annotated[int, typer.Option(help="Port of the gRPC service; 0 for a free one.")] = 8001,
-    http_port: Annotated[int, typer.Option(help="Port of the HTTP service; 0 for a free one.")] = 8000,
-    metrics_port: Annotated[int, typer.Option(help="Port of the Prometheus metrics; 0 for a free one.")] = 8002,
+    grpc_port: Annotated[int | None, typer.Option(help="Port of the gRPC service; 8001 or a free one.")] = None,
+    http_port: Annotated[int | None, typer.Option(help="Port of the HTTP service; 8000 or a free one.")] = None,
+    metrics_port: Annotated[int | None, typer.Option(help="Port of the metrics; 8002 or a free one.")] = None,
     gpus: Annotated[
         str | None, typer.Option(help="GPUs to use: all, none, or numbers such as 0,1; by default what there is.")
     ] = None,
@@ -64,16 +65,12 @@ def serve(
 
         naiad serve --no-watch --log-file triton.log
     """
-    from naiad.server import EmbeddedTriton
-
     _show_log(verbose)
     asked = _Asked()
-    triton = EmbeddedTriton(
-        repository,
+    triton = _start(
+        {"grpc_port": grpc_port, "http_port": http_port, "metrics_port": metrics_port},
+        repository=repository,
         models=None if models is None else [name.strip() for name in models.split(",") if name.strip()],
-        grpc_port=grpc_port,
-        http_port=http_port,
-        metrics_port=metrics_port,
         auto_complete=auto_complete,
         response_cache_bytes=response_cache,
         ready_timeout_s=ready_timeout,
@@ -106,6 +103,22 @@ class _Asked:
         if not self.ready or self.stop.is_set():
             raise KeyboardInterrupt
         self.stop.set()
+
+
+def _start(named: dict[str, int | None], **options: Any) -> EmbeddedTriton:
+    """Start with Triton's usual ports where none are named, or free ones where those are taken."""
+    from naiad.server import EmbeddedTriton, PortInUse
+
+    ports = {name: _USUAL_PORTS[name] if port is None else port for name, port in named.items()}
+    while True:
+        arguments: dict[str, Any] = {**options, **ports}
+        try:
+            return EmbeddedTriton(**arguments).start()
+        except PortInUse as exc:
+            unlucky = [name for name, port in ports.items() if named[name] is None and port == exc.port]
+            if not unlucky:
+                raise
+            ports |= dict.fromkeys(unlucky, 0)
 
 
 def _wait(triton: EmbeddedTriton, asked: _Asked) -> None:

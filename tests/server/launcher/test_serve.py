@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,11 @@ FREE_PORTS = ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"]
 
 
 @contextlib.contextmanager
-def serving(repository: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+def serving(
+    repository: Path, *options: str, ports: Sequence[str] = FREE_PORTS
+) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
     """A running `naiad serve --json`, and what it printed."""
-    command = [NAIAD, "serve", str(repository), "--json", *FREE_PORTS, *options]
+    command = [NAIAD, "serve", str(repository), "--json", *ports, *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -85,6 +87,18 @@ def test_it_follows_promotions_and_tells_other_commands_the_secret(tmp_path: Pat
             write_config(repository, "promoted", policy="specific { versions: [ 2 ] }")
             eventually(lambda: ask(client, "promoted")[0, 0] == 2.0, "version 2 answers")
         assert printed["models"] == ["promoted"]
+
+
+def test_without_named_ports_two_can_run_at_once(identity_repository: Path) -> None:
+    """The usual ports are taken where they are free, others where they are not."""
+    with (
+        serving(identity_repository, ports=()) as (_, first),
+        serving(identity_repository, ports=()) as (_, second),
+        Client(first["grpc_url"]) as one,
+        Client(second["grpc_url"]) as other,
+    ):
+        assert first["grpc_url"] != second["grpc_url"]
+        assert ask(one, "identity").tolist() == ask(other, "identity").tolist()
 
 
 def test_people_get_a_table(identity_repository: Path) -> None:

@@ -6,7 +6,8 @@ tritonclient is the client here, so that the backend is tested against a referen
 import os
 import sys
 import sysconfig
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -63,9 +64,13 @@ class Caller:
         """The configuration as served."""
         return self.client.get_model_config(model).config
 
-    def statistics(self, model: str) -> Any:
-        """The statistics of a model with one version."""
-        return self.client.get_inference_statistics(model).model_stats[0]
+    def statistics(self, model: str, until: Callable[[Any], bool] = lambda _: True) -> Any:
+        """The statistics of a model with one version, once they are as expected: they follow an answer with a delay."""
+        deadline = time.monotonic() + 60
+        while not until(found := self.client.get_inference_statistics(model).model_stats[0].inference_stats):
+            assert time.monotonic() < deadline, f"the statistics stay {found}"
+            time.sleep(0.01)
+        return found
 
     def close(self) -> None:
         """Close the connection."""
@@ -113,8 +118,8 @@ def _write_types(repository: Path) -> None:
 
 
 def _gather_queue(size: int) -> dict[str, Any]:
-    """Batches of exactly ``size`` rows, however slowly they arrive; tests send as many, so that none waits."""
-    return {"preferred_batch_size": [size], "max_queue_delay_microseconds": 30_000_000}
+    """Batches of exactly ``size`` rows: fewer wait for two minutes, so an answer before then came from a full batch."""
+    return {"preferred_batch_size": [size], "max_queue_delay_microseconds": 120_000_000}
 
 
 def _write_shapes(repository: Path) -> None:
@@ -203,11 +208,15 @@ def _write_batching(repository: Path) -> None:
         outputs={"y": "FP32[3]"},
         dynamic_batching=_gather_queue(2),
     )
-    write_model(repository, "slow", _loop(), inputs={"turns": "INT64[1]"}, outputs={"y": "FP32[1]"})
+    outs = {"y": "FP32[1]", "run": "FP32[1]"}
+    write_model(repository, "slow", slow_model(), inputs={"turns": "INT64[1]"}, outputs=outs)
 
 
-def _loop() -> Any:
-    """A model that multiplies matrices as often as its input says: as slow as a test wants it."""
+def slow_model() -> Any:
+    """A model that multiplies matrices as often as its input says: as slow as a test wants it.
+
+    Its output ``run`` is the next number of a random sequence, the same in every session, and so counts the runs.
+    """
     float_type, int_type, bool_type = ONNX_TYPES["FP32"], ONNX_TYPES["INT64"], ONNX_TYPES["BOOL"]
     body = helper.make_graph(
         [node("MatMul", "state", "matrix", to="next"), node("Identity", "go", to="go_on")],
@@ -226,9 +235,11 @@ def _loop() -> Any:
         node("Squeeze", "turns", to="count"),
         node("Loop", "count", "yes", "matrix", to="last", body=body),
         node("ReduceSum", "last", to="y", keepdims=0),
+        node("RandomUniform", to="run", shape=[1], seed=1.0),
     ]
     matrix = np.full((256, 256), 1 / 256, np.float32)
-    return graph(nodes, {"turns": "INT64[1]"}, {"y": "FP32[]"}, constants={"yes": np.array(True), "matrix": matrix})
+    outs = {"y": "FP32[]", "run": "FP32[1]"}
+    return graph(nodes, {"turns": "INT64[1]"}, outs, constants={"yes": np.array(True), "matrix": matrix})
 
 
 def _write_ragged(repository: Path) -> None:

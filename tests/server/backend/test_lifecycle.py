@@ -23,17 +23,15 @@ def test_instances_share_the_load(serving: Caller) -> None:
 
 def test_warm_up_ran_before_the_first_request(serving: Caller) -> None:
     """The configured warm-up requests were executed at the load."""
-    assert serving.statistics("warmed").execution_count >= 3
+    serving.statistics("warmed", lambda stats: stats.success.count >= 3)
 
 
 def test_response_cache_answers_the_second_time(serving: Caller) -> None:
-    """An equal request is answered from the cache, without an execution."""
-    first = serving("warmed", {"x": X})
-    before = serving.statistics("warmed")
-    np.testing.assert_array_equal(serving("warmed", {"x": X})["y"], first["y"])
-    after = serving.statistics("warmed")
-    assert after.execution_count == before.execution_count
-    assert after.inference_stats.cache_hit.count == before.inference_stats.cache_hit.count + 1
+    """An equal request is answered from the cache."""
+    hits = serving.statistics("warmed").cache_hit.count
+    for _ in range(2):
+        np.testing.assert_array_equal(serving("warmed", {"x": X})["y"], 2 * X)
+    serving.statistics("warmed", lambda stats: stats.cache_hit.count == hits + 1)
 
 
 def test_settings_file_name_and_external_data_are_honoured(serving: Caller) -> None:

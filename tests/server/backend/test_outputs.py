@@ -22,7 +22,6 @@ def test_only_wanted_outputs_are_sent(serving: Caller, outputs: list[str] | None
 
 def test_each_request_of_a_batch_gets_its_own_outputs(serving: Caller) -> None:
     """Requests in one batch may want different outputs."""
-    before = serving.statistics("several").execution_count
     under_way = []
     for name, x in (("size", X), ("minus", 10 * X)):
         under_way.append(serving.start("several", {"x": x}, outputs=[triton_grpc.InferRequestedOutput(name)])[0])
@@ -30,7 +29,6 @@ def test_each_request_of_a_batch_gets_its_own_outputs(serving: Caller) -> None:
     assert (list(first), list(second)) == (["size"], ["minus"])
     np.testing.assert_array_equal(first["size"], abs(X))
     np.testing.assert_array_equal(second["minus"], -10 * X)
-    assert serving.statistics("several").execution_count == before + 1
 
 
 def test_classification_names_the_labels(serving: Caller) -> None:

@@ -18,5 +18,6 @@ from naiad.server.errors import ServerError as ServerError
 from naiad.server.errors import StartError as StartError
 from naiad.server.errors import StartTimeout as StartTimeout
 from naiad.server.errors import UnknownModel as UnknownModel
+from naiad.server.errors import Unreachable as Unreachable
 from naiad.server.errors import UnsafeName as UnsafeName
 from naiad.server.errors import UnsupportedMachine as UnsupportedMachine

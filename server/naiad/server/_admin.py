@@ -10,17 +10,13 @@ from naiad.server._command import Ports, admin_headers
 from naiad.server._log import reason_in
 from naiad.server._ports import LOOPBACK
 from naiad.server._repository import check_model_name
-from naiad.server.errors import AdminRefused
+from naiad.server.errors import AdminRefused, Unreachable
 
 _QUICK_S: Final = 5.0
 _METRICS_S: Final = 0.5
 _LOAD_S: Final = 600.0
 _OK: Final = 200
 _FORBIDDEN: Final = 403
-
-
-class Unreachable(Exception):
-    """No answer from the server: not up yet, or gone."""
 
 
 class Stranger(Exception):
@@ -156,7 +152,7 @@ class Admin:
             response = connection.getresponse()
             return response.status, response.read()
         except (OSError, http.client.HTTPException) as exc:
-            raise Unreachable(f"{method} {path}: {exc}") from exc
+            raise Unreachable(f"Triton did not answer {method} {path}: {exc}") from exc
         finally:
             connection.close()
 

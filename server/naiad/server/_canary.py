@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from naiad.server._admin import Admin, Counts, Unreachable
-from naiad.server.errors import AdminRefused
+from naiad.server._admin import Admin, Counts
+from naiad.server.errors import AdminRefused, Unreachable
 
 _IDLE_S: Final = 30.0
 _TIMEOUT_S: Final = 5.0

@@ -153,7 +153,7 @@ class EmbeddedTriton:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Names of the models that are served now."""
+        """Names of the models that are served now. Raises `Unreachable` while the server is being restarted."""
         return tuple(sorted(self._server.admin.ready_models()))
 
     @property

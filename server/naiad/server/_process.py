@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from naiad.server import _log
-from naiad.server._admin import Admin, Stranger, Unreachable
+from naiad.server._admin import Admin, Stranger
 from naiad.server._secrecy import hide_argument
-from naiad.server.errors import ServerDied, StartTimeout
+from naiad.server.errors import ServerDied, StartTimeout, Unreachable
 
 _POLL_S: Final = 0.02
 _STUCK_POLL_S: Final = 0.5

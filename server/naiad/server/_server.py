@@ -48,7 +48,8 @@ class Server:
         self.private = PrivateDirectory()
         with self._removed_on_error():
             self._prepare(numpy)
-            self.process, self.admin = self._launch(requested)
+            self._launch(requested)
+            self._report_failures()
 
     @property
     def log_path(self) -> Path:
@@ -137,7 +138,7 @@ class Server:
         )
         _stub.preflight(self._home.stub(sys.version_info[:2]), _command.environment(self._settings))
 
-    def _launch(self, requested: tuple[int, int, int]) -> tuple[Process, Admin]:
+    def _launch(self, requested: tuple[int, int, int]) -> None:
         for attempt in range(1, _ATTEMPTS + 1):
             self.admin = Admin(self.ports, self.admin_secret)
             self.process = self._spawn(self.models)
@@ -152,9 +153,7 @@ class Server:
                     raise PortInUse(f"Port {taken} was taken while Triton started. Name another.", port=taken) from exc
                 self.ports = _chosen(requested)
             else:
-                break
-        self._report_failures()
-        return self.process, self.admin
+                return
 
     def _report_failures(self) -> None:
         failures = self.load_failures(self.models)

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from naiad.server._admin import Stranger, Unreachable
+from naiad.server._admin import Stranger
 from naiad.server._canary import Canary
 from naiad.server._repair import Repair
 from naiad.server._server import Server
 from naiad.server._watch import Watch
-from naiad.server.errors import AdminRefused, StartError
+from naiad.server.errors import AdminRefused, StartError, Unreachable
 
 _log = logging.getLogger("naiad.server")
 _TICK_S: Final = 0.2

@@ -16,6 +16,7 @@
     │   ├── ServerDied              the process ended
     │   └── StartTimeout
     ├── AdminRefused                a running server refused a control call
+    ├── Unreachable                 it did not answer, as while it is being restarted
     └── NotRunning                  used before `start()` or after `stop()`
 
 Every field has a default, so that all of them survive pickling.
@@ -40,6 +41,7 @@ __all__ = [
     "StartError",
     "StartTimeout",
     "UnknownModel",
+    "Unreachable",
     "UnsafeName",
     "UnsupportedMachine",
 ]
@@ -149,6 +151,10 @@ class AdminRefused(ServerError):
         super().__init__(message)
         self.model = model
         self.status = status
+
+
+class Unreachable(ServerError):
+    """The server did not answer: not up yet, being restarted, or gone."""
 
 
 class NotRunning(ServerError):

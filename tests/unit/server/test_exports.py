@@ -26,6 +26,7 @@ PUBLIC = {
     "StartError",
     "StartTimeout",
     "UnknownModel",
+    "Unreachable",
     "UnsafeName",
     "UnsupportedMachine",
     "find_running",

@@ -31,6 +31,7 @@ _GROUPS = frozenset({"models"})
 _EXTRAS = {
     "httpx": "server",
     "locust": "loadtest",
+    "cloudpickle": "export",
     "hdrh": "loadtest",
     "onnx": "export",
     "onnxruntime": "export",

@@ -58,11 +58,13 @@ def demo(
         report.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise typer.BadParameter(
-            f"expected a folder that can be written to, found {exc}", param_hint="--report"
+            f"expected a folder that can be written to, found {exc.strerror}", param_hint="--report"
         ) from exc
     html = report / "report.html"
     check_writable(html)
     repo, recipe, summary = Repository(repository), load_recipe(_MODEL), _Summary()
+    with repo.stage():  # refuse what cannot be written to before anything is trained
+        pass
     first = _publish(recipe, repo, summary, seed=0, promote=True)
     with _step("serve it with the real Triton") as done:
         triton = EmbeddedTriton(repo.path, models=[_MODEL]).start()

@@ -4,6 +4,7 @@ tritonclient is the client here, so that the backend is tested against a referen
 """
 
 import os
+import re
 import sys
 import sysconfig
 import time
@@ -12,6 +13,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import tritonclient.grpc as triton_grpc
 from onnx import helper
@@ -30,6 +32,7 @@ class Caller:
     """Calls one server: numpy arrays in and out, and Triton's own words where a load fails."""
 
     def __init__(self, triton: EmbeddedTriton) -> None:
+        self._metrics_url = triton.metrics_url
         self.client = triton_grpc.InferenceServerClient(triton.grpc_address)
         self._secret = {"triton-grpc-protocol-admin-key": triton.admin_secret}
 
@@ -71,6 +74,13 @@ class Caller:
             assert time.monotonic() < deadline, f"the statistics stay {found}"
             time.sleep(0.01)
         return found
+
+    def await_pending(self, model: str, number: int) -> None:
+        """Return when at least that many requests wait for the model, beside those that run."""
+        line = re.compile(rf'^nv_inference_pending_request_count{{model="{model}",version="1"}} (\d+)', re.MULTILINE)
+        deadline = time.monotonic() + 60
+        while int(line.search(httpx.get(self._metrics_url).text)[1]) < number:
+            assert time.monotonic() < deadline, f"fewer than {number} requests wait for {model}"
 
     def close(self) -> None:
         """Close the connection."""

@@ -60,13 +60,14 @@ def test_ragged_requests_share_a_run(serving: Caller) -> None:
 def test_cancelled_requests_are_not_computed(serving: Caller) -> None:
     """Requests that their client gave up while they waited behind a long one are not run."""
     bare = onnxruntime.InferenceSession(slow_model().SerializeToString())
-    runs = [bare.run(["run"], {"turns": np.array([1])})[0].item() for _ in range(11)]
+    runs = [bare.run(["run"], {"turns": np.array([1])})[0].item() for _ in range(12)]
     long, short = {"turns": np.array([8_000])}, {"turns": np.array([1_000])}
     assert runs.index(serving("slow", short)["run"].item()) == 0
-    running, _ = serving.start("slow", long)
+    running = [serving.start("slow", long)[0] for _ in range(2)]
+    serving.await_pending("slow", 1)  # so that the other one runs
     waiting = [serving.start("slow", short)[1] for _ in range(8)]
+    serving.await_pending("slow", 8)
     for context in waiting:
         context.cancel()
-    assert running.result(60)["y"] == 256
-    # A cancelled request may have overtaken the long one and begun, but not all eight.
-    assert runs.index(serving("slow", short)["run"].item()) < 2 + len(waiting)
+    assert sorted(runs.index(future.result(60)["run"].item()) for future in running) == [1, 2]
+    assert runs.index(serving("slow", short)["run"].item()) == 3

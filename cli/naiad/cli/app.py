@@ -29,7 +29,6 @@ _GROUPS = frozenset({"models"})
 
 # What a missing import says about which extra is not installed.
 _EXTRAS = {
-    "httpx": "server",
     "locust": "loadtest",
     "cloudpickle": "export",
     "hdrh": "loadtest",

@@ -121,7 +121,7 @@ def large(address: str, size_bytes: int, rounds: int) -> Comparison:
         f"{size_bytes:,} bytes in, blocking",
         ours=partial(ours_large, address, size_bytes),
         peer=partial(peer_large, address, size_bytes),
-        repetitions=20,
+        repetitions=60,
         rounds=rounds,
         goal=2.5,
     )

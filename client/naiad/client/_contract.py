@@ -112,6 +112,8 @@ class Contract:
             raise InvalidInput(
                 f"the inputs of '{self.model}' need the same number of rows, found {found}", model=self.model
             )
+        if rows == {0}:  # Triton never answers these
+            raise InvalidInput(f"model '{self.model}' takes at least one row a request, found none", model=self.model)
         if max(rows) > self.max_batch_size:
             raise InvalidInput(
                 f"model '{self.model}' takes at most {self.max_batch_size} rows a request, found {max(rows)}: "

@@ -49,6 +49,10 @@ class Settings:
     extra_args: tuple[str, ...]
 
 
+_MALLOC: Final = {"MALLOC_MMAP_THRESHOLD_": 64 << 20, "MALLOC_TRIM_THRESHOLD_": 128 << 20}
+"""glibc would map each large tensor freshly and return it at once: a page fault for every 4 KiB of it (mallopt(3))."""
+
+
 def command(settings: Settings, ports: Ports, models: Sequence[str]) -> list[str]:
     """The command line; paths in it have no spaces where Triton would hand them to a shell."""
     return [
@@ -61,6 +65,8 @@ def command(settings: Settings, ports: Ports, models: Sequence[str]) -> list[str
         *(f"--load-model={model}" for model in models),
         # A model that does not load is reported by us, with the reason.
         "--exit-on-error=false",
+        # Stubs that start at once on few cores can stall each other for longer than Triton tolerates.
+        f"--model-load-thread-count={min(4, os.cpu_count() or 1)}",
         *([] if settings.auto_complete else ["--disable-auto-complete-config"]),
         f"--exit-timeout-secs={settings.exit_timeout_s}",
         f"--backend-config=python,shm-region-prefix-name={settings.region_prefix}",
@@ -78,6 +84,7 @@ def environment(settings: Settings) -> dict[str, str]:
     libraries = [settings.private / "lib", *settings.home.libraries]
     inherited = os.environ.get("LD_LIBRARY_PATH", "")
     ours["LD_LIBRARY_PATH"] = os.pathsep.join([*map(str, libraries), *filter(None, [inherited])])
+    ours |= {name: os.environ.get(name, str(size)) for name, size in _MALLOC.items()}
     ours["PATH"] = os.pathsep.join(_search_path(settings.private))
     if settings.gpus == "all":
         ours.pop("CUDA_VISIBLE_DEVICES", None)

@@ -125,6 +125,7 @@ def test_classification_gives_scores_indices_and_labels(triton):
         ({"x": np.zeros((1, 3), np.complex64)}, r"'x' .* is FP32, found complex64"),
         ({"x": np.zeros((1, 4), np.float32)}, r"has the shape \[\?, 3\], found \[1, 4\]"),
         ({"x": np.zeros(3, np.float32)}, r"found \[3\]; a single sample needs the batch dimension too: array\[None\]"),
+        ({"x": np.zeros((0, 3), np.float32)}, r"at least one row a request, found none"),
         ({"x": np.zeros((9, 3), np.float32)}, r"at most 8 rows a request, found 9"),
         ({"x": np.zeros((1, 1, 3), np.float32)}, r"has the shape \[\?, 3\], found \[1, 1, 3\]"),
         ({"x": [["a", "b", "c"]]}, r"expected an array of FP32, found list"),

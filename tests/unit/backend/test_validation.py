@@ -155,9 +155,10 @@ def test_unsupported_fields_are_refused_by_name(fields: dict[str, Any], message:
 
 
 def test_files_by_capability_are_refused_on_a_gpu_only() -> None:
-    """cc_model_filenames means nothing on the CPU, and a GPU would need it."""
+    """cc_model_filenames means nothing on the CPU, and a GPU would need it; the supervisor's mark is nobody's file."""
     fields = {"cc_model_filenames": {"8.0": "other.onnx"}}
     check_supported(config(**fields), gpu=False)
+    check_supported(config(cc_model_filenames={"naiad-repair": "1"}), gpu=True)
     with pytest.raises(UnsupportedError, match="cc_model_filenames"):
         check_supported(config(**fields), gpu=True)
 

@@ -7,6 +7,9 @@ from _ort_datatypes import BF16, STRING
 from _ort_errors import UnsupportedError, mismatch
 from _ort_ragged import BATCH_INPUT_KINDS, BATCH_OUTPUT_KINDS
 
+REPAIR_MARK = "naiad-repair"
+"""The supervisor's key, which makes Triton load an unchanged model again; it names no file."""
+
 
 def check_supported(config: ModelConfig, *, gpu: bool) -> None:
     """Refuse the first thing in ``config`` that this backend does not do (``UnsupportedError``)."""
@@ -30,9 +33,10 @@ def _refusals(config: ModelConfig, *, gpu: bool) -> Iterator[tuple[str, str, str
     if BF16 in {each.data_type for each in config.outputs} and STRING in {each.data_type for each in config.inputs}:
         # ONNX Runtime's Python API takes strings only in the call that cannot return bfloat16.
         yield "a TYPE_BF16 output beside a TYPE_STRING input", "both", "cast the output to TYPE_FP32 in the model"
-    if gpu and config.capability_filenames:
+    capabilities = [key for key in config.capability_filenames if key != REPAIR_MARK]
+    if gpu and capabilities:
         advice = "name one file for every GPU as default_model_filename"
-        yield "cc_model_filenames", ", ".join(config.capability_filenames), advice
+        yield "cc_model_filenames", ", ".join(capabilities), advice
     if gpu and config.parameters.get("FORCE_CPU_ONLY_INPUT_TENSORS", "yes").lower() == "no":
         yield "parameter 'FORCE_CPU_ONLY_INPUT_TENSORS'", "'no'", "remove it, inputs are read in CPU memory"
     yield from _kinds(config)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from naiad.client import _operations as operations
 from naiad.client._grpcio import GrpcioTransport
 from naiad.client._model import Model
 from naiad.client._operations import Operation
 from naiad.client._policy import Attempts
-from naiad.client._request import InferOptions, Inputs, Output
+from naiad.client._request import InferKeywords, Inputs, options_of
 from naiad.client._settings import DEFAULT_URL, Settings, version_text
 from naiad.client._transport import Transport
 from naiad.client.errors import ClientError, DeadlineExceeded, ModelNotFound, ServerUnavailable
@@ -81,31 +81,18 @@ class Client:
         inputs: Inputs,
         *,
         version: str | int | None = None,
-        outputs: Sequence[str | Output] | None = None,
-        request_id: str = "",
-        priority: int = 0,
-        sequence_id: int | str = 0,
-        sequence_start: bool = False,
-        sequence_end: bool = False,
-        parameters: Mapping[str, bool | int | float | str] | None = None,
         timeout_s: float | NotGiven = NOT_GIVEN,
+        **keywords: Unpack[InferKeywords],
     ) -> Result:
         """Send one request as it is, without asking for the model's metadata before (:meth:`model` does).
+
+        The keywords are those of :meth:`Model.infer`.
 
         Raises:
             InvalidInput: the server refused the request, or a value has no Triton data type.
             ClientError: see :mod:`naiad.client.errors`.
         """
-        options = InferOptions(
-            outputs=outputs,
-            request_id=request_id,
-            priority=priority,
-            sequence_id=sequence_id,
-            sequence_start=sequence_start,
-            sequence_end=sequence_end,
-            parameters=parameters,
-        )
-        return self._run(operations.infer(model, version_text(version), inputs, options), timeout_s)
+        return self._run(operations.infer(model, version_text(version), inputs, options_of(keywords)), timeout_s)
 
     def live(self) -> bool:
         """Whether the server runs and answers; ``False`` if nobody answers."""

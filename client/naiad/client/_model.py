@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Unpack
 
 from naiad.client import _operations as operations
 from naiad.client._codec import Codec
 from naiad.client._contract import Contract
-from naiad.client._request import NO_OPTIONS, InferOptions, Inputs, Output
+from naiad.client._request import NO_OPTIONS, InferKeywords, InferOptions, Inputs, options_of
 from naiad.client.errors import InvalidInput, ModelNotFound
 from naiad.client.metadata import ModelMetadata
 from naiad.client.options import NOT_GIVEN, NotGiven
@@ -43,14 +43,8 @@ class Model:
         self,
         inputs: Inputs,
         *,
-        outputs: Sequence[str | Output] | None = None,
-        request_id: str = "",
-        priority: int = 0,
-        sequence_id: int | str = 0,
-        sequence_start: bool = False,
-        sequence_end: bool = False,
-        parameters: Mapping[str, bool | int | float | str] | None = None,
         timeout_s: float | NotGiven = NOT_GIVEN,
+        **keywords: Unpack[InferKeywords],
     ) -> Result:
         """Check the inputs, send them, return the outputs.
 
@@ -58,20 +52,14 @@ class Model:
         which take
         the model's data type. The type of an array is never changed silently.
 
+        Keywords: ``outputs`` (names or :class:`Output`; all by default), ``request_id``, ``priority`` (1 is the
+        highest), ``sequence_id`` with ``sequence_start`` and ``sequence_end``, ``parameters`` (passed to the model).
+
         Raises:
             InvalidInput: an input has a wrong name, type or shape; nothing was sent.
             ClientError: see :mod:`naiad.client.errors`.
         """
-        options = InferOptions(
-            outputs=outputs,
-            request_id=request_id,
-            priority=priority,
-            sequence_id=sequence_id,
-            sequence_start=sequence_start,
-            sequence_end=sequence_end,
-            parameters=parameters,
-        )
-        return self._infer(inputs, options, timeout_s)
+        return self._infer(inputs, options_of(keywords), timeout_s)
 
     @property
     def metadata(self) -> ModelMetadata:
@@ -124,26 +112,11 @@ class AsyncModel:
         self,
         inputs: Inputs,
         *,
-        outputs: Sequence[str | Output] | None = None,
-        request_id: str = "",
-        priority: int = 0,
-        sequence_id: int | str = 0,
-        sequence_start: bool = False,
-        sequence_end: bool = False,
-        parameters: Mapping[str, bool | int | float | str] | None = None,
         timeout_s: float | NotGiven = NOT_GIVEN,
+        **keywords: Unpack[InferKeywords],
     ) -> Result:
         """Check the inputs, send them, return the outputs; see :meth:`Model.infer`."""
-        options = InferOptions(
-            outputs=outputs,
-            request_id=request_id,
-            priority=priority,
-            sequence_id=sequence_id,
-            sequence_start=sequence_start,
-            sequence_end=sequence_end,
-            parameters=parameters,
-        )
-        return await self._infer(inputs, options, timeout_s)
+        return await self._infer(inputs, options_of(keywords), timeout_s)
 
     async def metadata(self) -> ModelMetadata:
         """Return the model's tensors and ready versions."""

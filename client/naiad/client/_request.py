@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,21 +31,34 @@ class Output:
             raise InvalidInput(f"class_count of output '{self.name}' is 0 or more, found {self.class_count}")
 
 
+class InferKeywords(TypedDict, total=False):
+    """What may be given with the tensors of one request, by keyword."""
+
+    outputs: Sequence[str | Output] | None
+    """The outputs to return; all of them by default."""
+    request_id: str
+    """Echoed in the answer and in the server's logs and traces."""
+    priority: int
+    """1 is the highest; 0 is the model's default."""
+    sequence_id: int | str
+    """Names the sequence that a stateful model should count this request to."""
+    sequence_start: bool
+    sequence_end: bool
+    parameters: Mapping[str, _wire.Parameter] | None
+    """Passed to the model as they are."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InferOptions:
-    """What goes with the tensors of one request."""
+    """The keywords of one request, with their defaults; see :class:`InferKeywords`."""
 
     outputs: Sequence[str | Output] | None = None
-    """The outputs to return; all of them by default."""
     request_id: str = ""
-    """Echoed in the answer and in the server's logs and traces."""
     priority: int = 0
-    """1 is the highest; 0 is the model's default."""
     sequence_id: int | str = 0
     sequence_start: bool = False
     sequence_end: bool = False
     parameters: Mapping[str, _wire.Parameter] | None = None
-    """Passed to the model as they are."""
 
     def wire_parameters(self) -> dict[str, _wire.Parameter]:
         """Return all of it as the protocol's request parameters."""
@@ -60,6 +73,11 @@ class InferOptions:
 
 
 NO_OPTIONS = InferOptions()
+
+
+def options_of(keywords: InferKeywords) -> InferOptions:
+    """Return the options of a request; :data:`NO_OPTIONS` itself where there are none, which is the fast way."""
+    return InferOptions(**keywords) if keywords else NO_OPTIONS
 
 
 def encode_infer(model: str, version: str, inputs: Inputs, options: InferOptions, contract: Contract | None) -> bytes:

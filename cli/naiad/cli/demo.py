@@ -91,6 +91,7 @@ class _Summary:
     rows: dict[str, str] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     paths: dict[str, Path] = field(default_factory=dict)
 
     @property
@@ -243,13 +244,15 @@ def _load_test(triton: EmbeddedTriton, version: Version, duration_s: float, summ
     if measured["requests"]:
         summary.rows["latency"] = ", ".join(f"{name} {latency[name] / 1000:.1f} ms" for name in ("p50", "p99", "p99.9"))
     summary.failures += report.failures()
+    summary.warnings += report.warnings()
     return report
 
 
 def _show(summary: _Summary, repository: Path, as_json: bool) -> None:
     if as_json:
         paths = {name: str(path) for name, path in summary.paths.items()}
-        print_json({**summary.figures, "passed": summary.passed, "failures": summary.failures, "paths": paths})
+        verdict = {"passed": summary.passed, "failures": summary.failures, "warnings": summary.warnings}
+        print_json({**summary.figures, **verdict, "paths": paths})
         return
     table = Table(show_header=False, title="naiad demo", title_justify="left")
     table.add_column(style="bold")
@@ -258,6 +261,8 @@ def _show(summary: _Summary, repository: Path, as_json: bool) -> None:
     for name, path in summary.paths.items():
         table.add_row(name, str(path))
     out.print(table)
+    for warning in summary.warnings:
+        out.print(f"[yellow]note:[/] {escape(warning)}")
     for failure in summary.failures:
         print_error(failure)
     if summary.passed:

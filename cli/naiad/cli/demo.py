@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Lock, Thread
@@ -66,7 +66,7 @@ def demo(
     with repo.stage():  # refuse what cannot be written to before anything is trained
         pass
     first = _publish(recipe, repo, summary, seed=0, promote=True)
-    with _step("serve it with the real Triton") as done:
+    with _step("serve it with the real Triton", spinner=False) as done:  # the fetch has a bar of its own
         triton = EmbeddedTriton(repo.path, models=[_MODEL]).start()
         done(f"gRPC {triton.grpc_url}")
     try:
@@ -100,10 +100,10 @@ class _Summary:
 
 
 @contextmanager
-def _step(what: str) -> Iterator[Callable[[str], None]]:
+def _step(what: str, *, spinner: bool = True) -> Iterator[Callable[[str], None]]:
     """Show a step while it runs, and one line with its result afterwards."""
     started, result = time.monotonic(), [""]
-    with err.status(f"{what} …"):
+    with err.status(f"{what} …") if spinner else nullcontext():
         yield result.append
     err.print(f"[green]✓[/] {what} [dim]{time.monotonic() - started:.1f} s[/] {escape(result[-1])}")
 

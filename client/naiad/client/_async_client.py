@@ -7,14 +7,14 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
-from naiad.client import _operations as operations
-from naiad.client._grpcio import AsyncGrpcioTransport
 from naiad.client._model import AsyncModel
-from naiad.client._operations import Operation
-from naiad.client._policy import Attempts
-from naiad.client._request import InferKeywords, Inputs, options_of
+from naiad.client._protocol import operations
+from naiad.client._protocol.operations import Operation
+from naiad.client._protocol.request import InferKeywords, Inputs, options_of
+from naiad.client._routing.attempts import Attempts
 from naiad.client._settings import DEFAULT_URL, Settings, version_text
-from naiad.client._transport import AsyncTransport
+from naiad.client._transport.grpcio import AsyncGrpcioTransport
+from naiad.client._transport.seam import AsyncTransport
 from naiad.client.errors import ClientError, DeadlineExceeded, ModelNotFound, ServerUnavailable
 from naiad.client.metadata import ModelMetadata, ModelState, ServerMetadata
 from naiad.client.options import NOT_GIVEN, TLS, NotGiven, Retry, Timeout, check_timeout

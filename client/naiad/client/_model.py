@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Unpack
 
-from naiad.client import _operations as operations
-from naiad.client._codec import Codec
-from naiad.client._contract import Contract
-from naiad.client._request import NO_OPTIONS, InferKeywords, InferOptions, Inputs, options_of
+from naiad.client._protocol import operations
+from naiad.client._protocol.codec import Codec
+from naiad.client._protocol.contract import Contract
+from naiad.client._protocol.request import NO_OPTIONS, InferKeywords, InferOptions, Inputs, options_of
 from naiad.client.errors import InvalidInput, ModelNotFound
 from naiad.client.metadata import ModelMetadata
 from naiad.client.options import NOT_GIVEN, NotGiven

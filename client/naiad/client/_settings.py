@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from naiad.client._endpoint import parse_endpoint
-from naiad.client._transport import ADMIN_HEADER, Connection
+from naiad.client._routing.endpoint import parse_endpoint
+from naiad.client._transport.seam import ADMIN_HEADER, Connection
 from naiad.client.errors import InvalidInput
 from naiad.client.options import TLS, Retry, Timeout
 

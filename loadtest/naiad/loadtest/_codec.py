@@ -12,9 +12,9 @@ from typing import Any
 import grpc
 from numpy.typing import NDArray
 
-from naiad.client._datatypes import numpy_dtype
-from naiad.client._endpoint import Endpoint, parse_endpoint
-from naiad.client._request import NO_OPTIONS, decode_infer, encode_infer
+from naiad.client._protocol.datatypes import numpy_dtype
+from naiad.client._protocol.request import NO_OPTIONS, decode_infer, encode_infer
+from naiad.client._routing.endpoint import Endpoint, parse_endpoint
 from naiad.client.errors import CallContext, ClientError, from_status
 
 __all__ = ["decode_answer", "encode_inputs", "error_of", "numpy_dtype", "open_channel", "without_secret"]

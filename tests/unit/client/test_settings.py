@@ -3,7 +3,7 @@
 import pytest
 
 from naiad.client import TLS, Client, InvalidInput, Retry, Timeout
-from naiad.client._endpoint import parse_endpoint
+from naiad.client._routing.endpoint import parse_endpoint
 
 
 @pytest.mark.parametrize(

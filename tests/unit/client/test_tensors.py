@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from naiad.client import InvalidInput
-from naiad.client._datatypes import numpy_dtype, triton_datatype
-from naiad.client._tensors import as_array, decode, encode
+from naiad.client._protocol.datatypes import numpy_dtype, triton_datatype
+from naiad.client._protocol.tensors import as_array, decode, encode
 
 DATATYPES = (
     ["BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BF16"]

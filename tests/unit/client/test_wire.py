@@ -8,10 +8,10 @@ import pytest
 from tritonclient.grpc import service_pb2 as pb
 
 from naiad.client import InvalidInput, InvalidResponse, Output, TensorMetadata
-from naiad.client._codec import Codec
-from naiad.client._contract import Contract
-from naiad.client._request import NO_OPTIONS, InferOptions, decode_infer, encode_infer
-from naiad.client._wire import decode_response, varint
+from naiad.client._protocol.codec import Codec
+from naiad.client._protocol.contract import Contract
+from naiad.client._protocol.request import NO_OPTIONS, InferOptions, decode_infer, encode_infer
+from naiad.client._protocol.wire import decode_response, varint
 
 
 def request_message(inputs, **options) -> pb.ModelInferRequest:

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from naiad.client import _wire
-from naiad.client._contract import Contract
-from naiad.client._datatypes import numpy_dtype
-from naiad.client._request import NO_OPTIONS, InferOptions, Inputs, decode_infer, encode_infer
-from naiad.client._tensors import as_array
+from naiad.client._protocol import wire
+from naiad.client._protocol.contract import Contract
+from naiad.client._protocol.datatypes import numpy_dtype
+from naiad.client._protocol.request import NO_OPTIONS, InferOptions, Inputs, decode_infer, encode_infer
+from naiad.client._protocol.tensors import as_array
 from naiad.client.result import Result
 
 _MAX_KEPT = 256  # of each kind; dynamic shapes could make more without end
@@ -41,7 +41,7 @@ class _KnownResponse(NamedTuple):
     outputs: tuple[_KnownOutput, ...]
     model: str
     version: str
-    parameters: Mapping[str, _wire.Parameter]
+    parameters: Mapping[str, wire.Parameter]
 
 
 class Codec:
@@ -96,12 +96,12 @@ class Codec:
         if any(dtype.hasobject or dtype.kind in "SUT" or dtype.byteorder == ">" for _, dtype, _ in signature):
             return
         sizes = [array.nbytes for array in arrays.values()]
-        framings = [_RAW_CONTENTS + _wire.varint(size) for size in sizes]
+        framings = [_RAW_CONTENTS + wire.varint(size) for size in sizes]
         head = message[: len(message) - sum(sizes) - sum(map(len, framings))]
         _keep(self._requests, signature, (head + framings[0], *framings[1:]))
 
     def _remember_response(self, message: bytes) -> None:
-        response = _wire.decode_response(message)
+        response = wire.decode_response(message)
         if response.request_id or response.typed_contents or not response.outputs:
             return
         end, known = len(message), list[_KnownOutput]()
@@ -109,7 +109,7 @@ class Codec:
             dtype = numpy_dtype(output.datatype)
             if dtype is None or dtype.hasobject:
                 return
-            framing = _RAW_OUTPUTS + _wire.varint(len(raw))
+            framing = _RAW_OUTPUTS + wire.varint(len(raw))
             known.append(_KnownOutput(output.name, dtype, output.shape, framing, end - len(raw)))
             end -= len(raw) + len(framing)
         known.reverse()

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 
-from naiad.client._codec import Codec
-from naiad.client._request import InferOptions, Inputs, decode_infer, encode_infer
+from naiad.client._protocol.codec import Codec
+from naiad.client._protocol.request import InferOptions, Inputs, decode_infer, encode_infer
 from naiad.client.errors import InvalidInput, InvalidResponse
 from naiad.client.metadata import ModelMetadata, ModelState, ServerMetadata
 from naiad.client.result import Result

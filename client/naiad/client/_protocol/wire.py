@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from naiad.client._tensors import Payload
+from naiad.client._protocol.tensors import Payload
 from naiad.client.errors import InvalidInput, InvalidResponse
 
 Parameter = bool | int | float | str

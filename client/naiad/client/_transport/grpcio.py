@@ -7,9 +7,9 @@ from typing import Any
 
 import grpc
 
-from naiad.client._memory import LARGE_BYTES, reuse_large_blocks
-from naiad.client._policy import Attempts
-from naiad.client._transport import Connection
+from naiad.client._routing.attempts import Attempts
+from naiad.client._transport.memory import LARGE_BYTES, reuse_large_blocks
+from naiad.client._transport.seam import Connection
 from naiad.client.errors import ClientClosed, ClientError, InvalidInput, from_status
 from naiad.client.options import TLS
 
@@ -17,7 +17,7 @@ _SERVICE = "/inference.GRPCInferenceService/"
 _OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    ("grpc.enable_retries", 0),  # retries are decided in _policy
+    ("grpc.enable_retries", 0),  # retries are decided in _routing
     ("grpc.use_local_subchannel_pool", 1),  # a client's connection is its own
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),

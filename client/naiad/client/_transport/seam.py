@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from naiad.client._endpoint import Endpoint
-from naiad.client._policy import Attempts
+from naiad.client._routing.attempts import Attempts
+from naiad.client._routing.endpoint import Endpoint
 from naiad.client.options import TLS
 
 Metadata = tuple[tuple[str, str], ...]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from naiad.client._datatypes import numpy_dtype, triton_datatype
+from naiad.client._protocol.datatypes import numpy_dtype, triton_datatype
 from naiad.client.errors import InvalidInput
 from naiad.client.metadata import ModelMetadata, TensorMetadata
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from naiad.client._datatypes import numpy_dtype
+from naiad.client._protocol.datatypes import numpy_dtype
 from naiad.client.errors import InvalidInput, InvalidResponse
 
 Buffer = bytes | memoryview

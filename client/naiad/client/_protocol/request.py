@@ -9,10 +9,10 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from naiad.client import _wire
-from naiad.client._contract import Contract
-from naiad.client._datatypes import numpy_dtype, triton_datatype
-from naiad.client._tensors import as_array, decode, encode
+from naiad.client._protocol import wire
+from naiad.client._protocol.contract import Contract
+from naiad.client._protocol.datatypes import numpy_dtype, triton_datatype
+from naiad.client._protocol.tensors import as_array, decode, encode
 from naiad.client.errors import InvalidInput, InvalidResponse
 from naiad.client.result import Result
 
@@ -44,7 +44,7 @@ class InferKeywords(TypedDict, total=False):
     """Names the sequence that a stateful model should count this request to."""
     sequence_start: bool
     sequence_end: bool
-    parameters: Mapping[str, _wire.Parameter] | None
+    parameters: Mapping[str, wire.Parameter] | None
     """Passed to the model as they are."""
 
 
@@ -58,9 +58,9 @@ class InferOptions:
     sequence_id: int | str = 0
     sequence_start: bool = False
     sequence_end: bool = False
-    parameters: Mapping[str, _wire.Parameter] | None = None
+    parameters: Mapping[str, wire.Parameter] | None = None
 
-    def wire_parameters(self) -> dict[str, _wire.Parameter]:
+    def wire_parameters(self) -> dict[str, wire.Parameter]:
         """Return all of it as the protocol's request parameters."""
         merged = dict(self.parameters or {})
         if self.priority:
@@ -92,29 +92,29 @@ def encode_infer(model: str, version: str, inputs: Inputs, options: InferOptions
         tensors = _checked_inputs(inputs, contract)
     outputs = [_wire_output(output, contract) for output in options.outputs or ()]
     parameters = None if options is NO_OPTIONS else options.wire_parameters()
-    return _wire.encode_request(model, version, options.request_id, tensors, outputs, parameters)
+    return wire.encode_request(model, version, options.request_id, tensors, outputs, parameters)
 
 
-def _wire_input(name: str, array: NDArray[Any]) -> _wire.WireInput:
+def _wire_input(name: str, array: NDArray[Any]) -> wire.WireInput:
     datatype = triton_datatype(array.dtype)
     if datatype is None:
         raise InvalidInput(
             f"input '{name}': Triton has no data type for NumPy's {array.dtype}; convert the array first"
         )
-    return _wire.WireInput(name, datatype, array.shape, encode(array, datatype))
+    return wire.WireInput(name, datatype, array.shape, encode(array, datatype))
 
 
-def _checked_inputs(inputs: Inputs, contract: Contract) -> list[_wire.WireInput]:
+def _checked_inputs(inputs: Inputs, contract: Contract) -> list[wire.WireInput]:
     arrays = {name: as_array(value, contract.datatype_of_input(name)) for name, value in inputs.items()}
     contract.check_inputs(arrays)
     expected = contract.inputs
     return [
-        _wire.WireInput(name, expected[name].datatype, array.shape, encode(array, expected[name].datatype))
+        wire.WireInput(name, expected[name].datatype, array.shape, encode(array, expected[name].datatype))
         for name, array in arrays.items()
     ]
 
 
-def _wire_output(output: str | Output, contract: Contract | None) -> tuple[str, dict[str, _wire.Parameter]]:
+def _wire_output(output: str | Output, contract: Contract | None) -> tuple[str, dict[str, wire.Parameter]]:
     wanted = Output(name=output) if isinstance(output, str) else output
     if contract is not None:
         contract.check_output(wanted.name)
@@ -127,7 +127,7 @@ def decode_infer(message: bytes) -> Result:
     Raises:
         InvalidResponse: the message is cut off, or its tensors do not fit their description.
     """
-    response = _wire.decode_response(message)
+    response = wire.decode_response(message)
     if response.typed_contents:
         arrays = _typed_outputs(message)
     else:
@@ -141,7 +141,7 @@ def decode_infer(message: bytes) -> Result:
     )
 
 
-def _array(output: _wire.WireOutput, raw: memoryview) -> NDArray[Any]:
+def _array(output: wire.WireOutput, raw: memoryview) -> NDArray[Any]:
     try:
         return decode(raw, output.datatype, output.shape)
     except InvalidResponse as exc:

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from naiad.client._operations import Operation
+from naiad.client._protocol.operations import Operation
 from naiad.client.errors import CallContext, ClientError
 from naiad.client.options import NOT_GIVEN, NotGiven, Retry, Timeout, check_timeout
 

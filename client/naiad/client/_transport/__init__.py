@@ -1,0 +1,1 @@
+"""What moves the bytes: the seam, and what implements it."""

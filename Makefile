@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 STUB_SIDE := server/naiad/server/backends/onnxruntime
 
-.PHONY: help setup demo test check format bench bench-client bench-backend wheel clean
+.PHONY: help setup demo test check types format bench bench-client bench-backend wheel clean
 
 help:            ## what there is to run
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile
@@ -29,6 +29,9 @@ check: $(READY)  ## style, types, boundaries
 	$(BIN)/mypy
 	MYPYPATH=$(STUB_SIDE) $(BIN)/mypy $(STUB_SIDE)/*.py
 	$(BIN)/lint-imports
+
+types: $(READY)  ## the public interface of naiad.client is typed completely; prints the score, fails below 100 %
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --ignoreexternal --verifytypes naiad.client
 
 format: $(READY) ## rewrite what ruff can
 	$(BIN)/ruff check --fix .

@@ -44,7 +44,7 @@ class ClientError(Exception):
     """The root of this package's errors. The fields are what one would log; any of them may be ``None``.
 
     ``status`` is the name of the gRPC status (``"UNAVAILABLE"``), ``retryable`` whether the same request may be
-    sent again as it is.
+    sent again as it is, ``unprocessed`` whether it is known that no server ran it.
     """
 
     retryable_by_default: ClassVar[bool] = False
@@ -59,6 +59,7 @@ class ClientError(Exception):
         request_id: str | None = None,
         status: str | None = None,
         retryable: bool | None = None,
+        unprocessed: bool = False,
     ) -> None:
         super().__init__(message)
         self.model = model
@@ -66,7 +67,7 @@ class ClientError(Exception):
         self.endpoint = endpoint
         self.request_id = request_id
         self.status = status
-        self.retryable = self.retryable_by_default if retryable is None else retryable
+        self.retryable: bool = self.retryable_by_default if retryable is None else retryable
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)
@@ -145,13 +146,37 @@ STATUS_TABLE: Final[dict[str, type[ClientError]]] = {
 
 _NO_REQUEST_ID: Final = "[request id: <id_unknown>] "
 
-# Triton answers UNAVAILABLE for several things that have nothing to do with a server that is away.
-_UNAVAILABLE_BUT: Final = (
-    ("protocol is restricted", AccessDenied),
-    ("Exceeds maximum queue size", Overloaded),
-    ("Request timeout expired", Overloaded),
-    ("explicit model load / unload is not allowed", Unsupported),
+# Statuses that stand for several things, told apart by their text. Triton answers UNAVAILABLE for much that has nothing
+# to do with a server that is away; gRPC answers RESOURCE_EXHAUSTED for a message that is larger than we accept.
+_EXCEPT: Final[dict[str, tuple[tuple[str, type[ClientError]], ...]]] = {
+    "UNAVAILABLE": (
+        ("protocol is restricted", AccessDenied),
+        ("Exceeds maximum queue size", Overloaded),
+        ("Request timeout expired", Overloaded),
+        ("explicit model load / unload is not allowed", Unsupported),
+    ),
+    "RESOURCE_EXHAUSTED": (
+        ("Received message larger than max", InvalidResponse),
+        ("metadata size exceeds", InvalidResponse),
+    ),
+}
+
+# The server, or the way to it, says that it did not run the request.
+_NOT_RUN: Final = (
+    "failed to connect to all addresses",
+    "connections to all backends failing",
+    "Name resolution",
+    "DNS resolution failed",
+    "GOAWAY received",  # of streams that the server says it has not seen
+    "Stream refused",
+    "Exceeds maximum queue size",
+    "Request timeout expired",
+    "Server is stopping",
+    "Server exiting",
 )
+
+# INTERNAL, but of this server only: a Python model's process died, which Triton does not repair.
+_BROKEN_THERE: Final = ("Stub process", "is not healthy")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,8 +194,8 @@ class CallContext:
 def from_status(status: str, details: str, context: CallContext) -> ClientError:
     """Translate a gRPC status and its text into the error a caller can act on."""
     cls = STATUS_TABLE.get(status, InferenceFailed)
-    if cls is ServerUnavailable:
-        cls = next((other for text, other in _UNAVAILABLE_BUT if text in details), cls)
+    cls = next((other for text, other in _EXCEPT.get(status, ()) if text in details), cls)
+    broken_there = cls is InferenceFailed and all(text in details for text in _BROKEN_THERE)
     return cls(
         _message(cls, details.removeprefix(_NO_REQUEST_ID), context),
         model=context.model,
@@ -178,6 +203,21 @@ def from_status(status: str, details: str, context: CallContext) -> ClientError:
         endpoint=context.endpoint,
         request_id=context.request_id,
         status=status,
+        retryable=True if broken_there else None,
+        unprocessed=issubclass(cls, ServerUnavailable) and any(text in details for text in _NOT_RUN),
+    )
+
+
+def shutting_down(error: ClientError, context: CallContext) -> ServerUnavailable:
+    """Translate a refusal by a server that is on its way out: Triton unloads its models first, and says NOT_FOUND."""
+    return ServerUnavailable(
+        f"the server at {context.endpoint} is shutting down ({error})",
+        model=context.model,
+        version=context.version,
+        endpoint=context.endpoint,
+        request_id=context.request_id,
+        status=error.status,
+        unprocessed=True,
     )
 
 

@@ -18,6 +18,11 @@ class Result(Mapping[str, NDArray[Any]]):
 
     __slots__ = ("_outputs", "model_name", "model_version", "parameters", "request_id")
 
+    model_name: str
+    model_version: str
+    request_id: str
+    parameters: dict[str, bool | int | float | str]
+
     def __init__(
         self,
         outputs: Mapping[str, NDArray[Any]],

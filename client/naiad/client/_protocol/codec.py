@@ -7,13 +7,13 @@ compared with what is expected byte by byte before it is read that way. Whatever
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from naiad.client._protocol import wire
+from naiad.client._protocol import shared, wire
 from naiad.client._protocol.contract import Contract
 from naiad.client._protocol.datatypes import numpy_dtype
 from naiad.client._protocol.request import NO_OPTIONS, InferOptions, Inputs, decode_infer, encode_infer
@@ -91,6 +91,24 @@ class Codec:
         result = decode_infer(message)
         self._remember_response(message)
         return result
+
+    def placeable(self, inputs: Inputs) -> list[wire.WireInput]:
+        """Check the inputs of a request for shared memory; see :func:`shared.placeable`."""
+        return shared.placeable(inputs, self._contract)
+
+    def encode_shared(
+        self,
+        tensors: Sequence[wire.WireInput],
+        options: InferOptions,
+        inputs: Mapping[str, shared.Place],
+        outputs: Mapping[str, shared.Place],
+    ) -> bytes:
+        """Fill the places of the inputs and build the request; see :func:`shared.encode_shared`."""
+        return shared.encode_shared(self._model, self._version, tensors, options, self._contract, inputs, outputs)
+
+    def output_size_bytes(self, name: str, num_rows: int) -> int | None:
+        """Return how large an output is, ``None`` where only the answer tells."""
+        return self._contract.output_size_bytes(name, num_rows)
 
     def _remember_request(self, signature: _Signature, arrays: Mapping[str, NDArray[Any]], message: bytes) -> None:
         if any(dtype.hasobject or dtype.kind in "SUT" or dtype.byteorder == ">" for _, dtype, _ in signature):

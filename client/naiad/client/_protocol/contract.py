@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,21 @@ class Contract:
     def check_output(self, name: str) -> None:
         """Raise :class:`InvalidInput` if there is no such output."""
         self._find(self.outputs, name, "output")
+
+    def output_size_bytes(self, name: str, num_rows: int) -> int | None:
+        """Return how large an output of ``num_rows`` rows is, ``None`` where only the answer tells.
+
+        ``num_rows`` counts for a model with a batch dimension only.
+
+        Raises:
+            InvalidInput: there is no such output.
+        """
+        tensor = self._find(self.outputs, name, "output")
+        shape = (num_rows, *tensor.shape[1:]) if self.max_batch_size else tensor.shape
+        dtype = numpy_dtype(tensor.datatype)
+        if dtype is None or dtype.hasobject or min(shape, default=0) < 0:
+            return None
+        return math.prod(shape) * dtype.itemsize
 
     def check_inputs(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Raise :class:`InvalidInput` unless ``arrays`` is a request that this model takes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -12,11 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 from naiad.client._protocol import wire
 from naiad.client._protocol.contract import Contract
 from naiad.client._protocol.datatypes import numpy_dtype, triton_datatype
-from naiad.client._protocol.tensors import as_array, decode, encode
+from naiad.client._protocol.tensors import Payload, as_array, decode, encode
 from naiad.client.errors import InvalidInput, InvalidResponse
 from naiad.client.result import Result
 
 Inputs = Mapping[str, "ArrayLike | Any"]
+PayloadOf = Callable[["NDArray[Any]", str], Payload]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,35 +87,44 @@ def encode_infer(model: str, version: str, inputs: Inputs, options: InferOptions
     Raises:
         InvalidInput: a tensor has an unknown name, or another type or shape than the model expects.
     """
-    if contract is None:
-        tensors = [_wire_input(name, as_array(value)) for name, value in inputs.items()]
-    else:
-        tensors = _checked_inputs(inputs, contract)
-    outputs = [_wire_output(output, contract) for output in options.outputs or ()]
+    tensors = wire_inputs(inputs, contract)
+    outputs = [wire_output(output, contract) for output in options.outputs or ()]
     parameters = None if options is NO_OPTIONS else options.wire_parameters()
     return wire.encode_request(model, version, options.request_id, tensors, outputs, parameters)
 
 
-def _wire_input(name: str, array: NDArray[Any]) -> wire.WireInput:
+def wire_inputs(inputs: Inputs, contract: Contract | None, payload: PayloadOf = encode) -> list[wire.WireInput]:
+    """Return the inputs as the wire describes them, each with what ``payload`` makes of its array.
+
+    Raises:
+        InvalidInput: a tensor has an unknown name, or another type or shape than the model expects.
+    """
+    if contract is None:
+        return [_wire_input(name, as_array(value), payload) for name, value in inputs.items()]
+    arrays = {name: as_array(value, contract.datatype_of_input(name)) for name, value in inputs.items()}
+    contract.check_inputs(arrays)
+    expected = contract.inputs
+    return [
+        wire.WireInput(name, expected[name].datatype, array.shape, payload(array, expected[name].datatype))
+        for name, array in arrays.items()
+    ]
+
+
+def _wire_input(name: str, array: NDArray[Any], payload: PayloadOf) -> wire.WireInput:
     datatype = triton_datatype(array.dtype)
     if datatype is None:
         raise InvalidInput(
             f"input '{name}': Triton has no data type for NumPy's {array.dtype}; convert the array first"
         )
-    return wire.WireInput(name, datatype, array.shape, encode(array, datatype))
+    return wire.WireInput(name, datatype, array.shape, payload(array, datatype))
 
 
-def _checked_inputs(inputs: Inputs, contract: Contract) -> list[wire.WireInput]:
-    arrays = {name: as_array(value, contract.datatype_of_input(name)) for name, value in inputs.items()}
-    contract.check_inputs(arrays)
-    expected = contract.inputs
-    return [
-        wire.WireInput(name, expected[name].datatype, array.shape, encode(array, expected[name].datatype))
-        for name, array in arrays.items()
-    ]
+def wire_output(output: str | Output, contract: Contract | None) -> tuple[str, dict[str, wire.Parameter]]:
+    """Return an output to ask for as the wire describes it.
 
-
-def _wire_output(output: str | Output, contract: Contract | None) -> tuple[str, dict[str, wire.Parameter]]:
+    Raises:
+        InvalidInput: the model has no such output.
+    """
     wanted = Output(name=output) if isinstance(output, str) else output
     if contract is not None:
         contract.check_output(wanted.name)
@@ -131,7 +141,14 @@ def decode_infer(message: bytes) -> Result:
     if response.typed_contents:
         arrays = _typed_outputs(message)
     else:
-        arrays = {output.name: _array(output, raw) for output, raw in zip(response.outputs, response.raw, strict=True)}
+        arrays = {
+            output.name: array_of(output, raw) for output, raw in zip(response.outputs, response.raw, strict=True)
+        }
+    return result_of(response, arrays)
+
+
+def result_of(response: wire.WireResponse, arrays: Mapping[str, NDArray[Any]]) -> Result:
+    """Return the outputs with what the answer says about itself."""
     return Result(
         arrays,
         model_name=response.model,
@@ -141,9 +158,18 @@ def decode_infer(message: bytes) -> Result:
     )
 
 
-def _array(output: wire.WireOutput, raw: memoryview) -> NDArray[Any]:
+def array_of(
+    output: wire.WireOutput,
+    raw: memoryview,
+    read: Callable[[memoryview, str, tuple[int, ...]], NDArray[Any]] = decode,
+) -> NDArray[Any]:
+    """Return an output as an array of its own.
+
+    Raises:
+        InvalidResponse: the bytes do not make a tensor of that type and shape.
+    """
     try:
-        return decode(raw, output.datatype, output.shape)
+        return read(raw, output.datatype, output.shape)
     except InvalidResponse as exc:
         raise InvalidResponse(f"output '{output.name}': {exc}") from exc
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,20 @@ def decode(buffer: Buffer, datatype: str, shape: tuple[int, ...]) -> NDArray[Any
     return np.ndarray(shape, dtype, buffer).copy() if num_elements else np.empty(shape, dtype)
 
 
+def decode_start(memory: memoryview, datatype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return the tensor that memory begins with, where only the shape tells how much of it that is.
+
+    Raises:
+        InvalidResponse: the memory is too small for a tensor of that type and shape.
+    """
+    dtype = numpy_dtype(datatype)
+    if datatype == "BYTES":
+        # Lengths that another process could change meanwhile are not walked: a copy of our own is.
+        return _decode_strings(bytes(memory), _num_elements(shape), shape, to_the_end=False)
+    size = 0 if dtype is None else _num_elements(shape) * dtype.itemsize
+    return decode(memory[:size], datatype, shape)
+
+
 def _num_elements(shape: tuple[int, ...]) -> int:
     total = 1
     for dim in shape:
@@ -111,14 +126,15 @@ def _to_bytes(item: object) -> bytes:
     raise InvalidInput(f"expected str or bytes in a BYTES tensor, found {type(item).__name__}")
 
 
-def _decode_strings(buffer: Buffer, num_elements: int, shape: tuple[int, ...]) -> NDArray[Any]:
+def _decode_strings(buffer: Buffer, num_elements: int, shape: tuple[int, ...], to_the_end: bool = True) -> NDArray[Any]:
     if num_elements * _LENGTH.size > len(buffer):
         raise InvalidResponse(
             f"expected {num_elements} strings for BYTES {list(shape)}, found {len(buffer)} bytes in all"
         )
     array = np.empty(num_elements, np.object_)
     count = 0
-    for count, item in enumerate(_strings(memoryview(buffer)), start=1):
+    strings = _strings(memoryview(buffer))
+    for count, item in enumerate(strings if to_the_end else islice(strings, num_elements), start=1):
         if count > num_elements:
             break
         array[count - 1] = item

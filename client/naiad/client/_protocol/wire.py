@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
 
@@ -25,6 +25,9 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_VARINT_BYTES = 10
 _MAX_KEPT_BYTES = 256
 _DOUBLE = struct.Struct("<d")
+SHARED_REGION: Final = "shared_memory_region"  # these three parameters: "System-Shared-Memory Extension" of Triton
+SHARED_OFFSET: Final = "shared_memory_offset"
+SHARED_SIZE: Final = "shared_memory_byte_size"
 _UNSIGNED = frozenset({"priority"})  # the one parameter that Triton reads as uint64
 
 
@@ -54,12 +57,21 @@ def _text(number: int, text: str) -> bytes:
 
 
 class WireInput(NamedTuple):
-    """One input as it is sent: Triton's data type, the full shape and the bytes."""
+    """One input as it is sent: Triton's data type, the full shape and the bytes.
+
+    With ``place``, the bytes are not part of the message: these parameters say where the server finds them.
+    """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
     data: Payload
+    place: Mapping[str, Parameter] | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """How much there is to send or to place."""
+        return self.data.nbytes if isinstance(self.data, np.ndarray) else len(self.data)
 
 
 def encode_request(
@@ -73,14 +85,15 @@ def encode_request(
     """Encode a ModelInferRequest; the tensors are copied once, into the result."""
     parts: list[Payload] = [_head(model, version, request_id)]
     if parameters:
-        parts.extend(_map_entry(4, key, value) for key, value in parameters.items())
-    parts.extend(_input_header(tensor.name, tensor.datatype, tensor.shape) for tensor in inputs)
+        parts.append(_map(4, parameters))
+    for tensor in inputs:
+        place = tensor.place
+        header = _input_header if place is None else _input_header.__wrapped__  # places are many and seldom come back
+        parts.append(header(tensor.name, tensor.datatype, tensor.shape, b"" if place is None else _map(4, place)))
     parts.extend(_output_header(name, params) for name, params in outputs)
     for tensor in inputs:
-        parts.append(
-            b"\x3a" + varint(tensor.data.nbytes if isinstance(tensor.data, np.ndarray) else len(tensor.data))
-        )  # field 7, raw_input_contents
-        parts.append(tensor.data)
+        if tensor.place is None:
+            parts += (b"\x3a" + varint(tensor.size_bytes), tensor.data)  # field 7, raw_input_contents
     return b"".join(cast("list[bytes]", parts))  # join takes the memory of arrays as well
 
 
@@ -90,13 +103,17 @@ def _head(model: str, version: str, request_id: str) -> bytes:
 
 
 @lru_cache(maxsize=4096)
-def _input_header(name: str, datatype: str, shape: tuple[int, ...]) -> bytes:
+def _input_header(name: str, datatype: str, shape: tuple[int, ...], parameters: bytes) -> bytes:
     dims = b"".join(map(varint, shape))
-    return _nested(5, _text(1, name) + _text(2, datatype) + (_nested(3, dims) if dims else b""))
+    return _nested(5, _text(1, name) + _text(2, datatype) + (_nested(3, dims) if dims else b"") + parameters)
 
 
 def _output_header(name: str, parameters: Mapping[str, Parameter]) -> bytes:
-    return _nested(6, _text(1, name) + b"".join(_map_entry(2, key, value) for key, value in parameters.items()))
+    return _nested(6, _text(1, name) + _map(2, parameters))
+
+
+def _map(number: int, entries: Mapping[str, Parameter]) -> bytes:
+    return b"".join(_map_entry(number, key, value) for key, value in entries.items())
 
 
 def _map_entry(number: int, key: str, value: Parameter) -> bytes:
@@ -123,6 +140,12 @@ class WireOutput(NamedTuple):
     datatype: str
     shape: tuple[int, ...]
     typed_contents: bool
+    parameters: Mapping[str, Parameter]
+
+    @property
+    def placed(self) -> bool:
+        """Whether its values were written to shared memory; ``parameters`` say where."""
+        return SHARED_REGION in self.parameters
 
 
 @dataclass(slots=True)
@@ -163,8 +186,16 @@ def decode_response(message: bytes) -> WireResponse:
         elif number == 4:
             _add_map_entry(response.parameters, _view(value))
     if len(response.raw) != len(response.outputs) and not response.typed_contents:
-        raise InvalidResponse(f"expected the contents of {len(response.outputs)} outputs, found {len(response.raw)}")
+        response.raw = _matched(response)
     return response
+
+
+def _matched(response: WireResponse) -> list[memoryview]:
+    """Return one content for each output: nothing for those in shared memory, where a server leaves their entry out."""
+    contents = iter(response.raw)
+    if len(response.raw) != sum(not output.placed for output in response.outputs):
+        raise InvalidResponse(f"expected the contents of {len(response.outputs)} outputs, found {len(response.raw)}")
+    return [memoryview(b"") if output.placed else next(contents) for output in response.outputs]
 
 
 def _output(description: bytes) -> WireOutput:
@@ -175,7 +206,7 @@ def _output(description: bytes) -> WireOutput:
 @lru_cache(maxsize=4096)
 def _describe(description: bytes) -> WireOutput:
     name = datatype = ""
-    shape, typed_contents = list[int](), False
+    shape, typed_contents, parameters = list[int](), False, dict[str, Parameter]()
     for number, value in _fields(memoryview(description)):
         if number == 1:
             name = _string(value)
@@ -183,9 +214,11 @@ def _describe(description: bytes) -> WireOutput:
             datatype = _string(value)
         elif number == 3:
             shape.extend([_signed(value)] if isinstance(value, int) else _packed(value))
+        elif number == 4:
+            _add_map_entry(parameters, _view(value))
         elif number == 5:
             typed_contents = len(_view(value)) > 0
-    return WireOutput(name, datatype, tuple(shape), typed_contents)
+    return WireOutput(name, datatype, tuple(shape), typed_contents, parameters)
 
 
 def _add_map_entry(into: dict[str, Parameter], view: memoryview) -> None:

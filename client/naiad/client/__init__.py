@@ -10,9 +10,13 @@
 """
 
 from naiad.client._async_client import AsyncClient as AsyncClient
+from naiad.client._call import Call as Call
 from naiad.client._client import Client as Client
 from naiad.client._model import AsyncModel as AsyncModel
 from naiad.client._model import Model as Model
+from naiad.client._observe import CallInfo as CallInfo
+from naiad.client._observe import Observation as Observation
+from naiad.client._observe import Observer as Observer
 from naiad.client._protocol.request import Output as Output
 from naiad.client.errors import AccessDenied as AccessDenied
 from naiad.client.errors import Cancelled as Cancelled
@@ -31,9 +35,14 @@ from naiad.client.metadata import ModelState as ModelState
 from naiad.client.metadata import ServerMetadata as ServerMetadata
 from naiad.client.metadata import TensorMetadata as TensorMetadata
 from naiad.client.options import TLS as TLS
+from naiad.client.options import Balancing as Balancing
+from naiad.client.options import Hedge as Hedge
+from naiad.client.options import Limits as Limits
 from naiad.client.options import Retry as Retry
 from naiad.client.options import Timeout as Timeout
 from naiad.client.result import Result as Result
+from naiad.client.result import Timing as Timing
 from naiad.client.statistics import BatchStatistics as BatchStatistics
 from naiad.client.statistics import Duration as Duration
 from naiad.client.statistics import ModelStatistics as ModelStatistics
+from naiad.client.statistics import ServerState as ServerState

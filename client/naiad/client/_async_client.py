@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
+from naiad.client._async_caller import AsyncCaller
 from naiad.client._model import AsyncModel
+from naiad.client._observe import Observer
 from naiad.client._protocol import operations
 from naiad.client._protocol.operations import Operation
 from naiad.client._protocol.request import InferKeywords, Inputs, options_of
-from naiad.client._routing.attempts import Attempts
-from naiad.client._settings import DEFAULT_URL, Settings, version_text
-from naiad.client._transport.grpcio import AsyncGrpcioTransport
+from naiad.client._routing.endpoint import Servers
+from naiad.client._routing.pool import Peer
+from naiad.client._settings import DEFAULT_URL, Settings, version_text, with_others
 from naiad.client._transport.seam import AsyncTransport
 from naiad.client.errors import ClientError, DeadlineExceeded, ModelNotFound, ServerUnavailable
 from naiad.client.metadata import ModelMetadata, ModelState, ServerMetadata
-from naiad.client.options import NOT_GIVEN, TLS, NotGiven, Retry, Timeout, check_timeout
+from naiad.client.options import (
+    NOT_GIVEN,
+    TLS,
+    Balancing,
+    Hedge,
+    Limits,
+    NotGiven,
+    Retry,
+    Timeout,
+    check_timeout,
+)
 from naiad.client.result import Result
-from naiad.client.statistics import ModelStatistics
+from naiad.client.statistics import ModelStatistics, ServerState, sums
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -29,43 +41,78 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _POLL_S = 0.05
 _PROBE_S = 2.0
+_ONCE = Retry(attempts=1)
 
 
 class AsyncClient:
-    """Calls one Triton server from an event loop; arguments and errors are those of :class:`naiad.client.Client`.
+    """Calls Triton servers from an event loop; arguments and errors are those of :class:`naiad.client.Client`.
 
     Cancelling the task cancels the call, on the server too.
 
     Example::
 
-        async with AsyncClient("grpc://localhost:8001", timeout=2.0) as triton:
+        async with AsyncClient("grpc://gpu1:8001,gpu2:8001", timeout=2.0) as triton:
             digits = triton.model("digits")
             answers = await asyncio.gather(*(digits(x=batch) for batch in batches))
     """
 
     def __init__(
         self,
-        url: str = DEFAULT_URL,
+        url: Servers = DEFAULT_URL,
         *,
         timeout: Timeout | float = Timeout(),
         retry: Retry = Retry(),
+        balancing: Balancing = Balancing(),
+        hedge: Hedge | None = None,
+        limits: Limits = Limits(),
         tls: TLS | None = None,
         admin_secret: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self._settings = Settings.of(
-            url, timeout=timeout, retry=retry, tls=tls, admin_secret=admin_secret, metadata=metadata
+            url,
+            timeout=timeout,
+            retry=retry,
+            balancing=balancing,
+            hedge=hedge,
+            limits=limits,
+            tls=tls,
+            admin_secret=admin_secret,
+            metadata=metadata,
+            observers=observers,
         )
-        self._transport: AsyncTransport = AsyncGrpcioTransport(self._settings.connection)
+        self._caller = AsyncCaller(self._settings)
+        self._pinned: Peer[AsyncTransport] | None = None
 
     @property
     def url(self) -> str:
-        """The server's address, without secrets."""
-        return self._settings.shown
+        """The address of the server, or servers, without secrets."""
+        return self._pinned.shown if self._pinned is not None else self._caller.router.shown
 
-    def model(self, name: str, version: str | int | None = None) -> AsyncModel:
-        """Return a handle that checks requests before they are sent; the server is asked at its first use."""
-        return AsyncModel(self, name, version_text(version))
+    @property
+    def servers(self) -> tuple[ServerState, ...]:
+        """The servers as this client sees them now; empty before the first look-up of ``dns:///`` or a function."""
+        return self._caller.router.pool.states()
+
+    def only(self, address: str) -> AsyncClient:
+        """Return a client for one of this client's servers, over the same connection; closing it does nothing.
+
+        Raises:
+            InvalidInput: ``address`` (``host:port``) is none of them.
+        """
+        view = object.__new__(type(self))
+        view._settings, view._caller = self._settings, self._caller
+        view._pinned = self._caller.router.find(address)
+        return view
+
+    def model(self, name: str, version: str | int | None = None, *, idempotent: bool = False) -> AsyncModel:
+        """Return a handle that checks requests before they are sent; the server is asked at its first use.
+
+        ``idempotent`` says that a server may run the same request twice: a call whose connection broke is then sent
+        again to the same server too.
+        """
+        return AsyncModel(self, name, version_text(version), idempotent=idempotent)
 
     async def infer(
         self,
@@ -73,18 +120,20 @@ class AsyncClient:
         inputs: Inputs,
         *,
         version: str | int | None = None,
+        idempotent: bool = False,
         timeout_s: float | NotGiven = NOT_GIVEN,
         **keywords: Unpack[InferKeywords],
     ) -> Result:
         """Send one request as it is, without asking for the model's metadata before (:meth:`model` does).
 
-        The keywords are those of :meth:`Model.infer`.
+        The keywords are those of :meth:`Model.infer`, ``idempotent`` is that of :meth:`model`.
 
         Raises:
             InvalidInput: the server refused the request, or a value has no Triton data type.
             ClientError: see :mod:`naiad.client.errors`.
         """
-        return await self._run(operations.infer(model, version_text(version), inputs, options_of(keywords)), timeout_s)
+        operation = operations.infer(model, version_text(version), inputs, options_of(keywords), idempotent=idempotent)
+        return await self._run(operation, timeout_s)
 
     async def live(self) -> bool:
         """Whether the server runs and answers; ``False`` if nobody answers."""
@@ -131,11 +180,15 @@ class AsyncClient:
     async def statistics(
         self, model: str | None = None, version: str | int | None = None, *, timeout_s: float | NotGiven = NOT_GIVEN
     ) -> tuple[ModelStatistics, ...]:
-        """Ask for the counters of one model, or of all, one entry for each version."""
-        return await self._run(operations.statistics(model, version_text(version)), timeout_s)
+        """Ask for the counters of one model, or of all, one entry for each version; of several servers, the sums.
+
+        :meth:`only` asks one of several servers.
+        """
+        answers = await self._run_everywhere(operations.statistics(model, version_text(version)), timeout_s)
+        return answers[0] if len(answers) == 1 else sums(answers)
 
     async def models(self, *, timeout_s: float | NotGiven = NOT_GIVEN) -> tuple[ModelState, ...]:
-        """List the models of the server's repository and their states (needs the admin secret where one is set)."""
+        """List the models of a server's repository and their states (needs the admin secret where one is set)."""
         return await self._run(operations.repository_index(), timeout_s)
 
     async def load(
@@ -148,23 +201,24 @@ class AsyncClient:
     ) -> None:
         """Load a model, or load it again after a change; the versions served before go on until the new ones are ready.
 
-        ``config`` and ``files`` (``{"1/model.onnx": data}``) replace what lies in the repository, for this server
-        only.
+        Every server of this client loads it; :meth:`only` addresses one. ``config`` and ``files``
+        (``{"1/model.onnx": data}``) replace what lies in the repository, for these servers only.
 
         Raises:
             InvalidInput: the model does not load; the message has the server's reason.
         """
-        await self._run(operations.load(model, config, files), timeout_s)
+        await self._run_everywhere(operations.load(model, config, files), timeout_s)
 
     async def unload(
         self, model: str, *, unload_dependents: bool = False, timeout_s: float | NotGiven = NOT_GIVEN
     ) -> None:
-        """Stop serving a model; with ``unload_dependents``, the models of an ensemble too."""
-        await self._run(operations.unload(model, unload_dependents), timeout_s)
+        """Stop serving a model, on every server; with ``unload_dependents``, the models of an ensemble too."""
+        await self._run_everywhere(operations.unload(model, unload_dependents), timeout_s)
 
     async def close(self) -> None:
-        """Close the connection; calls that wait are cancelled. Closing twice does nothing."""
-        await self._transport.close()
+        """Close the connections; calls that wait are cancelled. Closing twice does nothing."""
+        if self._pinned is None:
+            await self._caller.close()
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -178,19 +232,25 @@ class AsyncClient:
         return f"AsyncClient({self.url!r})"
 
     async def _probe(self, operation: Operation[bool]) -> bool:
+        timeout_s = min(_PROBE_S, self._settings.timeout.total_s)
         try:
-            return await self._run(operation, min(_PROBE_S, self._settings.timeout.total_s), Retry(attempts=1))
+            return await self._caller.run(operation, timeout_s, retry=_ONCE, peer=self._pinned)
         except (DeadlineExceeded, ModelNotFound, ServerUnavailable):
             return False
 
-    async def _run(
-        self, operation: Operation[T], timeout_s: float | NotGiven = NOT_GIVEN, retry: Retry | None = None
-    ) -> T:
-        settings = self._settings
-        attempts = Attempts.begin(operation, settings.shown, timeout_s, settings.timeout, retry or settings.retry)
-        while True:
-            try:
-                return operation.decode(await self._transport.call(attempts, attempts.remaining_s()))
-            except ClientError as error:
-                pause_s = attempts.pause_s(error)
-            await asyncio.sleep(pause_s)
+    async def _run(self, operation: Operation[T], timeout_s: float | NotGiven = NOT_GIVEN) -> T:
+        return await self._caller.run(operation, timeout_s, peer=self._pinned)
+
+    async def _run_everywhere(self, operation: Operation[T], timeout_s: float | NotGiven = NOT_GIVEN) -> list[T]:
+        """Ask all servers at once, and raise the first error after all have answered."""
+        peers = await self._caller.peers() if self._pinned is None else (self._pinned,)
+        calls = [self._caller.run(operation, timeout_s, peer=peer) for peer in peers]
+        ended = await asyncio.gather(*calls, return_exceptions=True)
+        errors = [error for error in ended if isinstance(error, ClientError)]
+        answers = [answer for answer in ended if not isinstance(answer, BaseException)]
+        if errors:
+            raise with_others(errors, len(answers))
+        for other in ended:
+            if isinstance(other, BaseException):
+                raise other
+        return answers

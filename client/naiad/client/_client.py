@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
+from naiad.client._call import Call
+from naiad.client._caller import Caller
 from naiad.client._model import Model
+from naiad.client._observe import Observer
 from naiad.client._protocol import operations
 from naiad.client._protocol.operations import Operation
 from naiad.client._protocol.request import InferKeywords, Inputs, options_of
-from naiad.client._routing.attempts import Attempts
-from naiad.client._settings import DEFAULT_URL, Settings, version_text
-from naiad.client._transport.grpcio import GrpcioTransport
+from naiad.client._routing.endpoint import Servers
+from naiad.client._routing.pool import Peer
+from naiad.client._settings import DEFAULT_URL, Settings, version_text, with_others
 from naiad.client._transport.seam import Transport
 from naiad.client.errors import ClientError, DeadlineExceeded, ModelNotFound, ServerUnavailable
 from naiad.client.metadata import ModelMetadata, ModelState, ServerMetadata
-from naiad.client.options import NOT_GIVEN, TLS, NotGiven, Retry, Timeout, check_timeout
+from naiad.client.options import (
+    NOT_GIVEN,
+    TLS,
+    Balancing,
+    Hedge,
+    Limits,
+    NotGiven,
+    Retry,
+    Timeout,
+    check_timeout,
+)
 from naiad.client.result import Result
-from naiad.client.statistics import ModelStatistics
+from naiad.client.statistics import ModelStatistics, ServerState, sums
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -28,24 +41,30 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _POLL_S = 0.05
 _PROBE_S = 2.0
+_ONCE = Retry(attempts=1)
 
 
 class Client:
-    """Calls one Triton server; blocks, and may be shared by threads.
+    """Calls Triton servers; blocks, and may be shared by threads, greenlets and forked processes.
 
     Example::
 
-        with Client("grpc://localhost:8001", timeout=2.0) as triton:
+        with Client("grpc://gpu1:8001,gpu2:8001", timeout=2.0) as triton:
             probabilities = triton.model("digits")(x=images)["probabilities"]
 
     Args:
-        url: ``grpc://host:port``, ``grpcs://host:port`` for TLS; ``grpc://:SECRET@host:port`` carries the admin
-        secret.
+        url: ``grpc://host:port``, ``grpcs://host:port`` for TLS; several servers with commas or as a list,
+            ``dns:///name:port`` for all addresses of a name, or a function that returns the URLs of the moment;
+            ``grpc://:SECRET@host:port`` carries the admin secret.
         timeout: seconds over all attempts of a call, or a :class:`Timeout`.
-        retry: which failures are tried again.
+        retry: which failures are tried again, and how often.
+        balancing: which server gets a call, and when one is left alone.
+        hedge: ask a second server when the first is slow; never, by default.
+        limits: calls in flight, size of answers.
         tls: certificates, where the system's are not the right ones.
         admin_secret: opens the restricted calls (load, unload, repository index).
         metadata: headers sent with every call.
+        observers: what sees every call; :mod:`naiad.client.telemetry` has some.
 
     Raises:
         InvalidInput: an argument is wrong. Nothing is contacted before the first call.
@@ -53,27 +72,62 @@ class Client:
 
     def __init__(
         self,
-        url: str = DEFAULT_URL,
+        url: Servers = DEFAULT_URL,
         *,
         timeout: Timeout | float = Timeout(),
         retry: Retry = Retry(),
+        balancing: Balancing = Balancing(),
+        hedge: Hedge | None = None,
+        limits: Limits = Limits(),
         tls: TLS | None = None,
         admin_secret: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self._settings = Settings.of(
-            url, timeout=timeout, retry=retry, tls=tls, admin_secret=admin_secret, metadata=metadata
+            url,
+            timeout=timeout,
+            retry=retry,
+            balancing=balancing,
+            hedge=hedge,
+            limits=limits,
+            tls=tls,
+            admin_secret=admin_secret,
+            metadata=metadata,
+            observers=observers,
         )
-        self._transport: Transport = GrpcioTransport(self._settings.connection)
+        self._caller = Caller(self._settings)
+        self._pinned: Peer[Transport] | None = None
 
     @property
     def url(self) -> str:
-        """The server's address, without secrets."""
-        return self._settings.shown
+        """The address of the server, or servers, without secrets."""
+        return self._pinned.shown if self._pinned is not None else self._caller.router.shown
 
-    def model(self, name: str, version: str | int | None = None) -> Model:
-        """Return a handle that checks requests before they are sent; the server is asked at its first use."""
-        return Model(self, name, version_text(version))
+    @property
+    def servers(self) -> tuple[ServerState, ...]:
+        """The servers as this client sees them now."""
+        return self._caller.router.pool.states()
+
+    def only(self, address: str) -> Client:
+        """Return a client for one of this client's servers, over the same connection; closing it does nothing.
+
+        Raises:
+            InvalidInput: ``address`` (``host:port``) is none of them.
+        """
+        assert self._caller.peers
+        view = object.__new__(type(self))
+        view._settings, view._caller = self._settings, self._caller
+        view._pinned = self._caller.router.find(address)
+        return view
+
+    def model(self, name: str, version: str | int | None = None, *, idempotent: bool = False) -> Model:
+        """Return a handle that checks requests before they are sent; the server is asked at its first use.
+
+        ``idempotent`` says that a server may run the same request twice: a call whose connection broke is then sent
+        again to the same server too.
+        """
+        return Model(self, name, version_text(version), idempotent=idempotent)
 
     def infer(
         self,
@@ -81,18 +135,20 @@ class Client:
         inputs: Inputs,
         *,
         version: str | int | None = None,
+        idempotent: bool = False,
         timeout_s: float | NotGiven = NOT_GIVEN,
         **keywords: Unpack[InferKeywords],
     ) -> Result:
         """Send one request as it is, without asking for the model's metadata before (:meth:`model` does).
 
-        The keywords are those of :meth:`Model.infer`.
+        The keywords are those of :meth:`Model.infer`, ``idempotent`` is that of :meth:`model`.
 
         Raises:
             InvalidInput: the server refused the request, or a value has no Triton data type.
             ClientError: see :mod:`naiad.client.errors`.
         """
-        return self._run(operations.infer(model, version_text(version), inputs, options_of(keywords)), timeout_s)
+        operation = operations.infer(model, version_text(version), inputs, options_of(keywords), idempotent=idempotent)
+        return self._run(operation, timeout_s)
 
     def live(self) -> bool:
         """Whether the server runs and answers; ``False`` if nobody answers."""
@@ -137,11 +193,15 @@ class Client:
     def statistics(
         self, model: str | None = None, version: str | int | None = None, *, timeout_s: float | NotGiven = NOT_GIVEN
     ) -> tuple[ModelStatistics, ...]:
-        """Ask for the counters of one model, or of all, one entry for each version."""
-        return self._run(operations.statistics(model, version_text(version)), timeout_s)
+        """Ask for the counters of one model, or of all, one entry for each version; of several servers, the sums.
+
+        :meth:`only` asks one of several servers.
+        """
+        answers = self._run_everywhere(operations.statistics(model, version_text(version)), timeout_s)
+        return answers[0] if len(answers) == 1 else sums(answers)
 
     def models(self, *, timeout_s: float | NotGiven = NOT_GIVEN) -> tuple[ModelState, ...]:
-        """List the models of the server's repository and their states (needs the admin secret where one is set)."""
+        """List the models of a server's repository and their states (needs the admin secret where one is set)."""
         return self._run(operations.repository_index(), timeout_s)
 
     def load(
@@ -154,21 +214,22 @@ class Client:
     ) -> None:
         """Load a model, or load it again after a change; the versions served before go on until the new ones are ready.
 
-        ``config`` and ``files`` (``{"1/model.onnx": data}``) replace what lies in the repository, for this server
-        only.
+        Every server of this client loads it; :meth:`only` addresses one. ``config`` and ``files``
+        (``{"1/model.onnx": data}``) replace what lies in the repository, for these servers only.
 
         Raises:
             InvalidInput: the model does not load; the message has the server's reason.
         """
-        self._run(operations.load(model, config, files), timeout_s)
+        self._run_everywhere(operations.load(model, config, files), timeout_s)
 
     def unload(self, model: str, *, unload_dependents: bool = False, timeout_s: float | NotGiven = NOT_GIVEN) -> None:
-        """Stop serving a model; with ``unload_dependents``, the models of an ensemble too."""
-        self._run(operations.unload(model, unload_dependents), timeout_s)
+        """Stop serving a model, on every server; with ``unload_dependents``, the models of an ensemble too."""
+        self._run_everywhere(operations.unload(model, unload_dependents), timeout_s)
 
     def close(self) -> None:
-        """Close the connection; calls that wait are cancelled. Closing twice does nothing."""
-        self._transport.close()
+        """Close the connections; calls that wait are cancelled. Closing twice does nothing."""
+        if self._pinned is None:
+            self._caller.close()
 
     def __enter__(self) -> Client:
         return self
@@ -182,17 +243,26 @@ class Client:
         return f"Client({self.url!r})"
 
     def _probe(self, operation: Operation[bool]) -> bool:
+        timeout_s = min(_PROBE_S, self._settings.timeout.total_s)
         try:
-            return self._run(operation, min(_PROBE_S, self._settings.timeout.total_s), Retry(attempts=1))
+            return self._caller.run(operation, timeout_s, retry=_ONCE, peer=self._pinned)
         except (DeadlineExceeded, ModelNotFound, ServerUnavailable):
             return False
 
-    def _run(self, operation: Operation[T], timeout_s: float | NotGiven = NOT_GIVEN, retry: Retry | None = None) -> T:
-        settings = self._settings
-        attempts = Attempts.begin(operation, settings.shown, timeout_s, settings.timeout, retry or settings.retry)
-        while True:
+    def _run(self, operation: Operation[T], timeout_s: float | NotGiven = NOT_GIVEN) -> T:
+        return self._caller.run(operation, timeout_s, peer=self._pinned)
+
+    def _start(self, operation: Operation[T], timeout_s: float | NotGiven = NOT_GIVEN) -> Call[T]:
+        return Call(self._caller, self._caller.begin(operation, timeout_s, peer=self._pinned))
+
+    def _run_everywhere(self, operation: Operation[T], timeout_s: float | NotGiven = NOT_GIVEN) -> list[T]:
+        """Ask all servers, one after the other, and raise the first error after all were asked."""
+        answers, errors = list[T](), list[ClientError]()
+        for peer in self._caller.peers if self._pinned is None else (self._pinned,):
             try:
-                return operation.decode(self._transport.call(attempts, attempts.remaining_s()))
+                answers.append(self._caller.run(operation, timeout_s, peer=peer))
             except ClientError as error:
-                pause_s = attempts.pause_s(error)
-            time.sleep(pause_s)
+                errors.append(error)
+        if errors:
+            raise with_others(errors, len(answers))
+        return answers

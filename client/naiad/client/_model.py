@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Unpack
 
 from naiad.client._protocol import operations
 from naiad.client._protocol.codec import Codec
 from naiad.client._protocol.contract import Contract
+from naiad.client._protocol.operations import Operation
 from naiad.client._protocol.request import NO_OPTIONS, InferKeywords, InferOptions, Inputs, options_of
 from naiad.client.errors import InvalidInput, ModelNotFound
 from naiad.client.metadata import ModelMetadata
@@ -18,22 +20,64 @@ if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
 
     from naiad.client._async_client import AsyncClient
+    from naiad.client._call import Call
     from naiad.client._client import Client
 
+_OLD_S = 1.0
 
-class Model:
-    """A model on a server, made by :meth:`Client.model`.
 
-    Metadata and configuration are fetched at the first use and kept; a request that the server refuses makes the
-    next one
-    fetch them again, so that a model that was replaced by another is noticed.
-    """
+class Description:
+    """What a server said about a model, and the codec made from it."""
 
-    def __init__(self, client: Client, name: str, version: str | None) -> None:
-        self._client = client
-        self._described: tuple[ModelMetadata, ModelConfig, Codec] | None = None
+    __slots__ = ("codec", "config", "metadata", "taken_at", "versions")
+
+    def __init__(self, name: str, version: str | None, metadata: ModelMetadata, config: ModelConfig) -> None:
+        self.metadata = metadata
+        self.config = config
+        self.codec = Codec(name, version or "", Contract.of(metadata, config))
+        self.versions = set(metadata.versions)
+        self.taken_at = time.monotonic()
+
+    @property
+    def old(self) -> bool:
+        """Whether the model may have been replaced since."""
+        return time.monotonic() - self.taken_at > _OLD_S
+
+
+class Handle:
+    """What :class:`Model` and :class:`AsyncModel` share: everything but waiting."""
+
+    def __init__(self, name: str, version: str | None, *, idempotent: bool) -> None:
+        self._described: Description | None = None
+        self.idempotent = idempotent
         self.name = name
         self.version = version
+
+    def refresh(self) -> None:
+        """Fetch metadata and configuration again at the next use."""
+        self._described = None
+
+    def _operation(self, description: Description, inputs: Inputs, options: InferOptions) -> Operation[Result]:
+        return operations.infer(self.name, self.version, inputs, options, description.codec, idempotent=self.idempotent)
+
+    def _notice(self, description: Description, result: Result) -> None:
+        """Ask for the description again where another version answers than those that it spoke of."""
+        if result.model_version not in description.versions:
+            description.versions.add(result.model_version)  # once: servers may differ while a version is rolled out
+            self.refresh()
+
+
+class Model(Handle):
+    """A model on a server, made by :meth:`Client.model`.
+
+    Metadata and configuration are fetched at the first use and kept. They are fetched again when the server refuses a
+    request, when another version answers, and before a request is refused here because of a description older than
+    a second: a model that was replaced by another is noticed.
+    """
+
+    def __init__(self, client: Client, name: str, version: str | None, *, idempotent: bool = False) -> None:
+        super().__init__(name, version, idempotent=idempotent)
+        self._client = client
 
     def __call__(self, **inputs: Any) -> Result:
         """Infer with the inputs as keyword arguments: ``model(x=batch)["y"]``. See :meth:`infer`."""
@@ -61,48 +105,69 @@ class Model:
         """
         return self._infer(inputs, options_of(keywords), timeout_s)
 
+    def submit(
+        self,
+        inputs: Inputs,
+        *,
+        timeout_s: float | NotGiven = NOT_GIVEN,
+        **keywords: Unpack[InferKeywords],
+    ) -> Call[Result]:
+        """Send a request without waiting: ``call.result()`` waits, ``call.cancel()`` ends it on the server too.
+
+        The arguments and errors are those of :meth:`infer`; wrong inputs are refused here, the rest in ``result()``.
+        """
+        _, operation = self._prepare(inputs, options_of(keywords))
+        return self._client._start(operation, timeout_s)
+
     @property
     def metadata(self) -> ModelMetadata:
         """The model's tensors and ready versions."""
-        return self._describe()[0]
+        return self._describe().metadata
 
     @property
     def config(self) -> ModelConfig:
         """The model's configuration as the server completed it."""
-        return self._describe()[1]
-
-    def refresh(self) -> None:
-        """Fetch metadata and configuration again at the next use."""
-        self._described = None
+        return self._describe().config
 
     def __repr__(self) -> str:
         return f"<Model {self.name}{'/' + self.version if self.version else ''} at {self._client.url}>"
 
     def _infer(self, inputs: Inputs, options: InferOptions, timeout_s: float | NotGiven) -> Result:
-        _, _, codec = self._described or self._describe()
-        operation = operations.infer(self.name, self.version, inputs, options, codec)
+        description, operation = self._prepare(inputs, options)
         try:
-            return self._client._run(operation, timeout_s)
+            result = self._client._run(operation, timeout_s)
         except (InvalidInput, ModelNotFound):
             self.refresh()
             raise
+        self._notice(description, result)
+        return result
 
-    def _describe(self) -> tuple[ModelMetadata, ModelConfig, Codec]:
-        if self._described is None:
+    def _prepare(self, inputs: Inputs, options: InferOptions) -> tuple[Description, Operation[Result]]:
+        description = self._described or self._describe()
+        try:
+            return description, self._operation(description, inputs, options)
+        except InvalidInput:
+            if not description.old:
+                raise
+        self.refresh()
+        description = self._describe()
+        return description, self._operation(description, inputs, options)
+
+    def _describe(self) -> Description:
+        description = self._described
+        if description is None:
             metadata = self._client.model_metadata(self.name, self.version)
             config = self._client.model_config(self.name, self.version)
-            self._described = metadata, config, _codec(self, metadata, config)
-        return self._described
+            description = self._described = Description(self.name, self.version, metadata, config)
+        return description
 
 
-class AsyncModel:
+class AsyncModel(Handle):
     """A model on a server, made by :meth:`AsyncClient.model`; :class:`Model` with ``await``."""
 
-    def __init__(self, client: AsyncClient, name: str, version: str | None) -> None:
+    def __init__(self, client: AsyncClient, name: str, version: str | None, *, idempotent: bool = False) -> None:
+        super().__init__(name, version, idempotent=idempotent)
         self._client = client
-        self._described: tuple[ModelMetadata, ModelConfig, Codec] | None = None
-        self.name = name
-        self.version = version
 
     def __call__(self, **inputs: Any) -> Coroutine[Any, Any, Result]:
         """Infer with the inputs as keyword arguments: ``(await model(x=batch))["y"]``. See :meth:`Model.infer`."""
@@ -120,35 +185,40 @@ class AsyncModel:
 
     async def metadata(self) -> ModelMetadata:
         """Return the model's tensors and ready versions."""
-        return (await self._describe())[0]
+        return (await self._describe()).metadata
 
     async def config(self) -> ModelConfig:
         """Return the model's configuration as the server completed it."""
-        return (await self._describe())[1]
-
-    def refresh(self) -> None:
-        """Fetch metadata and configuration again at the next use."""
-        self._described = None
+        return (await self._describe()).config
 
     def __repr__(self) -> str:
         return f"<AsyncModel {self.name}{'/' + self.version if self.version else ''} at {self._client.url}>"
 
     async def _infer(self, inputs: Inputs, options: InferOptions, timeout_s: float | NotGiven) -> Result:
-        _, _, codec = self._described or await self._describe()
-        operation = operations.infer(self.name, self.version, inputs, options, codec)
+        description, operation = await self._prepare(inputs, options)
         try:
-            return await self._client._run(operation, timeout_s)
+            result = await self._client._run(operation, timeout_s)
         except (InvalidInput, ModelNotFound):
             self.refresh()
             raise
+        self._notice(description, result)
+        return result
 
-    async def _describe(self) -> tuple[ModelMetadata, ModelConfig, Codec]:
-        if self._described is None:
+    async def _prepare(self, inputs: Inputs, options: InferOptions) -> tuple[Description, Operation[Result]]:
+        description = self._described or await self._describe()
+        try:
+            return description, self._operation(description, inputs, options)
+        except InvalidInput:
+            if not description.old:
+                raise
+        self.refresh()
+        description = await self._describe()
+        return description, self._operation(description, inputs, options)
+
+    async def _describe(self) -> Description:
+        description = self._described
+        if description is None:
             metadata = await self._client.model_metadata(self.name, self.version)
             config = await self._client.model_config(self.name, self.version)
-            self._described = metadata, config, _codec(self, metadata, config)
-        return self._described
-
-
-def _codec(model: Model | AsyncModel, metadata: ModelMetadata, config: ModelConfig) -> Codec:
-    return Codec(model.name, model.version or "", Contract.of(metadata, config))
+            description = self._described = Description(self.name, self.version, metadata, config)
+        return description

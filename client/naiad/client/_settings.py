@@ -2,53 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from naiad.client._routing.endpoint import parse_endpoint
-from naiad.client._transport.seam import ADMIN_HEADER, Connection
-from naiad.client.errors import InvalidInput
-from naiad.client.options import TLS, Retry, Timeout
+from naiad.client._observe import Observer
+from naiad.client._routing.endpoint import Directory, Endpoint, Servers, directory_of
+from naiad.client._routing.pool import Connected, Peer
+from naiad.client._transport.seam import ADMIN_HEADER, Connection, Headers
+from naiad.client.errors import ClientError, InvalidInput
+from naiad.client.options import TLS, Balancing, Hedge, Limits, Retry, Timeout
 
 DEFAULT_URL = "grpc://localhost:8001"
+TransportT = TypeVar("TransportT", bound=Connected)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """A client's options after validation; ``shown`` is the endpoint as errors name it, without secrets."""
+    """A client's options after validation."""
 
-    connection: Connection
+    directory: Directory
     timeout: Timeout
     retry: Retry
-    shown: str
+    balancing: Balancing
+    hedge: Hedge | None
+    limits: Limits
+    tls: TLS | None
+    admin_secret: str | None
+    headers: Headers
+    observers: tuple[Observer, ...]
 
     @classmethod
     def of(
         cls,
-        url: str,
+        url: Servers,
         *,
         timeout: Timeout | float,
         retry: Retry,
+        balancing: Balancing,
+        hedge: Hedge | None,
+        limits: Limits,
         tls: TLS | None,
         admin_secret: str | None,
         metadata: Mapping[str, str] | None,
+        observers: Sequence[Observer],
     ) -> Settings:
         """Check the arguments of a client.
 
         Raises:
-            InvalidInput: the URL, a time-out or a header is not one.
+            InvalidInput: an address, a time-out or a header is not one.
         """
-        endpoint = parse_endpoint(url)
-        secret = admin_secret or endpoint.admin_secret
         headers = dict(metadata or {})
-        if secret:
-            headers[ADMIN_HEADER] = secret
+        if admin_secret:
+            headers[ADMIN_HEADER] = admin_secret
         return cls(
-            connection=Connection(endpoint=endpoint, tls=tls, metadata=tuple(_checked(headers).items())),
+            directory=directory_of(url),
             timeout=timeout if isinstance(timeout, Timeout) else Timeout(total_s=timeout),
             retry=retry,
-            shown=f"{'grpcs' if endpoint.secure or tls else 'grpc'}://{endpoint.target}",
+            balancing=balancing,
+            hedge=hedge,
+            limits=limits,
+            tls=tls,
+            admin_secret=admin_secret,
+            headers=tuple(_checked(headers).items()),
+            observers=tuple(observers),
         )
+
+    def peer(self, endpoint: Endpoint, connect: Callable[[Connection], TransportT]) -> Peer[TransportT]:
+        """Make what stands for one server."""
+        headers = self.headers
+        if endpoint.admin_secret and not self.admin_secret:
+            headers = (*headers, *_checked({ADMIN_HEADER: endpoint.admin_secret}).items())
+        connection = Connection(endpoint=endpoint, tls=self.tls, max_response_bytes=self.limits.max_response_bytes)
+        scheme = "grpcs" if endpoint.secure or self.tls else "grpc"
+        return Peer(endpoint, f"{scheme}://{endpoint.target}", connect(connection), headers)
 
 
 def _checked(headers: dict[str, str]) -> dict[str, str]:
@@ -70,3 +97,13 @@ def version_text(version: str | int | None) -> str | None:
     if isinstance(version, bool) or not (text.isascii() and text.isdigit()):
         raise InvalidInput(f"a version is a whole number like 3, found {version!r}")
     return text
+
+
+def with_others(errors: list[ClientError], num_done: int) -> ClientError:
+    """Return the first of the errors of several servers, with a note on the others."""
+    first = errors[0]
+    for other in errors[1:]:
+        first.add_note(f"also {other.endpoint}: {other}")
+    if num_done:
+        first.add_note(f"{num_done} of {num_done + len(errors)} servers did it")
+    return first

@@ -68,6 +68,7 @@ class ClientError(Exception):
         self.request_id = request_id
         self.status = status
         self.retryable: bool = self.retryable_by_default if retryable is None else retryable
+        self.unprocessed = unprocessed
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, final
+from typing import Final, Literal, final
 
 from naiad.client.errors import InvalidInput
 
-__all__ = ["TLS", "Retry", "Timeout"]
+__all__ = ["TLS", "Balancing", "Hedge", "Limits", "Retry", "Timeout"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,20 +20,31 @@ class Timeout:
     """For inference and everything that only asks."""
     load_s: float = 300.0
     """For loading and unloading a model."""
+    attempt_s: float | None = None
+    """For one attempt at one server, so that another can be tried within the total; without it, the total alone."""
 
     def __post_init__(self) -> None:
         for name in ("total_s", "load_s"):
-            check_timeout(getattr(self, name), name)
+            check_timeout(getattr(self, name), f"Timeout.{name}")
+        if self.attempt_s is not None:
+            check_timeout(self.attempt_s, "Timeout.attempt_s")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Retry:
     """Which failed calls are sent again, and when.
 
-    Only errors that say ``retryable`` are retried, and only within the call's deadline. The pause before attempt
-    *n* + 1
+    Only errors that say ``retryable`` are retried, within the call's deadline:
+
+    * what surely did not run (``error.unprocessed``: nobody answered, the queue was full, the server was shutting
+      down) goes to any server;
+    * what may have run (the connection broke) goes only to a server that had not got it yet, unless the call was
+      marked ``idempotent``, as everything is that only asks;
+    * a refused identity, a wrong request and a failed computation are never retried; a request of a sequence only
+      with ``sequences`` and if it surely did not run.
+
+    The first attempt at a server that was not tried yet is made at once. Otherwise the pause before attempt *n* + 1
     is drawn evenly from ``[0, min(max_pause_s, first_pause_s * 2**(n - 1))]`` ("full jitter").
-    A request that belongs to a sequence is never sent twice.
     """
 
     attempts: int = 3
@@ -42,11 +53,81 @@ class Retry:
     """Upper bound of the first pause."""
     max_pause_s: float = 2.0
     """Upper bound of every pause."""
+    budget: float = 0.2
+    """Extra attempts for each call, on average, so that retries cannot multiply the load of a failing service."""
+    sequences: bool = False
+    """Whether requests of a sequence are retried too."""
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
-            msg = f"Retry.attempts is at least 1 (no retry), found {self.attempts}"
-            raise InvalidInput(msg)
+            raise InvalidInput(f"Retry.attempts is at least 1 (no retry), found {self.attempts}")
+        check_ratio(self.budget, "Retry.budget")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hedge:
+    """Ask a second server when the first takes longer than usual, and take the answer that comes first.
+
+    It costs ``budget`` more requests and cuts the slowest answers ("The Tail at Scale", Dean and Barroso, 2013).
+    Requests of a sequence are never hedged.
+    """
+
+    percentile: float = 95.0
+    """Of the recent latencies of the same model: after that time the second request leaves."""
+    budget: float = 0.1
+    """Second requests for each call, at most."""
+    min_delay_s: float = 0.001
+    """No second request leaves sooner."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.percentile < 100:
+            raise InvalidInput(f"Hedge.percentile lies between 0 and 100, found {self.percentile!r}")
+        check_ratio(self.budget, "Hedge.budget")
+        check_timeout(self.min_delay_s, "Hedge.min_delay_s")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Balancing:
+    """Which of several servers gets a call, and when one is left alone."""
+
+    policy: Literal["least_outstanding", "power_of_two", "round_robin"] = "least_outstanding"
+    """The one with the fewest unanswered calls; the better of two drawn at random; each in turn."""
+    eject_after: int = 5
+    """Failures in a row after which a server that answers is ejected; one that cannot be reached is at once."""
+    eject_s: float = 1.0
+    """How long it gets no calls the first time; doubled each time it fails again."""
+    max_eject_s: float = 30.0
+    """The longest time without calls."""
+    all_ejected: Literal["try", "refuse"] = "try"
+    """When all servers are ejected: try one all the same, or refuse at once (an open circuit)."""
+    refresh_s: float = 30.0
+    """How often the addresses of ``dns:///`` or a function are looked up again."""
+
+    def __post_init__(self) -> None:
+        _check_one_of(self.policy, ("least_outstanding", "power_of_two", "round_robin"), "Balancing.policy")
+        _check_one_of(self.all_ejected, ("try", "refuse"), "Balancing.all_ejected")
+        if self.eject_after < 1:
+            raise InvalidInput(f"Balancing.eject_after is at least 1, found {self.eject_after}")
+        for name in ("eject_s", "max_eject_s", "refresh_s"):
+            check_timeout(getattr(self, name), f"Balancing.{name}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What a client takes on at most."""
+
+    inflight: int | None = None
+    """Calls at a time; further ones wait, within their deadline."""
+    max_response_bytes: int = 2**31 - 1
+    """The largest answer that is read; the default is the largest that gRPC can carry."""
+
+    def __post_init__(self) -> None:
+        if self.inflight is not None and self.inflight < 1:
+            raise InvalidInput(f"Limits.inflight is at least 1, or None for no limit, found {self.inflight}")
+        if not 0 < self.max_response_bytes < 2**31:
+            raise InvalidInput(
+                f"Limits.max_response_bytes lies between 1 and 2**31 - 1, found {self.max_response_bytes}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,3 +166,15 @@ def check_timeout(value: float, name: str = "timeout_s") -> float:
         msg = f"{name} is a number of seconds above 0 and finite, found {value!r}"
         raise InvalidInput(msg)
     return float(value)
+
+
+def check_ratio(value: float, name: str) -> float:
+    """Return ``value`` if it is a share of calls, 0 or more; raise :class:`InvalidInput` otherwise."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise InvalidInput(f"{name} is a number of 0 or more, found {value!r}")
+    return float(value)
+
+
+def _check_one_of(value: str, allowed: tuple[str, ...], name: str) -> None:
+    if value not in allowed:
+        raise InvalidInput(f"{name} is one of {', '.join(allowed)}, found {value!r}")

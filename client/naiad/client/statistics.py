@@ -5,11 +5,11 @@ The difference of two readings describes the time between them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["BatchStatistics", "Duration", "ModelStatistics"]
+__all__ = ["BatchStatistics", "Duration", "ModelStatistics", "ServerState"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,6 +18,9 @@ class Duration:
 
     count: int = 0
     ns: int = 0
+
+    def __add__(self, other: Duration) -> Duration:
+        return Duration(count=self.count + other.count, ns=self.ns + other.ns)
 
     def __sub__(self, earlier: Duration) -> Duration:
         return Duration(count=self.count - earlier.count, ns=self.ns - earlier.ns)
@@ -44,6 +47,13 @@ class BatchStatistics:
     compute_infer: Duration = _ZERO
     compute_output: Duration = _ZERO
 
+    def __add__(self, other: BatchStatistics) -> BatchStatistics:
+        return BatchStatistics(
+            compute_input=self.compute_input + other.compute_input,
+            compute_infer=self.compute_infer + other.compute_infer,
+            compute_output=self.compute_output + other.compute_output,
+        )
+
     def __sub__(self, earlier: BatchStatistics) -> BatchStatistics:
         return BatchStatistics(
             compute_input=self.compute_input - earlier.compute_input,
@@ -52,6 +62,7 @@ class BatchStatistics:
         )
 
 
+_COUNTS = ("inference_count", "execution_count")
 _DURATIONS = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output", "cache_hit", "cache_miss")
 
 
@@ -79,6 +90,19 @@ class ModelStatistics:
     batches: Mapping[int, BatchStatistics] = field(default_factory=dict)
     """By batch size."""
 
+    def __add__(self, other: ModelStatistics) -> ModelStatistics:
+        nothing = BatchStatistics()
+        sizes = sorted({*self.batches, *other.batches})
+        return ModelStatistics(
+            name=self.name,
+            version=self.version,
+            inference_count=self.inference_count + other.inference_count,
+            execution_count=self.execution_count + other.execution_count,
+            last_inference_ms=max(self.last_inference_ms, other.last_inference_ms),
+            batches={size: self.batches.get(size, nothing) + other.batches.get(size, nothing) for size in sizes},
+            **{name: getattr(self, name) + getattr(other, name) for name in _DURATIONS},
+        )
+
     def __sub__(self, earlier: ModelStatistics) -> ModelStatistics:
         batches = {size: now - earlier.batches.get(size, BatchStatistics()) for size, now in self.batches.items()}
         return ModelStatistics(
@@ -90,6 +114,28 @@ class ModelStatistics:
             batches={size: batch for size, batch in batches.items() if batch.compute_infer.count},
             **{name: getattr(self, name) - getattr(earlier, name) for name in _DURATIONS},
         )
+
+    def since(self, earlier: ModelStatistics | None) -> ModelStatistics:
+        """Return what happened after ``earlier``.
+
+        Where there was nothing earlier, or the counters began anew in between, as they do when a model is loaded
+        again, that is all they say.
+        """
+        if earlier is None or any(getattr(self, name) < getattr(earlier, name) for name in _COUNTS):
+            return self
+        if self.success.count < earlier.success.count or self.fail.count < earlier.fail.count:
+            return self
+        return self - earlier
+
+    @property
+    def mean_batch(self) -> float:
+        """Samples in a run of the model; 0 where there was none."""
+        return self.inference_count / self.execution_count if self.execution_count else 0.0
+
+    @property
+    def mean_compute_us(self) -> float:
+        """Mean time of a request in the model, with its inputs and outputs, in microseconds."""
+        return self.compute_input.mean_us + self.compute_infer.mean_us + self.compute_output.mean_us
 
     @classmethod
     def from_message(cls, message: Any) -> ModelStatistics:
@@ -112,3 +158,25 @@ def _batch(message: Any) -> BatchStatistics:
         compute_infer=Duration.from_message(message.compute_infer),
         compute_output=Duration.from_message(message.compute_output),
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerState:
+    """One server as a client sees it."""
+
+    address: str
+    ejected_s: float
+    """How long it gets no calls yet, in seconds; 0 for a server that does."""
+    num_failures: int
+    """In a row, until now."""
+    outstanding: int
+    """Calls that it has not answered yet."""
+
+
+def sums(servers: Iterable[tuple[ModelStatistics, ...]]) -> tuple[ModelStatistics, ...]:
+    """Add the counters of several servers, for each version of each model."""
+    total: dict[tuple[str, str], ModelStatistics] = {}
+    for entry in (entry for entries in servers for entry in entries):
+        key = entry.name, entry.version
+        total[key] = total[key] + entry if key in total else entry
+    return tuple(total.values())

@@ -6,6 +6,7 @@ Nothing here waits or knows a transport, so that the sync and the async client s
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
@@ -34,10 +35,14 @@ class Operation(NamedTuple, Generic[T]):
     model: str | None = None
     version: str | None = None
     request_id: str | None = None
-    repeatable: bool = True
-    """Whether sending it twice does no harm."""
+    idempotent: bool = True
+    """Whether a server may run it twice without harm."""
+    sequence: bool = False
+    """Whether it belongs to a sequence, which one server must see in order and once."""
     loads: bool = False
     """Whether it takes as long as loading a model."""
+    encode_s: float = 0.0
+    """How long its request took to build, in seconds."""
 
 
 def _messages() -> Any:
@@ -81,15 +86,30 @@ def _call(
 
 
 def infer(
-    model: str, version: str | None, inputs: Inputs, options: InferOptions, codec: Codec | None = None
+    model: str,
+    version: str | None,
+    inputs: Inputs,
+    options: InferOptions,
+    codec: Codec | None = None,
+    *,
+    idempotent: bool = False,
 ) -> Operation[Result]:
     """ModelInfer; with ``codec``, the inputs are checked before."""
+    began = time.monotonic()
     if codec is None:
         request, decode = encode_infer(model, version or "", inputs, options, None), decode_infer
     else:
         request, decode = codec.encode(inputs, options), codec.decode
     return Operation(
-        "ModelInfer", request, decode, model, version, options.request_id or None, repeatable=not options.sequence_id
+        "ModelInfer",
+        request,
+        decode,
+        model,
+        version,
+        options.request_id or None,
+        idempotent,
+        bool(options.sequence_id),
+        encode_s=time.monotonic() - began,
     )
 
 

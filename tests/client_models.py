@@ -59,6 +59,39 @@ output { name: "cancelled" data_type: TYPE_INT32 dims: [ 1 ] }
 instance_group { kind: KIND_CPU count: 1 }
 """
 
+QUEUED = '''
+import time
+import numpy
+import triton_python_backend_utils as pb
+
+class TritonPythonModel:
+    """Answers after that many seconds with how many requests of more than none ran so far."""
+
+    def initialize(self, args):
+        self.ran = 0
+
+    def execute(self, requests):
+        return [self.answer(request) for request in requests]
+
+    def answer(self, request):
+        seconds = float(pb.get_input_tensor_by_name(request, "seconds").as_numpy().sum())
+        self.ran += seconds > 0
+        time.sleep(seconds)
+        return pb.InferenceResponse([pb.Tensor("ran", numpy.full((1, 1), self.ran, "int32"))])
+'''
+
+QUEUED_CONFIG = """
+name: "queued"
+backend: "python"
+max_batch_size: 1
+dynamic_batching {
+  default_queue_policy { allow_timeout_override: true default_timeout_microseconds: 3600000000 }
+}
+input { name: "seconds" data_type: TYPE_FP32 dims: [ 1 ] }
+output { name: "ran" data_type: TYPE_INT32 dims: [ 1 ] }
+instance_group { kind: KIND_CPU count: 1 }
+"""
+
 
 def write(repository: Path) -> None:
     """Write all of them below `repository`."""
@@ -105,9 +138,10 @@ def write(repository: Path) -> None:
         **{**row, "outputs": {"y": {"tensor": "FP32[3]", "label_filename": "labels.txt"}}},
     )
     (repository / "labelled" / "labels.txt").write_text("cat\ndog\nfish\n")
-    (repository / "slow" / "1").mkdir(parents=True)
-    (repository / "slow" / "1" / "model.py").write_text(SLOW)
-    (repository / "slow" / "config.pbtxt").write_text(SLOW_CONFIG)
+    for name, code, config in (("slow", SLOW, SLOW_CONFIG), ("queued", QUEUED, QUEUED_CONFIG)):
+        (repository / name / "1").mkdir(parents=True)
+        (repository / name / "1" / "model.py").write_text(code)
+        (repository / name / "config.pbtxt").write_text(config)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,8 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2 as pb
 
-from naiad.client import InvalidInput, InvalidResponse, Output, TensorMetadata
-from naiad.client._protocol.codec import Codec
-from naiad.client._protocol.contract import Contract
-from naiad.client._protocol.request import NO_OPTIONS, InferOptions, decode_infer, encode_infer
+from naiad.client import InvalidInput, InvalidResponse, Output
+from naiad.client._protocol.request import InferOptions, decode_infer, encode_infer
 from naiad.client._protocol.wire import decode_response, varint
 
 
@@ -178,91 +176,3 @@ def test_unknown_fields_are_skipped():
     add_output(message, "y", np.zeros(2, np.float32), "FP32")
     extra = varint(99 << 3 | 0) + varint(5) + varint(98 << 3 | 1) + struct.pack("<d", 1) + varint(97 << 3 | 5) + b"1234"
     assert decode_response(message.SerializeToString() + extra).outputs[0].name == "y"
-
-
-def contract_of(datatype: str) -> Contract:
-    tensor = TensorMetadata(name="x", datatype=datatype, shape=(-1, -1))
-    return Contract(model="m", inputs={"x": tensor}, outputs={"y": tensor}, optional=frozenset(), max_batch_size=8)
-
-
-@pytest.mark.parametrize(
-    "x",
-    [
-        np.arange(6, dtype=np.float32).reshape(2, 3),
-        np.zeros((2, 0), np.float32),
-        np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3)),
-        np.arange(6, dtype=">f4").reshape(2, 3),
-        [[1.0, 2.0]],
-    ],
-    ids=["plain", "empty", "fortran", "big-endian", "list"],
-)
-def test_a_codec_writes_the_same_bytes_the_second_time(x):
-    """A request that is built from memory is the one that is built from scratch."""
-    codec = Codec("m", "1", contract_of("FP32"))
-    fresh = encode_infer("m", "1", {"x": x}, NO_OPTIONS, contract_of("FP32"))
-    codec.encode({"x": np.ones((2, 3), np.float32)}, NO_OPTIONS)
-    assert [codec.encode({"x": x}, NO_OPTIONS) for _ in range(3)] == [fresh] * 3
-    with_id = codec.encode({"x": x}, InferOptions(request_id="r"))
-    assert pb.ModelInferRequest.FromString(with_id).id == "r"
-
-
-def test_a_codec_still_checks_what_it_has_not_seen():
-    """A remembered request lets no other through."""
-    codec = Codec("m", "", contract_of("FP32"))
-    codec.encode({"x": np.ones((2, 3), np.float32)}, NO_OPTIONS)
-    for wrong in (np.ones((2, 3)), np.ones((9, 3), np.float32), np.ones(3, np.float32)):
-        with pytest.raises(InvalidInput):
-            codec.encode({"x": wrong}, NO_OPTIONS)
-
-
-def test_a_codec_reads_answers_that_look_alike_by_what_they_say():
-    """Answers of one size but another name, type, shape, version or id are each read rightly, in any order."""
-    codec, messages = Codec("m", "", contract_of("FP32")), []
-    for name, array, datatype, version, request_id in [
-        ("y", np.arange(6, dtype=np.float32).reshape(2, 3), "FP32", "1", ""),
-        ("z", np.arange(6, dtype=np.float32).reshape(2, 3), "FP32", "1", ""),
-        ("y", np.arange(6, dtype=np.float32).reshape(3, 2), "FP32", "1", ""),
-        ("y", np.arange(6, dtype=np.float32).reshape(2, 3), "FP32", "2", ""),
-        ("y", np.arange(6, dtype=np.float32).reshape(2, 3) + 1, "FP32", "1", ""),
-        ("y", np.arange(6, dtype=np.int64).reshape(2, 3), "INT64", "1", "q"),
-        ("y", np.zeros((0, 3), np.float32), "FP32", "1", ""),
-        ("s", np.frombuffer(b"\x02\0\0\0ab", np.uint8), "BYTES", "1", ""),
-    ]:
-        message = pb.ModelInferResponse(model_name="m", model_version=version, id=request_id)
-        add_output(message, name, array, datatype)
-        if datatype == "BYTES":
-            message.outputs[0].shape[:] = [1]
-        messages.append(message.SerializeToString())
-    for message in messages * 3:
-        fresh, known = decode_infer(message), codec.decode(message)
-        assert list(fresh) == list(known)
-        assert (fresh.model_version, fresh.request_id) == (known.model_version, known.request_id)
-        for name, array in fresh.items():
-            assert array.dtype == known[name].dtype
-            np.testing.assert_array_equal(array, known[name])
-            assert known[name].flags.writeable
-
-
-def test_a_codec_refuses_what_is_cut_off_or_changed():
-    """Every truncation, and 10,000 mutations, of an answer it knows give a result or InvalidResponse."""
-    codec, message = Codec("m", "", contract_of("FP32")), a_response()
-    message.id = ""
-    add_output(message, "y", np.arange(3, dtype=np.float32), "FP32")
-    add_output(message, "z", np.arange(5, dtype=np.int8), "INT8")
-    original, dice = message.SerializeToString(), random.Random(11)
-    codec.decode(original)
-    for number in range(10_000):
-        data = bytearray(original[: dice.randrange(len(original))] if number % 2 else original)
-        for _ in range(dice.randint(1, 3)):
-            if data:
-                data[dice.randrange(len(data))] = dice.randrange(256)
-        try:
-            fresh = decode_infer(bytes(data))
-        except InvalidResponse:
-            with pytest.raises(InvalidResponse):
-                codec.decode(bytes(data))
-            continue
-        known = codec.decode(bytes(data))
-        assert {name: array.tobytes() for name, array in known.items()} == {
-            name: array.tobytes() for name, array in fresh.items()
-        }

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from naiad.client._protocol import shared, wire
 from naiad.client._protocol.contract import Contract
 from naiad.client._protocol.datatypes import numpy_dtype
-from naiad.client._protocol.request import NO_OPTIONS, InferOptions, Inputs, decode_infer, encode_infer
+from naiad.client._protocol.request import NO_OPTIONS, InferOptions, Inputs, decode_infer, encode_options, wire_inputs
 from naiad.client._protocol.tensors import as_array
 from naiad.client.result import Result
 
@@ -54,28 +54,36 @@ class Codec:
         self._requests: dict[_Signature, tuple[bytes, ...]] = {}
         self._responses: dict[int, _KnownResponse] = {}
 
-    def encode(self, inputs: Inputs, options: InferOptions) -> bytes:
+    def encode(self, inputs: Inputs, options: InferOptions, queue_timeout_us: int = 0) -> bytes:
         """Check the inputs and build the request.
+
+        ``queue_timeout_us`` goes to models that let a request say how long it may wait in the queue.
 
         Raises:
             InvalidInput: a tensor has an unknown name, or another type or shape than the model expects.
         """
-        if options is not NO_OPTIONS:
-            return encode_infer(self._model, self._version, inputs, options, self._contract)
+        contract = self._contract
+        said = b""
+        if options is not NO_OPTIONS or queue_timeout_us:
+            said = encode_options(options, contract, queue_timeout_us)
         arrays = {
-            name: value if type(value) is np.ndarray else as_array(value, self._contract.datatype_of_input(name))
+            name: value if type(value) is np.ndarray else as_array(value, contract.datatype_of_input(name))
             for name, value in inputs.items()
         }
         signature = tuple([(name, array.dtype, array.shape) for name, array in arrays.items()])
         frames = self._requests.get(signature)
-        if frames is None or not all(array.flags.c_contiguous for array in arrays.values()):
-            message = encode_infer(self._model, self._version, arrays, options, self._contract)
-            self._remember_request(signature, arrays, message)
-            return message
-        parts: list[Any] = []
-        for frame, array in zip(frames, arrays.values(), strict=True):
-            parts += (frame, array)
-        return b"".join(cast("list[bytes]", parts))
+        if frames is not None:
+            parts: list[Any] = [said]
+            for frame, array in zip(frames, arrays.values(), strict=True):
+                parts += (frame, array)
+            try:
+                return b"".join(cast("list[bytes]", parts))
+            except TypeError:
+                pass  # a layout that is not row-major: asking for it each time would cost more than this
+        message = wire.encode_request(self._model, self._version, wire_inputs(arrays, contract), said)
+        if frames is None:
+            self._remember_request(signature, arrays, message, len(said))
+        return message
 
     def decode(self, message: bytes) -> Result:
         """Read an answer.
@@ -102,20 +110,25 @@ class Codec:
         options: InferOptions,
         inputs: Mapping[str, shared.Place],
         outputs: Mapping[str, shared.Place],
+        queue_timeout_us: int = 0,
     ) -> bytes:
         """Fill the places of the inputs and build the request; see :func:`shared.encode_shared`."""
-        return shared.encode_shared(self._model, self._version, tensors, options, self._contract, inputs, outputs)
+        return shared.encode_shared(
+            self._model, self._version, tensors, options, self._contract, inputs, outputs, queue_timeout_us
+        )
 
     def output_size_bytes(self, name: str, num_rows: int) -> int | None:
         """Return how large an output is, ``None`` where only the answer tells."""
         return self._contract.output_size_bytes(name, num_rows)
 
-    def _remember_request(self, signature: _Signature, arrays: Mapping[str, NDArray[Any]], message: bytes) -> None:
+    def _remember_request(
+        self, signature: _Signature, arrays: Mapping[str, NDArray[Any]], message: bytes, start: int
+    ) -> None:
         if any(dtype.hasobject or dtype.kind in "SUT" or dtype.byteorder == ">" for _, dtype, _ in signature):
             return
         sizes = [array.nbytes for array in arrays.values()]
         framings = [_RAW_CONTENTS + wire.varint(size) for size in sizes]
-        head = message[: len(message) - sum(sizes) - sum(map(len, framings))]
+        head = message[start : len(message) - sum(sizes) - sum(map(len, framings))]
         _keep(self._requests, signature, (head + framings[0], *framings[1:]))
 
     def _remember_response(self, message: bytes) -> None:

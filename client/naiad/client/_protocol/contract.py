@@ -19,13 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contract:
-    """A model's tensors by name, which inputs may be left out, and how many rows a request may have (0: no batch)."""
+    """A model's tensors by name, and what its configuration says about requests."""
 
     model: str
     inputs: Mapping[str, TensorMetadata]
     outputs: Mapping[str, TensorMetadata]
     optional: frozenset[str]
+    """The inputs that may be left out."""
     max_batch_size: int
+    """How many rows a request may have; 0 for a model without a batch dimension."""
+    queue_timeout: bool = False
+    """Whether a request may say how long it waits in the queue."""
 
     @classmethod
     def of(cls, metadata: ModelMetadata, config: ModelConfig) -> Contract:
@@ -36,6 +40,7 @@ class Contract:
             outputs={tensor.name: tensor for tensor in metadata.outputs},
             optional=frozenset(tensor.name for tensor in config.input if tensor.optional),
             max_batch_size=config.max_batch_size,
+            queue_timeout=_lets_requests_expire(config),
         )
 
     def datatype_of_input(self, name: str) -> str:
@@ -140,3 +145,10 @@ class Contract:
 
 def _dims(shape: tuple[int, ...]) -> str:
     return f"[{', '.join('?' if dim < 0 else str(dim) for dim in shape)}]"
+
+
+def _lets_requests_expire(config: ModelConfig) -> bool:
+    """Whether some queue of the model takes a request's own limit: it only shortens one that is configured."""
+    batching = config.dynamic_batching
+    policies = (batching.default_queue_policy, *batching.priority_queue_policy.values())
+    return any(policy.allow_timeout_override and policy.default_timeout_microseconds for policy in policies)

@@ -60,6 +60,8 @@ class InferOptions:
     sequence_start: bool = False
     sequence_end: bool = False
     parameters: Mapping[str, wire.Parameter] | None = None
+    queue_timeout_us: int = 0
+    """How long the request may wait in the model's queue; 0 says nothing. Set from the call's deadline."""
 
     def wire_parameters(self) -> dict[str, wire.Parameter]:
         """Return all of it as the protocol's request parameters."""
@@ -70,6 +72,8 @@ class InferOptions:
             merged["sequence_id"] = self.sequence_id
             merged["sequence_start"] = self.sequence_start
             merged["sequence_end"] = self.sequence_end
+        if self.queue_timeout_us:
+            merged.setdefault(wire.QUEUE_TIMEOUT, self.queue_timeout_us)  # what the caller asked for counts
         return merged
 
 
@@ -81,16 +85,41 @@ def options_of(keywords: InferKeywords) -> InferOptions:
     return InferOptions(**keywords) if keywords else NO_OPTIONS
 
 
-def encode_infer(model: str, version: str, inputs: Inputs, options: InferOptions, contract: Contract | None) -> bytes:
+def encode_infer(
+    model: str,
+    version: str,
+    inputs: Inputs,
+    options: InferOptions,
+    contract: Contract | None,
+    queue_timeout_us: int = 0,
+) -> bytes:
     """Build a ModelInferRequest; with ``contract``, everything is checked against it before.
 
     Raises:
         InvalidInput: a tensor has an unknown name, or another type or shape than the model expects.
     """
     tensors = wire_inputs(inputs, contract)
+    return wire.encode_request(model, version, tensors, encode_options(options, contract, queue_timeout_us))
+
+
+def encode_options(options: InferOptions, contract: Contract | None, queue_timeout_us: int = 0) -> bytes:
+    """Build what of a request is not its tensors.
+
+    ``queue_timeout_us`` is sent to models whose configuration lets requests bring their own (``contract`` says so), in
+    whole milliseconds: their number is small enough to remember their encodings.
+
+    Raises:
+        InvalidInput: the model has no such output, or a parameter has a type that the protocol has not.
+    """
+    if not queue_timeout_us or contract is None or not contract.queue_timeout:
+        timeout = b""
+    else:
+        timeout = wire.encode_queue_timeout(-(-queue_timeout_us // 1000))
+    if options is NO_OPTIONS:
+        return timeout
     outputs = [wire_output(output, contract) for output in options.outputs or ()]
-    parameters = None if options is NO_OPTIONS else options.wire_parameters()
-    return wire.encode_request(model, version, options.request_id, tensors, outputs, parameters)
+    # Of two entries with one key the later counts: what the caller asked for.
+    return timeout + wire.encode_options(options.request_id, options.wire_parameters(), outputs)
 
 
 def wire_inputs(inputs: Inputs, contract: Contract | None, payload: PayloadOf = encode) -> list[wire.WireInput]:

@@ -26,6 +26,7 @@ from naiad.client._protocol.request import (
     InferOptions,
     Inputs,
     array_of,
+    encode_options,
     result_of,
     wire_inputs,
     wire_output,
@@ -63,6 +64,7 @@ def encode_shared(
     contract: Contract | None,
     inputs: Mapping[str, Place],
     outputs: Mapping[str, Place],
+    queue_timeout_us: int = 0,
 ) -> bytes:
     """Write the tensors that have a place in ``inputs`` into it, and build the request that refers to the places.
 
@@ -75,14 +77,15 @@ def encode_shared(
     """
     wanted = options.outputs
     if wanted is None and outputs:
-        wanted = tuple(contract.outputs) if contract is not None else tuple(outputs)
+        wanted = tuple(outputs if contract is None else contract.outputs)
     sent = [
         _placed(tensor, inputs[tensor.name]) if tensor.name in inputs and tensor.size_bytes else _carried(tensor)
         for tensor in tensors
     ]
     asked = [_place_output(*wire_output(output, contract), outputs) for output in wanted or ()]
-    parameters = None if options is NO_OPTIONS else options.wire_parameters()
-    return wire.encode_request(model, version, options.request_id, sent, asked, parameters)
+    timeout = encode_options(NO_OPTIONS, contract, queue_timeout_us)
+    said = wire.encode_options(options.request_id, options.wire_parameters(), asked)
+    return wire.encode_request(model, version, sent, timeout + said)
 
 
 def decode_shared(message: bytes, outputs: Mapping[str, Place]) -> Result:

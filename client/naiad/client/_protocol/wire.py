@@ -13,6 +13,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import starmap
 from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
@@ -28,6 +29,7 @@ _DOUBLE = struct.Struct("<d")
 SHARED_REGION: Final = "shared_memory_region"  # these three parameters: "System-Shared-Memory Extension" of Triton
 SHARED_OFFSET: Final = "shared_memory_offset"
 SHARED_SIZE: Final = "shared_memory_byte_size"
+QUEUE_TIMEOUT: Final = "timeout"  # in microseconds: "Schedule Policy Extension"
 _UNSIGNED = frozenset({"priority"})  # the one parameter that Triton reads as uint64
 
 
@@ -74,32 +76,39 @@ class WireInput(NamedTuple):
         return self.data.nbytes if isinstance(self.data, np.ndarray) else len(self.data)
 
 
-def encode_request(
-    model: str,
-    version: str,
-    request_id: str,
-    inputs: Sequence[WireInput],
-    outputs: Sequence[tuple[str, Mapping[str, Parameter]]] = (),
-    parameters: Mapping[str, Parameter] | None = None,
-) -> bytes:
-    """Encode a ModelInferRequest; the tensors are copied once, into the result."""
-    parts: list[Payload] = [_head(model, version, request_id)]
-    if parameters:
-        parts.append(_map(4, parameters))
+def encode_request(model: str, version: str, inputs: Sequence[WireInput], options: bytes = b"") -> bytes:
+    """Encode a ModelInferRequest; the tensors are copied once, into the result.
+
+    ``options`` are those of :func:`encode_options`. They come first: the order of fields means nothing to protobuf,
+    and what follows them is the same for all requests with tensors of these names, types and shapes.
+    """
+    parts: list[Payload] = [options, _head(model, version)]
     for tensor in inputs:
         place = tensor.place
         header = _input_header if place is None else _input_header.__wrapped__  # places are many and seldom come back
         parts.append(header(tensor.name, tensor.datatype, tensor.shape, b"" if place is None else _map(4, place)))
-    parts.extend(_output_header(name, params) for name, params in outputs)
     for tensor in inputs:
         if tensor.place is None:
             parts += (b"\x3a" + varint(tensor.size_bytes), tensor.data)  # field 7, raw_input_contents
     return b"".join(cast("list[bytes]", parts))  # join takes the memory of arrays as well
 
 
+def encode_options(
+    request_id: str, parameters: Mapping[str, Parameter], outputs: Sequence[tuple[str, Mapping[str, Parameter]]]
+) -> bytes:
+    """Encode what of a ModelInferRequest is neither the model nor its inputs."""
+    return _text(3, request_id) + _map(4, parameters) + b"".join(starmap(_output_header, outputs))
+
+
 @lru_cache(maxsize=1024)
-def _head(model: str, version: str, request_id: str) -> bytes:
-    return _text(1, model) + _text(2, version) + _text(3, request_id)
+def encode_queue_timeout(milliseconds: int) -> bytes:
+    """Encode the parameter that says how long a request may wait in the model's queue."""
+    return _map_entry(4, QUEUE_TIMEOUT, milliseconds * 1000)
+
+
+@lru_cache(maxsize=1024)
+def _head(model: str, version: str) -> bytes:
+    return _text(1, model) + _text(2, version)
 
 
 @lru_cache(maxsize=4096)

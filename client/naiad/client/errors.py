@@ -150,6 +150,8 @@ _NO_REQUEST_ID: Final = "[request id: <id_unknown>] "
 # Statuses that stand for several things, told apart by their text. Triton answers UNAVAILABLE for much that has nothing
 # to do with a server that is away; gRPC answers RESOURCE_EXHAUSTED for a message that is larger than we accept.
 _EXCEPT: Final[dict[str, tuple[tuple[str, type[ClientError]], ...]]] = {
+    "INVALID_ARGUMENT": (("Request for unknown model", ModelNotFound),),  # of trace settings
+    "INTERNAL": (("failed to poll from model repository", InvalidInput),),  # what it was asked to load is wrong
     "UNAVAILABLE": (
         ("protocol is restricted", AccessDenied),
         ("Exceeds maximum queue size", Overloaded),
@@ -196,16 +198,17 @@ def from_status(status: str, details: str, context: CallContext) -> ClientError:
     """Translate a gRPC status and its text into the error a caller can act on."""
     cls = STATUS_TABLE.get(status, InferenceFailed)
     cls = next((other for text, other in _EXCEPT.get(status, ()) if text in details), cls)
+    unprocessed = issubclass(cls, ServerUnavailable) and any(text in details for text in _NOT_RUN)
     broken_there = cls is InferenceFailed and all(text in details for text in _BROKEN_THERE)
     return cls(
-        _message(cls, details.removeprefix(_NO_REQUEST_ID), context),
+        _message(cls, details.removeprefix(_NO_REQUEST_ID), context, unprocessed),
         model=context.model,
         version=context.version,
         endpoint=context.endpoint,
         request_id=context.request_id,
         status=status,
         retryable=True if broken_there else None,
-        unprocessed=issubclass(cls, ServerUnavailable) and any(text in details for text in _NOT_RUN),
+        unprocessed=unprocessed,
     )
 
 
@@ -222,11 +225,19 @@ def shutting_down(error: ClientError, context: CallContext) -> ServerUnavailable
     )
 
 
-def _message(cls: type[ClientError], details: str, context: CallContext) -> str:
+_NOT_LOADED: Final = (
+    "; the reason is in the server's log alone: no such model in its repository, a configuration that it cannot read, "
+    "or a file of it with a wrong path"
+)
+
+
+def _message(cls: type[ClientError], details: str, context: CallContext, unprocessed: bool) -> str:
     where = context.endpoint
     what = f"{context.method} of model '{context.model}'" if context.model else context.method
     if cls is ServerUnavailable:
         reason = details.rsplit(": ", 1)[-1] or "no reason given"
+        if not unprocessed:
+            return f"{where} was lost while it had {what} ({reason}): it may have run there"
         return (
             f"no Triton server answers at {where} ({reason}): start one with `naiad serve model_repository`, "
             "or give the address of one that runs"
@@ -238,4 +249,5 @@ def _message(cls: type[ClientError], details: str, context: CallContext) -> str:
         return f"{what} got no answer from {where}{limit}: the server is slower than the deadline allows, or is stuck"
     if cls is AccessDenied:
         return f"{where} refused {what}: {details}; give the server's admin secret, or the identity it expects"
-    return f"{what} at {where}: {details or cls.__doc__}"
+    advice = _NOT_LOADED if "failed to poll from model repository" in details else ""
+    return f"{what} at {where}: {details or cls.__doc__}{advice}"

@@ -9,7 +9,7 @@ from typing import Final, Literal, final
 
 from naiad.client.errors import InvalidInput
 
-__all__ = ["TLS", "Balancing", "Hedge", "Limits", "Retry", "Timeout"]
+__all__ = ["TLS", "Balancing", "Hedge", "Limits", "Retry", "SharedMemory", "Timeout"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +55,9 @@ class Retry:
     """Upper bound of every pause."""
     budget: float = 0.2
     """Extra attempts for each call, on average, so that retries cannot multiply the load of a failing service."""
+    patience_s: float = 5.0
+    """How long a call goes on looking for a server, among several, as long as none has had it: while all are away or
+    shutting down, as in a rolling restart. These attempts are not counted; ``attempts=1`` makes none."""
     sequences: bool = False
     """Whether requests of a sequence are retried too."""
 
@@ -96,7 +99,7 @@ class Balancing:
     """Failures in a row after which a server that answers is ejected; one that cannot be reached is at once."""
     eject_s: float = 1.0
     """How long it gets no calls the first time; doubled each time it fails again."""
-    max_eject_s: float = 30.0
+    max_eject_s: float = 10.0
     """The longest time without calls."""
     all_ejected: Literal["try", "refuse"] = "try"
     """When all servers are ejected: try one all the same, or refuse at once (an open circuit)."""
@@ -128,6 +131,39 @@ class Limits:
             raise InvalidInput(
                 f"Limits.max_response_bytes lies between 1 and 2**31 - 1, found {self.max_response_bytes}"
             )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SharedMemory:
+    """Large tensors reach a server on this machine through memory that both see, instead of the connection.
+
+    The server must allow it (Triton's system shared memory; the embedded server wants the admin secret for it). Where it
+    does not, or sees another ``/dev/shm``, requests go over the connection as if nothing had been said.
+    """
+
+    max_bytes: int = 1 << 30
+    """All of it together; requests that find none free go over the connection."""
+    min_tensor_bytes: int = 1 << 18
+    """Requests whose inputs or outputs are smaller go over the connection, which is as fast for them."""
+    servers: Literal["local", "all"] = "local"
+    """Try it with servers at loopback addresses and Unix sockets; or with all, for containers that share their memory."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_bytes", "min_tensor_bytes"):
+            if getattr(self, name) < 1:
+                raise InvalidInput(f"SharedMemory.{name} is at least 1, found {getattr(self, name)!r}")
+        _check_one_of(self.servers, ("local", "all"), "SharedMemory.servers")
+
+    @classmethod
+    def of(cls, value: SharedMemory | bool | str) -> SharedMemory | None:
+        """Read what a client was given; ``None`` is without."""
+        if isinstance(value, SharedMemory):
+            return value
+        if value is False:
+            return None
+        if value is True or value == "auto":
+            return cls(servers="all" if value is True else "local")
+        raise InvalidInput(f"shared_memory is 'auto', True, False or a SharedMemory, found {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,6 +17,7 @@ from naiad.client.errors import (
     ClientError,
     DeadlineExceeded,
     ModelNotFound,
+    Overloaded,
     ServerUnavailable,
     from_status,
     shutting_down,
@@ -26,6 +27,7 @@ from naiad.client.result import Result, Timing
 
 AnyPeer = Peer[Any]
 _TOO_LATE_S = 0.001
+_LOOK_S = 0.2
 _PROBES = frozenset({"ServerLive", "ServerReady", "ModelReady"})
 
 
@@ -46,7 +48,11 @@ class Attempts:
     watch: Observations | None = None
     started: float = field(default_factory=time.monotonic)
     num_attempts: int = 0
+    num_sent: int = 0
+    """Attempts that a server had, as far as is known."""
     tried: list[AnyPeer] = field(default_factory=list)
+    barred: list[AnyPeer] = field(default_factory=list)
+    """Servers that may have run the request, which must not run it twice."""
 
     def pick(self) -> AnyPeer:
         """Choose the server for the next attempt, and count it.
@@ -54,18 +60,19 @@ class Attempts:
         Raises:
             ServerUnavailable: none is to be used now.
         """
-        peer = self.pinned
         self.num_attempts += 1
-        if peer is None:
-            peer = self.pool.pick(self.tried)
-        else:
-            self.pool.take(peer)
-        self.tried.append(peer)
-        return peer
+        return self._take()
 
     def pick_second(self) -> AnyPeer:
         """Choose another server to ask the same at the same time."""
-        peer = self.pool.pick(self.tried)
+        return self._take()
+
+    def _take(self) -> AnyPeer:
+        peer = self.pinned
+        if peer is None:
+            peer = self.pool.pick(self.tried, self.barred)
+        else:
+            self.pool.take(peer)
         self.tried.append(peer)
         return peer
 
@@ -134,6 +141,10 @@ class Attempts:
     def failed(self, peer: AnyPeer, error: ClientError) -> None:
         """Count the failure of an attempt at its server."""
         self.pool.failed(peer, error)
+        if not _not_reached(error):
+            self.num_sent += 1
+        if not (error.unprocessed or self.operation.idempotent):
+            self.barred.append(peer)
         if self.watch is not None:
             self.watch.attempt_failed(error)
 
@@ -148,15 +159,30 @@ class Attempts:
         Raises:
             ClientError: ``error`` itself, if there is to be no other attempt.
         """
-        if self.num_attempts >= self.retry.attempts or not self._may_repeat(error):
+        if not self._may_repeat(error):
             raise error
-        pause_s = 0.0
-        if self.pinned is not None or not self.pool.has_other(self.tried):
+        elsewhere = self.pinned is None and self.pool.has_other(self.tried)
+        if self._is_looking(error):
+            pause_s = 0.0 if elsewhere else random.uniform(0.5, 1) * _LOOK_S  # noqa: S311
+        elif self.num_attempts >= self.retry.attempts or not self.budget.withdraw():
+            raise error
+        else:
             bound_s = min(self.retry.max_pause_s, self.retry.first_pause_s * 2 ** (self.num_attempts - 1))
-            pause_s = random.uniform(0, bound_s)  # noqa: S311  (spreads the load, protects nothing)
-        if time.monotonic() + pause_s + _TOO_LATE_S >= self.deadline or not self.budget.withdraw():
+            pause_s = 0.0 if elsewhere else random.uniform(0, bound_s)  # noqa: S311  (spreads load, protects nothing)
+        if time.monotonic() + pause_s + _TOO_LATE_S >= self.deadline:
             raise error
         return pause_s
+
+    def _is_looking(self, error: ClientError) -> bool:
+        """Whether no server has had the request yet, and there are several that might take it."""
+        return (
+            self.num_sent == 0
+            and _not_reached(error)
+            and self.pinned is None
+            and self.retry.attempts > 1
+            and len(self.pool.peers) > 1
+            and time.monotonic() - self.started < self.retry.patience_s
+        )
 
     def context(self, peer: AnyPeer) -> CallContext:
         """Return what an error should say about this call."""
@@ -176,9 +202,7 @@ class Attempts:
             return False
         if self.operation.sequence:
             return self.retry.sequences and error.unprocessed
-        if error.unprocessed or self.operation.idempotent:
-            return True
-        return self.pinned is None and self.pool.has_other(self.tried)
+        return not self.barred or (self.pinned is None and self.pool.has_other(self.barred))
 
     def _timing(self, began: float, arrived: float, endpoint: str) -> Timing:
         now = time.monotonic()
@@ -192,3 +216,8 @@ class Attempts:
             self.num_attempts,
             endpoint,
         )
+
+
+def _not_reached(error: ClientError) -> bool:
+    """Whether the server was away or on its way out, as opposed to busy: trying again costs it nothing."""
+    return error.unprocessed and isinstance(error, ServerUnavailable) and not isinstance(error, Overloaded)

@@ -97,18 +97,20 @@ class Pool(Generic[TransportT]):
             self._peers = peers
             return list(known.values())
 
-    def pick(self, tried: Collection[Peer[TransportT]] = ()) -> Peer[TransportT]:
-        """Choose a server for an attempt, and count it there; one that was not tried yet if there is any.
+    def pick(
+        self, tried: Collection[Peer[TransportT]] = (), barred: Collection[Peer[TransportT]] = ()
+    ) -> Peer[TransportT]:
+        """Choose a server for an attempt, and count it there: if possible one that was not tried, never a barred one.
 
         Raises:
-            ServerUnavailable: all are ejected, and ``Balancing.all_ejected`` says to refuse.
+            ServerUnavailable: all are ejected, and ``Balancing.all_ejected`` says to refuse; or all are barred.
         """
         with self._lock:
             peers = self._peers
-            if len(peers) == 1 and (not peers[0].ejected_until or self._balancing.all_ejected == "try"):
+            if len(peers) == 1 and not barred and (not peers[0].ejected_until or self._balancing.all_ejected == "try"):
                 peer = peers[0]
             else:
-                peer = self._choose(self._candidates(tried, time.monotonic()))
+                peer = self._choose(self._candidates(tried, barred, time.monotonic()))
             peer.outstanding += 1
             return peer
 
@@ -168,12 +170,15 @@ class Pool(Generic[TransportT]):
         if len(self._peers) > 1:
             _log.info("%s gets no calls for %.1f s: %s", peer.shown, pause_s, error.status or type(error).__name__)
 
-    def _candidates(self, tried: Collection[Peer[TransportT]], now: float) -> list[Peer[TransportT]]:
-        usable = [peer for peer in self._peers if _usable(peer, now)]
-        if not usable and self._balancing.all_ejected == "refuse":
+    def _candidates(
+        self, tried: Collection[Peer[TransportT]], barred: Collection[Peer[TransportT]], now: float
+    ) -> list[Peer[TransportT]]:
+        allowed = [peer for peer in self._peers if peer not in barred]
+        usable = [peer for peer in allowed if _usable(peer, now)]
+        if not allowed or (not usable and self._balancing.all_ejected == "refuse"):
             raise self._refusal(now)
         untried = [peer for peer in usable if peer not in tried]
-        return untried or [peer for peer in self._peers if peer not in tried] or usable or list(self._peers)
+        return untried or [peer for peer in allowed if peer not in tried] or usable or allowed
 
     def _refusal(self, now: float) -> ServerUnavailable:
         wait_s = max(min(peer.ejected_until for peer in self._peers) - now, 0.0)

@@ -22,7 +22,7 @@ _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),  # a client's connection is its own
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 2000),  # despite its name, how long one attempt to connect may take
-    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.max_reconnect_backoff_ms", 500),  # a server that came back is found soon
 )
 
 

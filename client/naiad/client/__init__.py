@@ -18,6 +18,9 @@ from naiad.client._observe import CallInfo as CallInfo
 from naiad.client._observe import Observation as Observation
 from naiad.client._observe import Observer as Observer
 from naiad.client._protocol.request import Output as Output
+from naiad.client.config import ModelConfig as ModelConfig
+from naiad.client.control import LogSettings as LogSettings
+from naiad.client.control import TraceSettings as TraceSettings
 from naiad.client.errors import AccessDenied as AccessDenied
 from naiad.client.errors import Cancelled as Cancelled
 from naiad.client.errors import ClientClosed as ClientClosed
@@ -39,6 +42,7 @@ from naiad.client.options import Balancing as Balancing
 from naiad.client.options import Hedge as Hedge
 from naiad.client.options import Limits as Limits
 from naiad.client.options import Retry as Retry
+from naiad.client.options import SharedMemory as SharedMemory
 from naiad.client.options import Timeout as Timeout
 from naiad.client.result import Result as Result
 from naiad.client.result import Timing as Timing

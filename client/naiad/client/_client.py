@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
 from naiad.client._call import Call
 from naiad.client._caller import Caller
@@ -12,11 +12,14 @@ from naiad.client._model import Model
 from naiad.client._observe import Observer
 from naiad.client._protocol import operations
 from naiad.client._protocol.operations import Operation
+from naiad.client._protocol.placing import unchecked_placing
 from naiad.client._protocol.request import InferKeywords, Inputs, options_of
 from naiad.client._routing.endpoint import Servers
 from naiad.client._routing.pool import Peer
 from naiad.client._settings import DEFAULT_URL, Settings, version_text, with_others
 from naiad.client._transport.seam import Transport
+from naiad.client.config import ModelConfig
+from naiad.client.control import LogChanges, LogSettings, TraceChanges, TraceSettings
 from naiad.client.errors import ClientError, DeadlineExceeded, ModelNotFound, ServerUnavailable
 from naiad.client.metadata import ModelMetadata, ModelState, ServerMetadata
 from naiad.client.options import (
@@ -27,6 +30,7 @@ from naiad.client.options import (
     Limits,
     NotGiven,
     Retry,
+    SharedMemory,
     Timeout,
     check_timeout,
 )
@@ -35,8 +39,6 @@ from naiad.client.statistics import ModelStatistics, ServerState, sums
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 T = TypeVar("T")
 _POLL_S = 0.05
@@ -65,6 +67,8 @@ class Client:
         admin_secret: opens the restricted calls (load, unload, repository index).
         metadata: headers sent with every call.
         observers: what sees every call; :mod:`naiad.client.telemetry` has some.
+        shared_memory: large tensors reach a server on this machine through memory, by default where it allows that;
+            ``True`` tries it with every server, ``False`` with none, a :class:`SharedMemory` says more.
 
     Raises:
         InvalidInput: an argument is wrong. Nothing is contacted before the first call.
@@ -83,6 +87,7 @@ class Client:
         admin_secret: str | None = None,
         metadata: Mapping[str, str] | None = None,
         observers: Sequence[Observer] = (),
+        shared_memory: SharedMemory | Literal["auto"] | bool = "auto",
     ) -> None:
         self._settings = Settings.of(
             url,
@@ -95,6 +100,7 @@ class Client:
             admin_secret=admin_secret,
             metadata=metadata,
             observers=observers,
+            shared_memory=shared_memory,
         )
         self._caller = Caller(self._settings)
         self._pinned: Peer[Transport] | None = None
@@ -147,7 +153,15 @@ class Client:
             InvalidInput: the server refused the request, or a value has no Triton data type.
             ClientError: see :mod:`naiad.client.errors`.
         """
-        operation = operations.infer(model, version_text(version), inputs, options_of(keywords), idempotent=idempotent)
+        number = version_text(version)
+        operation = operations.infer(
+            model,
+            number,
+            inputs,
+            options_of(keywords),
+            idempotent=idempotent,
+            placing=unchecked_placing(model, number, self._settings.shared_memory),
+        )
         return self._run(operation, timeout_s)
 
     def live(self) -> bool:
@@ -225,6 +239,42 @@ class Client:
     def unload(self, model: str, *, unload_dependents: bool = False, timeout_s: float | NotGiven = NOT_GIVEN) -> None:
         """Stop serving a model, on every server; with ``unload_dependents``, the models of an ensemble too."""
         self._run_everywhere(operations.unload(model, unload_dependents), timeout_s)
+
+    def trace_settings(self, model: str | None = None, *, timeout_s: float | NotGiven = NOT_GIVEN) -> TraceSettings:
+        """Ask which requests are traced, of all models or of one (needs the admin secret where one is set)."""
+        return self._run(operations.trace_settings(model, {}), timeout_s)
+
+    def update_trace_settings(
+        self, model: str | None = None, *, timeout_s: float | NotGiven = NOT_GIVEN, **changes: Unpack[TraceChanges]
+    ) -> TraceSettings:
+        """Change which requests every server traces, of all models or of one, and return what holds now.
+
+        Keywords: ``levels`` (``["TIMESTAMPS", "TENSORS"]``, empty for none), ``rate`` (one request in so many),
+        ``count`` (how many more, -1 for no end), ``log_frequency`` (traces in a file); ``None`` goes back to what holds
+        for all models, or held at the server's start. Where the traces go is said at its start only.
+
+        Raises:
+            InvalidInput: a value is wrong, or the server was started without a place for traces.
+            ModelNotFound: no such model is served.
+        """
+        return self._run_everywhere(operations.trace_settings(model, changes), timeout_s)[0]
+
+    def log_settings(self, *, timeout_s: float | NotGiven = NOT_GIVEN) -> LogSettings:
+        """Ask what the server logs (needs the admin secret where one is set)."""
+        return self._run(operations.log_settings({}), timeout_s)
+
+    def update_log_settings(
+        self, *, timeout_s: float | NotGiven = NOT_GIVEN, **changes: Unpack[LogChanges]
+    ) -> LogSettings:
+        """Change what every server logs, and return what holds now.
+
+        Keywords: ``info``, ``warning``, ``error`` (whether they are logged), ``verbose_level`` (0 for none), ``format``
+        (``"default"`` or ``"ISO8601"``).
+
+        Raises:
+            InvalidInput: a value is wrong.
+        """
+        return self._run_everywhere(operations.log_settings(changes), timeout_s)[0]
 
     def close(self) -> None:
         """Close the connections; calls that wait are cancelled. Closing twice does nothing."""

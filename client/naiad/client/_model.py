@@ -10,15 +10,15 @@ from naiad.client._protocol import operations
 from naiad.client._protocol.codec import Codec
 from naiad.client._protocol.contract import Contract
 from naiad.client._protocol.operations import Operation
+from naiad.client._protocol.placing import placing_of
 from naiad.client._protocol.request import NO_OPTIONS, InferKeywords, InferOptions, Inputs, options_of
+from naiad.client.config import ModelConfig
 from naiad.client.errors import InvalidInput, ModelNotFound
 from naiad.client.metadata import ModelMetadata
-from naiad.client.options import NOT_GIVEN, NotGiven
+from naiad.client.options import NOT_GIVEN, NotGiven, SharedMemory
 from naiad.client.result import Result
 
 if TYPE_CHECKING:
-    from tritonclient.grpc.model_config_pb2 import ModelConfig
-
     from naiad.client._async_client import AsyncClient
     from naiad.client._call import Call
     from naiad.client._client import Client
@@ -29,12 +29,20 @@ _OLD_S = 1.0
 class Description:
     """What a server said about a model, and the codec made from it."""
 
-    __slots__ = ("codec", "config", "metadata", "taken_at", "versions")
+    __slots__ = ("codec", "config", "metadata", "placing", "taken_at", "versions")
 
-    def __init__(self, name: str, version: str | None, metadata: ModelMetadata, config: ModelConfig) -> None:
+    def __init__(
+        self,
+        name: str,
+        version: str | None,
+        metadata: ModelMetadata,
+        config: ModelConfig,
+        shared_memory: SharedMemory | None = None,
+    ) -> None:
         self.metadata = metadata
         self.config = config
         self.codec = Codec(name, version or "", Contract.of(metadata, config))
+        self.placing = placing_of(self.codec, metadata, config.max_batch_size, shared_memory)
         self.versions = set(metadata.versions)
         self.taken_at = time.monotonic()
 
@@ -58,7 +66,15 @@ class Handle:
         self._described = None
 
     def _operation(self, description: Description, inputs: Inputs, options: InferOptions) -> Operation[Result]:
-        return operations.infer(self.name, self.version, inputs, options, description.codec, idempotent=self.idempotent)
+        return operations.infer(
+            self.name,
+            self.version,
+            inputs,
+            options,
+            description.codec,
+            idempotent=self.idempotent,
+            placing=description.placing,
+        )
 
     def _notice(self, description: Description, result: Result) -> None:
         """Ask for the description again where another version answers than those that it spoke of."""
@@ -158,7 +174,8 @@ class Model(Handle):
         if description is None:
             metadata = self._client.model_metadata(self.name, self.version)
             config = self._client.model_config(self.name, self.version)
-            description = self._described = Description(self.name, self.version, metadata, config)
+            shared_memory = self._client._settings.shared_memory
+            description = self._described = Description(self.name, self.version, metadata, config, shared_memory)
         return description
 
 
@@ -220,5 +237,6 @@ class AsyncModel(Handle):
         if description is None:
             metadata = await self._client.model_metadata(self.name, self.version)
             config = await self._client.model_config(self.name, self.version)
-            description = self._described = Description(self.name, self.version, metadata, config)
+            shared_memory = self._client._settings.shared_memory
+            description = self._described = Description(self.name, self.version, metadata, config, shared_memory)
         return description

@@ -25,7 +25,9 @@ def test_the_public_names_are_these():
         "InvalidInput",
         "InvalidResponse",
         "Limits",
+        "LogSettings",
         "Model",
+        "ModelConfig",
         "ModelMetadata",
         "ModelNotFound",
         "ModelState",
@@ -39,10 +41,12 @@ def test_the_public_names_are_these():
         "ServerMetadata",
         "ServerState",
         "ServerUnavailable",
+        "SharedMemory",
         "TLS",
         "TensorMetadata",
         "Timeout",
         "Timing",
+        "TraceSettings",
         "Unsupported",
     }
 

@@ -8,20 +8,20 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 
 from naiad.client._protocol.codec import Codec
+from naiad.client._protocol.placing import Placing, UncheckedPlacing
 from naiad.client._protocol.request import InferOptions, Inputs, decode_infer, encode_infer
+from naiad.client.config import ModelConfig
+from naiad.client.control import LogSettings, TraceSettings, log_request, trace_request
 from naiad.client.errors import InvalidInput, InvalidResponse
 from naiad.client.metadata import ModelMetadata, ModelState, ServerMetadata
 from naiad.client.result import Result
 from naiad.client.statistics import ModelStatistics
-
-if TYPE_CHECKING:
-    from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 T = TypeVar("T")
 
@@ -93,13 +93,19 @@ def infer(
     codec: Codec | None = None,
     *,
     idempotent: bool = False,
+    placing: Placing | UncheckedPlacing | None = None,
 ) -> Operation[Result]:
-    """ModelInfer; with ``codec``, the inputs are checked before."""
+    """ModelInfer; with ``codec``, the inputs are checked before; with ``placing``, they may leave in shared memory."""
     began = time.monotonic()
-    if codec is None:
+    placed = placing.request(inputs, options, repeatable=idempotent) if placing is not None else None
+    if placed is not None:
+        request, decode = cast("bytes", placed), placed.read
+    elif codec is None:
         request, decode = encode_infer(model, version or "", inputs, options, None), decode_infer
     else:
         request, decode = codec.encode(inputs, options), codec.decode
+        if idempotent and isinstance(placing, Placing):
+            decode = placing.reader(inputs, repeatable=True)
     return Operation(
         "ModelInfer",
         request,
@@ -167,6 +173,10 @@ def load(
     if config is not None:
         parameters["config"] = pb.ModelRepositoryParameter(string_param=_config_json(config))
     for path, content in (files or {}).items():
+        if not isinstance(content, bytes):
+            raise InvalidInput(
+                f"files has the content of '{path}' as bytes, found {type(content).__name__}", model=model
+            )
         parameters[f"file:{path}"] = pb.ModelRepositoryParameter(bytes_param=content)
     return _call(
         "RepositoryModelLoad", lambda _: None, {"model_name": model, "parameters": parameters}, model=model, loads=True
@@ -185,10 +195,25 @@ def unload(model: str, unload_dependents: bool) -> Operation[None]:
     )
 
 
+def trace_settings(model: str | None, changes: Mapping[str, Any]) -> Operation[TraceSettings]:
+    """TraceSetting; without changes it only asks."""
+    return _call("TraceSetting", TraceSettings.from_message, trace_request(model, changes), model=model)
+
+
+def log_settings(changes: Mapping[str, Any]) -> Operation[LogSettings]:
+    """LogSettings; without changes it only asks."""
+    return _call("LogSettings", LogSettings.from_message, log_request(changes))
+
+
 def _config_json(config: ModelConfig | Mapping[str, Any]) -> str:
     if isinstance(config, Message):
         return str(json_format.MessageToJson(config, preserving_proto_field_name=True))
-    return json.dumps(config)
+    if not isinstance(config, Mapping):
+        raise InvalidInput(f"config is a ModelConfig or a mapping, found {type(config).__name__}")
+    try:
+        return json.dumps(dict(config))
+    except (TypeError, ValueError) as exc:
+        raise InvalidInput(f"config has only what JSON has, found otherwise: {exc}") from exc
 
 
 def _named(model: str, version: str | None) -> dict[str, Any]:

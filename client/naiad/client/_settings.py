@@ -11,7 +11,7 @@ from naiad.client._routing.endpoint import Directory, Endpoint, Servers, directo
 from naiad.client._routing.pool import Connected, Peer
 from naiad.client._transport.seam import ADMIN_HEADER, Connection, Headers
 from naiad.client.errors import ClientError, InvalidInput
-from naiad.client.options import TLS, Balancing, Hedge, Limits, Retry, Timeout
+from naiad.client.options import TLS, Balancing, Hedge, Limits, Retry, SharedMemory, Timeout
 
 DEFAULT_URL = "grpc://localhost:8001"
 TransportT = TypeVar("TransportT", bound=Connected)
@@ -31,6 +31,7 @@ class Settings:
     admin_secret: str | None
     headers: Headers
     observers: tuple[Observer, ...]
+    shared_memory: SharedMemory | None
 
     @classmethod
     def of(
@@ -46,6 +47,7 @@ class Settings:
         admin_secret: str | None,
         metadata: Mapping[str, str] | None,
         observers: Sequence[Observer],
+        shared_memory: SharedMemory | bool | str,
     ) -> Settings:
         """Check the arguments of a client.
 
@@ -66,6 +68,7 @@ class Settings:
             admin_secret=admin_secret,
             headers=tuple(_checked(headers).items()),
             observers=tuple(observers),
+            shared_memory=SharedMemory.of(shared_memory),
         )
 
     def peer(self, endpoint: Endpoint, connect: Callable[[Connection], TransportT]) -> Peer[TransportT]:

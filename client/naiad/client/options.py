@@ -137,8 +137,8 @@ class Limits:
 class SharedMemory:
     """Large tensors reach a server on this machine through memory that both see, instead of the connection.
 
-    The server must allow it (Triton's system shared memory; the embedded server wants the admin secret for it). Where it
-    does not, or sees another ``/dev/shm``, requests go over the connection as if nothing had been said.
+    The server must allow it (Triton's system shared memory; the embedded server wants the admin secret for it). Where
+    it does not, or sees another ``/dev/shm``, requests go over the connection as if nothing had been said.
     """
 
     max_bytes: int = 1 << 30
@@ -146,7 +146,7 @@ class SharedMemory:
     min_tensor_bytes: int = 1 << 18
     """Requests whose inputs or outputs are smaller go over the connection, which is as fast for them."""
     servers: Literal["local", "all"] = "local"
-    """Try it with servers at loopback addresses and Unix sockets; or with all, for containers that share their memory."""
+    """Those at loopback addresses and Unix sockets; or all, for containers that share their ``/dev/shm``."""
 
     def __post_init__(self) -> None:
         for name in ("max_bytes", "min_tensor_bytes"):

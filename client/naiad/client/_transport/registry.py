@@ -1,0 +1,184 @@
+"""What one server knows of an arena's slots, and what there is to tell it.
+
+Conversations with the server are generators: they yield the operations that somebody should carry out, and are sent the
+answers or thrown the failures. So they are written once for threads and event loops.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import re
+from collections.abc import Generator
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+from naiad.client._protocol import operations, regions
+from naiad.client._protocol.operations import Operation
+from naiad.client._transport.arena import Arena, Slot
+from naiad.client._transport.seam import RpcFailed
+from naiad.client._transport.segments import is_orphan
+from naiad.client.metadata import ServerMetadata
+
+T = TypeVar("T")
+Talk = Generator[Operation[Any], Any, T]
+"""A conversation: yields operations, receives their answers, returns what came of it."""
+
+_log = logging.getLogger("naiad.client")
+_EXTENSION: Final = "system_shared_memory"
+_FIRST_SAFE_VERSION: Final = (2, 50)
+_NOBODY_ANSWERED: Final = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"})
+_RESTRICTED: Final = "protocol is restricted"
+_MOST_AT_ONCE: Final = 8
+_MOST_LOSSES: Final = 3
+
+
+class Registry:
+    """The registrations at one server. Threads share it without a lock: each slot is one request's at a time.
+
+    Up to release 24.08, Triton (2.49) unmaps a region that is unregistered while a request still uses it, and dies of
+    that. From 2.50 on such a region is refused ("it is currently in use"), from 2.53 on it goes with its last request.
+    Older servers are therefore left alone: nobody can know when a request that was given up has ended.
+    """
+
+    def __init__(self, arena: Arena, shown: str) -> None:
+        self._arena = arena
+        self._shown = shown
+        self._known: dict[str, Slot] = {}
+        self._owed: dict[str, Slot] = {}
+        self._met = False
+        self._meeting = False
+        self._num_losses = 0
+        self.off = False
+        """Whether this server takes no shared memory from us."""
+
+    @property
+    def owing(self) -> bool:
+        """Whether there are regions to unregister."""
+        return bool(self._owed)
+
+    def knows(self, slot: Slot) -> bool:
+        """Whether the server has the slot registered."""
+        return slot.name in self._known
+
+    def owe(self, slot: Slot) -> None:
+        """Note that a slot is to be unregistered."""
+        if self._known.pop(slot.name, None) is not None:
+            self._owed[slot.name] = slot
+
+    def introduce(self, slot: Slot) -> Talk[bool]:
+        """Register a slot; the first time, see whether the server takes it at all. Return whether it did."""
+        if self.off or self._meeting:
+            return False
+        if self._met:
+            return (yield from self._register(slot))
+        self._meeting = True  # others use the connection meanwhile
+        try:
+            if (yield from self._meet()) and (yield from self._register(slot)):
+                self._met = True
+                yield from self._sweep()
+            return self._met
+        finally:
+            self._meeting = False
+
+    def owe_all(self) -> None:
+        """Note that everything is to be unregistered."""
+        for slot in list(self._known.values()):
+            self.owe(slot)
+
+    def settle(self, most: int | None = _MOST_AT_ONCE) -> Talk[bool]:
+        """Unregister what is owed, ``most`` of it; what is still in use stays owed. Return whether anybody answers."""
+        for name in list(self._owed)[:most]:
+            try:
+                yield regions.unregister(name)
+            except RpcFailed as failure:
+                if failure.status in _NOBODY_ANSWERED:
+                    return False
+                slot = self._owed.pop(name, None)
+                if slot is not None:
+                    self._owed[name] = slot  # the others' turn first
+            else:
+                self._done(name)
+        return True
+
+    def lost(self) -> bool:
+        """Note that the server knows nothing of us any more: another one answers there. Return whether to try again."""
+        self._num_losses += 1
+        for name in (*self._known, *self._owed):
+            self._done(name)
+        if self._num_losses >= _MOST_LOSSES:
+            self._turn_off("regions that were registered are unknown again and again: several servers answer there?")
+        return not self.off
+
+    def used(self) -> None:
+        """Note that a request found its region."""
+        self._num_losses = 0
+
+    def _meet(self) -> Talk[bool]:
+        try:
+            metadata: ServerMetadata = yield operations.server_metadata()
+        except RpcFailed as failure:
+            self._refused(failure)
+            return False
+        if _EXTENSION not in metadata.extensions:
+            self._turn_off(f"it has no extension '{_EXTENSION}'")
+        elif metadata.name == "triton" and _version(metadata.version) < _FIRST_SAFE_VERSION:
+            self._turn_off(f"Triton {metadata.version} dies when memory is unregistered that it still uses")
+        return not self.off
+
+    def _register(self, slot: Slot) -> Talk[bool]:
+        try:
+            yield regions.register(slot.name, slot.size_bytes)
+        except RpcFailed as failure:
+            # The name is nobody else's: the same server was told so at another of its addresses. A second registration
+            # of the same key under another name would make servers before 2026 use a descriptor that they have closed.
+            if failure.status != "ALREADY_EXISTS":
+                self._refused(failure)
+                return False
+        self._known[slot.name] = slot
+        slot.known_to.add(self)
+        return True
+
+    def _sweep(self) -> Talk[None]:
+        """Unregister what killed processes left behind; the server has just shown that it sees the files we see."""
+        try:
+            names: tuple[str, ...] = yield regions.registered()
+        except RpcFailed:
+            return
+        num_removed = 0
+        for name in filter(is_orphan, names):
+            with suppress(RpcFailed):  # a request of the dead still runs: the next one who comes will do it
+                yield regions.unregister(name)
+                num_removed += 1
+        if num_removed:
+            _log.info("%s: unregistered %d regions of processes that are gone", self._shown, num_removed)
+
+    def _done(self, name: str) -> None:
+        slot = self._known.pop(name, None) or self._owed.pop(name, None)
+        if slot is not None:
+            slot.known_to.discard(self)
+            if not slot.known_to:
+                self._arena.drop(slot)
+
+    def _refused(self, failure: RpcFailed) -> None:
+        if failure.status not in _NOBODY_ANSWERED or _RESTRICTED in failure.details:
+            self._turn_off(failure.details)
+
+    def _turn_off(self, why: str) -> None:
+        self.off = True
+        _log.info("%s takes no shared memory, requests go over the connection: %s", self._shown, why)
+
+
+def is_local(target: str) -> bool:
+    """Whether a gRPC target names this machine: a loopback address, ``localhost`` or a Unix socket."""
+    if target.startswith(("unix:", "unix-abstract:")):
+        return True
+    host = target.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", text)[:2])

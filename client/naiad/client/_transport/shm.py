@@ -1,0 +1,402 @@
+"""A transport that carries large tensors through shared memory where the server takes it, and all else as it is.
+
+It stands before the transport of one server. A message that is :class:`Placeable` gets a slot of the arena and leaves
+as a short message that refers to it; without a slot, it leaves with its tensors in it. A slot whose request failed in
+a way that may have left it running is never used again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final, TypeVar, cast
+from weakref import WeakSet, finalize
+
+from naiad.client._protocol import regions
+from naiad.client._protocol.placing import Placeable, Placed
+from naiad.client._transport.arena import Arena, Slot
+from naiad.client._transport.grpcio import AsyncGrpcioTransport, GrpcioTransport
+from naiad.client._transport.registry import Registry, Talk, is_local
+from naiad.client._transport.seam import (
+    AsyncStreamCall,
+    AsyncTransport,
+    Connection,
+    Headers,
+    PendingCall,
+    RpcFailed,
+    StreamCall,
+    Transport,
+)
+from naiad.client.errors import CallContext, ClientError, from_status
+from naiad.client.options import SharedMemory
+
+T = TypeVar("T")
+_REGISTER_S: Final = 1.0
+_LEAVE_S: Final = 1.0
+_ATTEMPTS: Final = 2  # the second where the server had lost its regions
+_SETTLE_AGAIN_S: Final = 0.25
+_STILL_IN_USE_S: Final = 0.02
+_LONG_COPY_BYTES: Final = 4 << 20
+# What Triton says before it runs a request.
+_REFUSED: Final = frozenset({"INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED"})
+
+
+class Lease:
+    """A slot that one attempt has, and what becomes of it when the attempt ends."""
+
+    __slots__ = ("_arena", "_message", "_placed", "_registry", "slot")
+
+    def __init__(self, message: Placeable, slot: Slot, arena: Arena, registry: Registry) -> None:
+        self._message, self.slot, self._arena, self._registry = message, slot, arena, registry
+        self._placed: Placed | None = None
+
+    def place(self) -> None:
+        """Copy the tensors into the slot."""
+        self._placed = self._message.place(self.slot.name, self.slot.segment.memory)
+
+    @property
+    def message(self) -> bytes:
+        """What to send once the tensors are there."""
+        assert self._placed is not None
+        return self._placed.message
+
+    @property
+    def num_bytes_out(self) -> int:
+        """How much there may be to copy out."""
+        return self._message.room_bytes - len(self._message)
+
+    def land(self, answer: bytes) -> bytes:
+        """Read the answer, and give the slot back."""
+        assert self._placed is not None
+        landed = self._placed.land(answer)
+        self._registry.used()
+        self._arena.give_back(self.slot)
+        return cast("bytes", landed)  # what reads answers takes it, too: Placing.reader
+
+    def failed(self, failure: RpcFailed) -> bool:
+        """Give the slot back or up; return whether the request should leave again."""
+        if failure.status == "NOT_FOUND" and regions.UNKNOWN_REGION in failure.details:
+            self._registry.lost()
+            self._arena.give_back(self.slot)
+            return True
+        if _has_ended(failure):
+            self._arena.give_back(self.slot)
+            return False
+        self.abandon()
+        if regions.TOO_SMALL in failure.details:
+            self._message.distrust()
+            return self._message.repeatable
+        return False
+
+    def return_unused(self) -> None:
+        """Give the slot back: the request did not leave."""
+        self._arena.give_back(self.slot)
+
+    def abandon(self) -> None:
+        """Give the slot up: its request may still run."""
+        self._arena.retire(self.slot)
+
+
+class _Base:
+    """What the transports for threads and for event loops have in common: everything but waiting."""
+
+    def __init__(self, inner: Any, connection: Connection, arena: Arena, *, everywhere: bool) -> None:
+        self._inner = inner
+        self._connection = connection
+        self._arena = arena
+        self._registry = Registry(arena, connection.endpoint.shown)
+        self._registry.off = not (everywhere or is_local(connection.endpoint.target))
+        self._headers: Headers = ()
+        self._settle_at = 0.0
+        self._closed = False
+        arena.attach()
+        _living.add(self)
+
+    def forget(self) -> None:
+        """Let go without touching connection or slots: they belong to the process that this one was forked from."""
+        self._closed = True
+        self._arena.forget()
+        self._inner.forget()
+
+    def leave(self) -> None:
+        """Unregister everything, and remove the files if nobody else uses the arena."""
+        if not self._closed:
+            self._closed = True
+            self._arena.detach()
+            self._registry.owe_all()
+            if self._registry.owing:
+                _unregister(self._connection, self._registry, self._headers)
+
+    def _lease(self, message: Placeable, headers: Headers) -> Lease | None:
+        if self._registry.off or self._closed:
+            return None
+        slot = self._arena.lease(message.room_bytes)
+        if slot is None:
+            return None
+        self._headers = headers
+        return Lease(message, slot, self._arena, self._registry)
+
+    def _tell(self, lease: Lease) -> Talk[bool]:
+        """Tell the server what it must know before the request; return whether it takes it."""
+        if self._registry.owing and time.monotonic() > self._settle_at:
+            self._settle_at = time.monotonic() + _SETTLE_AGAIN_S
+            yield from self._registry.settle()
+        return self._registry.knows(lease.slot) or (yield from self._registry.introduce(lease.slot))
+
+
+class SharedTransport(_Base):
+    """For threads; see :class:`~naiad.client._transport.seam.Transport`."""
+
+    _inner: Transport
+
+    def call(self, method: str, message: bytes, timeout_s: float, headers: Headers) -> bytes:
+        """Send one message, return one; both may stand for what is in shared memory."""
+        if not isinstance(message, Placeable):
+            return self._inner.call(method, message, timeout_s, headers)
+        deadline = time.monotonic() + timeout_s
+        for _ in range(_ATTEMPTS):
+            lease = self._place(message, deadline, headers)
+            if lease is None:
+                break
+            try:
+                return lease.land(self._inner.call(method, lease.message, _left(deadline), headers))
+            except RpcFailed as failure:
+                if not lease.failed(failure):
+                    raise
+            except BaseException:
+                lease.abandon()
+                raise
+        return self._inner.call(method, message.wire(), _left(deadline), headers)
+
+    def begin(self, method: str, message: bytes, timeout_s: float, headers: Headers) -> PendingCall:
+        """Send one message without waiting for the answer, though until the server knows the slot."""
+        if not isinstance(message, Placeable):
+            return self._inner.begin(method, message, timeout_s, headers)
+        deadline = time.monotonic() + timeout_s
+        lease = self._place(message, deadline, headers)
+        if lease is None:
+            return self._inner.begin(method, message.wire(), _left(deadline), headers)
+        try:
+            call = self._inner.begin(method, lease.message, _left(deadline), headers)
+        except BaseException:
+            lease.abandon()
+            raise
+        return SharedCall(call, lease, lambda: self.call(method, cast("bytes", message), _left(deadline), headers))
+
+    def stream(self, method: str, messages: Iterable[bytes], timeout_s: float | None, headers: Headers) -> StreamCall:
+        """Open a stream; its messages carry their tensors."""
+        return self._inner.stream(method, messages, timeout_s, headers)
+
+    def close(self) -> None:
+        """Close the connection, then unregister; what was under way is waited for a moment at most."""
+        self._inner.close()
+        self.leave()
+
+    def _place(self, message: Placeable, deadline: float, headers: Headers) -> Lease | None:
+        """Put the request into a slot that the server knows, if there is any."""
+        lease = self._lease(message, headers)
+        if lease is None:
+            return None
+        try:
+            if not self._registry.knows(lease.slot) or self._registry.owing:
+                until = min(deadline, time.monotonic() + _REGISTER_S)
+                if not converse(self._inner, self._tell(lease), until, headers):
+                    lease.return_unused()
+                    return None
+            lease.place()
+        except BaseException:
+            lease.return_unused()
+            raise
+        return lease
+
+
+class SharedCall:
+    """A call that is under way, with its tensors in a slot."""
+
+    def __init__(self, call: PendingCall, lease: Lease, again: Callable[[], bytes]) -> None:
+        self._call = call
+        self._lease = lease
+        self._again = again
+        self._answer: bytes | None = None
+        self._unread = finalize(self, lease.abandon)  # nobody asked for the answer: nobody knows when it came
+        self._unread.atexit = False
+
+    def result(self) -> bytes:
+        """Wait for the answer, and read it out of the slot."""
+        if self._answer is None:
+            try:
+                self._answer = self._lease.land(self._call.result())
+            except RpcFailed as failure:
+                if not self._lease.failed(failure):
+                    raise
+                self._answer = self._again()
+            except BaseException:
+                self._lease.abandon()
+                raise
+            self._unread.detach()
+        return self._answer
+
+    def done(self) -> bool:
+        """Whether ``result()`` returns or raises at once."""
+        return self._call.done()
+
+    def cancel(self) -> None:
+        """End the call here and on the server."""
+        self._call.cancel()
+        self._lease.abandon()
+
+    def when_done(self, function: Callable[[], None]) -> None:
+        """Call ``function`` when the call has ended."""
+        self._call.when_done(function)
+
+
+class AsyncSharedTransport(_Base):
+    """For an event loop; see :class:`~naiad.client._transport.seam.AsyncTransport`."""
+
+    _inner: AsyncTransport
+
+    async def call(self, method: str, message: bytes, timeout_s: float, headers: Headers) -> bytes:
+        """Send one message, return one; both may stand for what is in shared memory."""
+        if not isinstance(message, Placeable):
+            return await self._inner.call(method, message, timeout_s, headers)
+        deadline = time.monotonic() + timeout_s
+        for _ in range(_ATTEMPTS):
+            lease = await self._place(message, deadline, headers)
+            if lease is None:
+                break
+            try:
+                answer = await self._inner.call(method, lease.message, _left(deadline), headers)
+                return await _beside(lease.num_bytes_out, partial(lease.land, answer))
+            except RpcFailed as failure:
+                if not lease.failed(failure):
+                    raise
+            except BaseException:
+                lease.abandon()
+                raise
+        return await self._inner.call(method, message.wire(), _left(deadline), headers)
+
+    def stream(
+        self, method: str, messages: Iterable[bytes], timeout_s: float | None, headers: Headers
+    ) -> AsyncStreamCall:
+        """Open a stream; its messages carry their tensors."""
+        return self._inner.stream(method, messages, timeout_s, headers)
+
+    async def close(self) -> None:
+        """Close the connection, then unregister; what was under way is waited for a moment at most."""
+        await self._inner.close()
+        await asyncio.to_thread(self.leave)
+
+    async def _place(self, message: Placeable, deadline: float, headers: Headers) -> Lease | None:
+        """Put the request into a slot that the server knows, if there is any."""
+        lease = self._lease(message, headers)
+        if lease is None:
+            return None
+        try:
+            if not self._registry.knows(lease.slot) or self._registry.owing:
+                until = min(deadline, time.monotonic() + _REGISTER_S)
+                if not await converse_async(self._inner, self._tell(lease), until, headers):
+                    lease.return_unused()
+                    return None
+            await _beside(len(message), lease.place)
+        except BaseException:
+            lease.abandon()  # a thread may still copy into it
+            raise
+        return lease
+
+
+def connector(options: SharedMemory | None) -> Callable[[Connection], Transport]:
+    """Return what connects to one server after the other, all of them with one arena."""
+    if options is None:
+        return GrpcioTransport
+    arena, everywhere = Arena(options.max_bytes), options.servers == "all"
+    return lambda connection: SharedTransport(GrpcioTransport(connection), connection, arena, everywhere=everywhere)
+
+
+def async_connector(options: SharedMemory | None) -> Callable[[Connection], AsyncTransport]:
+    """Return what connects to one server after the other, all of them with one arena."""
+    if options is None:
+        return AsyncGrpcioTransport
+    arena, everywhere = Arena(options.max_bytes), options.servers == "all"
+    return lambda connection: AsyncSharedTransport(
+        AsyncGrpcioTransport(connection), connection, arena, everywhere=everywhere
+    )
+
+
+def converse(transport: Transport, talk: Talk[T], deadline: float, headers: Headers) -> T:
+    """Carry out a conversation with a server, and return what came of it."""
+    try:
+        operation = next(talk)
+        while True:
+            try:
+                message = transport.call(operation.method, operation.request, _left(deadline), headers)
+                answer = operation.decode(message)
+            except RpcFailed as failure:
+                operation = talk.throw(failure)
+            except ClientError as error:  # the answer is none
+                operation = talk.throw(RpcFailed("INTERNAL", str(error)))
+            else:
+                operation = talk.send(answer)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+async def converse_async(transport: AsyncTransport, talk: Talk[T], deadline: float, headers: Headers) -> T:
+    """Carry out a conversation with a server, and return what came of it."""
+    try:
+        operation = next(talk)
+        while True:
+            try:
+                message = await transport.call(operation.method, operation.request, _left(deadline), headers)
+                answer = operation.decode(message)
+            except RpcFailed as failure:
+                operation = talk.throw(failure)
+            except ClientError as error:
+                operation = talk.throw(RpcFailed("INTERNAL", str(error)))
+            else:
+                operation = talk.send(answer)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+def _unregister(connection: Connection, registry: Registry, headers: Headers) -> None:
+    """Unregister what is owed, over a connection of its own, and give up after a moment."""
+    deadline = time.monotonic() + _LEAVE_S
+    transport = GrpcioTransport(connection)
+    try:
+        while converse(transport, registry.settle(None), deadline, headers) and registry.owing:
+            if time.monotonic() + _STILL_IN_USE_S > deadline:
+                break
+            time.sleep(_STILL_IN_USE_S)  # the server may not have noticed yet that a call was cancelled
+    finally:
+        transport.close()
+
+
+async def _beside(size_bytes: int, function: Callable[[], T]) -> T:
+    """Copy much in a thread, so that the event loop goes on; little at once, which is quicker."""
+    return function() if size_bytes < _LONG_COPY_BYTES else await asyncio.to_thread(function)
+
+
+def _left(deadline: float) -> float:
+    return max(deadline - time.monotonic(), 0.0)
+
+
+def _has_ended(failure: RpcFailed) -> bool:
+    """Whether a request that failed like this is surely not read or answered by the server any more."""
+    context = CallContext(endpoint="", method="")
+    return failure.status in _REFUSED or from_status(failure.status, failure.details, context).unprocessed
+
+
+_living: WeakSet[_Base] = WeakSet()
+
+
+@atexit.register
+def _leave_all() -> None:
+    for transport in list(_living):
+        with suppress(Exception):
+            transport.leave()

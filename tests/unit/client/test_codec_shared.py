@@ -1,5 +1,8 @@
 """Requests and answers whose tensors lie in shared memory, against protobuf's own reading of them."""
 
+from dataclasses import replace
+
+import ml_dtypes
 import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2 as pb
@@ -78,6 +81,34 @@ def test_strings_are_placed_as_they_go_over_the_wire():
     assert where(message.inputs[1].parameters) == ("r", 0, 18)
     assert bytes(region.memory[:20]) == b"\1\0\0\0a\0\0\0\0\5\0\0\0h\xc3\xa4\xc3\x9f\0\0"
     assert list(message.raw_input_contents) == [np.ones(3, np.float32).tobytes()]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [np.array([[b"ab", b"cd"]]), np.array([["ab", "cd"]], object), [["ab", "cd"]]],
+    ids=["S", "object", "list"],
+)
+def test_strings_of_every_kind_are_placed_or_carried_alike(words):
+    """However they are held here."""
+    region, framed = Region(), b"\2\0\0\0ab\2\0\0\0cd"
+    inputs = {"x": np.ones((1, 3), np.float32), "words": words}
+    wide = {name: replace(tensor, shape=(-1, -1)) for name, tensor in contract().inputs.items()}
+    tensors = placeable(inputs, replace(contract(), inputs=wide))
+    for places in ({"words": region.place(0, 64)}, {}):
+        message = encode_shared("m", "1", tensors, NO_OPTIONS, contract(), places, {})
+        carried = pb.ModelInferRequest.FromString(message).raw_input_contents
+        assert carried[1:] == ([] if places else [framed])
+    assert bytes(region.memory[:12]) == framed
+
+
+def test_8_bit_floats_are_placed_as_they_are():
+    """Their bits, as UINT8: the values would be others."""
+    region, x = Region(), np.array([1.5, -2], ml_dtypes.float8_e4m3fn)
+    message = pb.ModelInferRequest.FromString(
+        encode_shared("m", "1", placeable({"x": x}, None), NO_OPTIONS, None, {"x": region.place(0, 2)}, {})
+    )
+    assert message.inputs[0].datatype == "UINT8"
+    assert bytes(region.memory[:2]) == x.tobytes()
 
 
 def test_a_request_that_places_an_output_asks_for_all_of_them():
@@ -160,7 +191,7 @@ def test_a_place_that_is_too_small_for_the_shape_is_refused():
     message, place = pb.ModelInferResponse(model_name="m", raw_output_contents=[b""]), Region().place(0, 10)
     message.outputs.add(name="z", datatype="BYTES", shape=[2])
     place.memory[:10] = b"\1\0\0\0a\2\0\0\0b"
-    with pytest.raises(InvalidResponse, match="output 'z': a BYTES tensor ends within a string of 2 bytes"):
+    with pytest.raises(InvalidResponse, match=r"output 'z': BYTES .* found the end of the tensor within one of them"):
         decode_shared(message.SerializeToString(), {"z": place})
     place.memory[5] = 1
     assert decode_shared(message.SerializeToString(), {"z": place})["z"].tolist() == [b"a", b"b"]

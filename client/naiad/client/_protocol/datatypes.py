@@ -1,6 +1,7 @@
 """Triton's data types and NumPy's, both ways.
 
-Source: the table "Datatypes" of Triton's model configuration documentation.
+Source: the table "Datatypes" of Triton's model configuration documentation. Triton has no name for 8-bit floats: a
+model that computes with them declares UINT8, so the bits of an ``ml_dtypes.float8_*`` array travel as UINT8, unchanged.
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ _BY_NAME: Final[dict[str, np.dtype[Any]]] = {
     "BF16": np.dtype(ml_dtypes.bfloat16),
     "BYTES": np.dtype(np.object_),
 }
-_BY_DTYPE: Final = {dtype: name for name, dtype in _BY_NAME.items()}
+_FLOAT8: Final = tuple(
+    np.dtype(getattr(ml_dtypes, f"float8_{layout}"))
+    for layout in ("e3m4", "e4m3", "e4m3b11fnuz", "e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz", "e8m0fnu")
+)
+_BY_DTYPE: Final = {dtype: name for name, dtype in _BY_NAME.items()} | dict.fromkeys(_FLOAT8, "UINT8")
 _STRING_KINDS: Final = frozenset("OSUT")  # object, bytes, str, StringDType
 
 

@@ -13,14 +13,13 @@ Source: the "System-Shared-Memory Extension" and "CUDA-Shared-Memory Extension" 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from naiad.client._protocol import wire
 from naiad.client._protocol.contract import Contract
-from naiad.client._protocol.datatypes import numpy_dtype
 from naiad.client._protocol.request import (
     NO_OPTIONS,
     InferOptions,
@@ -111,7 +110,10 @@ def _as_it_is(array: NDArray[Any], datatype: str) -> Payload:
 
 
 def _carried(tensor: wire.WireInput) -> wire.WireInput:
-    return tensor._replace(data=encode(tensor.data, tensor.datatype)) if isinstance(tensor.data, np.ndarray) else tensor
+    data = tensor.data
+    if tensor.datatype == "BYTES" or not isinstance(data, np.ndarray):
+        return tensor
+    return tensor._replace(data=encode(data, tensor.datatype))
 
 
 def _placed(tensor: wire.WireInput, place: Place) -> wire.WireInput:
@@ -126,10 +128,11 @@ def _placed(tensor: wire.WireInput, place: Place) -> wire.WireInput:
 
 def _write(tensor: wire.WireInput, memory: memoryview) -> None:
     """Copy once, whatever the array's layout: no contiguous copy in between."""
-    if isinstance(tensor.data, np.ndarray):
-        np.ndarray(tensor.shape, numpy_dtype(tensor.datatype), memory)[...] = tensor.data
+    data = tensor.data
+    if isinstance(data, np.ndarray) and tensor.datatype != "BYTES":
+        np.ndarray(tensor.shape, data.dtype.newbyteorder("<"), memory)[...] = data
     else:
-        memory[: len(tensor.data)] = tensor.data
+        memory[: tensor.size_bytes] = memoryview(cast("bytes", data))  # arrays have the buffer protocol as well
 
 
 def _parameters(place: Place, size_bytes: int) -> dict[str, wire.Parameter]:

@@ -5,28 +5,33 @@ Source: "Inference Request/Response, raw contents" of the KServe v2 gRPC specifi
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
-from itertools import islice
-from typing import Any
+import math
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from naiad.client._protocol.datatypes import numpy_dtype
+from naiad.client._protocol.dlpack import array_from
+from naiad.client._protocol.strings import decode_strings, encode_strings
 from naiad.client.errors import InvalidInput, InvalidResponse
 
 Buffer = bytes | memoryview
 Payload = bytes | NDArray[Any]  # an array stands for its own memory: row-major and little-endian
-_LENGTH = struct.Struct("<I")
+ALIGNMENT: Final = 64  # a cache line, and the widest vector registers
+ALIGNED_FROM_BYTES: Final = 1 << 16  # below, finding the place takes as long as copying
+MAX_DIMS: Final = 64  # NumPy's
+_NUMBERS: Final = frozenset("biuf")
 
 
 def as_array(value: Any, datatype: str | None = None) -> NDArray[Any]:
     """Return ``value`` as an array without changing the type of what already has one.
 
     Arrays stay as they are; other tensors come in through DLPack (no copy on the CPU); Python numbers, strings and
-    lists have
-    no type of their own and take that of ``datatype`` where it is known.
+    lists have no type of their own and take that of ``datatype`` where it is known and holds them.
+
+    Raises:
+        InvalidInput: a tensor is not on the CPU, a list is ragged, or its values are none of ``datatype``.
     """
     if isinstance(value, np.ndarray):
         return value
@@ -36,7 +41,7 @@ def as_array(value: Any, datatype: str | None = None) -> NDArray[Any]:
         return _from_dlpack(value)
     dtype = numpy_dtype(datatype) if datatype is not None and not hasattr(value, "__array__") else None
     try:
-        return np.asarray(value, dtype=dtype)
+        return np.asarray(value) if dtype is None else _from_python(value, dtype)
     except (TypeError, ValueError, OverflowError) as exc:
         raise InvalidInput(
             f"expected an array{f' of {datatype}' if datatype else ''}, found {type(value).__name__}: {exc}"
@@ -45,12 +50,33 @@ def as_array(value: Any, datatype: str | None = None) -> NDArray[Any]:
 
 def _from_dlpack(value: Any) -> NDArray[Any]:
     try:
-        return np.from_dlpack(value)
+        return array_from(value)
     except (BufferError, RuntimeError, TypeError, ValueError) as exc:
         raise InvalidInput(
             "expected a tensor that NumPy can read where it lies (on the CPU, detached), "
             f"found {type(value).__name__}: {exc}"
         ) from exc
+
+
+def _from_python(value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return Python's numbers or strings in ``dtype``, or raise a ValueError.
+
+    NumPy itself would parse text, cut off fractions, make infinities and take ``None`` for a number.
+    """
+    if dtype.hasobject:
+        return np.asarray(value, dtype)
+    found = np.asarray(value)
+    if found.size == 0:
+        return found.astype(dtype)
+    if found.dtype.kind not in _NUMBERS:
+        raise ValueError(f"the values are {found.dtype}")
+    with np.errstate(all="ignore"):
+        array = found.astype(dtype)
+        # A float is the nearest one that there is, but not infinite.
+        same = array == found if dtype.kind in "biu" else np.isfinite(array) == np.isfinite(found)
+    if not same.all():
+        raise ValueError(f"{found[~same].flat[0]} is no value of {dtype}")
+    return array
 
 
 def encode(array: NDArray[Any], datatype: str) -> Payload:
@@ -60,7 +86,7 @@ def encode(array: NDArray[Any], datatype: str) -> Payload:
         InvalidInput: an object array holds something else than ``str`` and ``bytes``.
     """
     if datatype == "BYTES":
-        return _encode_strings(array)
+        return encode_strings(array)
     dtype = array.dtype
     if dtype.byteorder == ">":
         dtype = dtype.newbyteorder("<")
@@ -70,22 +96,20 @@ def encode(array: NDArray[Any], datatype: str) -> Payload:
 
 
 def decode(buffer: Buffer, datatype: str, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Return a writable array that owns its memory.
+    """Return a writable array of its own, at a multiple of 64 bytes if it has 64 KiB or more.
 
     Raises:
         InvalidResponse: the bytes do not make a tensor of that type and shape.
     """
-    dtype = numpy_dtype(datatype)
-    if dtype is None:
-        raise InvalidResponse(f"expected one of Triton's data types, found {datatype!r}")
-    num_elements = _num_elements(shape)
+    dtype = checked_dtype(datatype, shape)
+    num_elements = math.prod(shape)
     if datatype == "BYTES":
-        return _decode_strings(buffer, num_elements, shape)
+        return _strings(buffer, num_elements, shape, to_the_end=True)
     if len(buffer) != num_elements * dtype.itemsize:
         raise InvalidResponse(
             f"expected {num_elements * dtype.itemsize} bytes for {datatype} {list(shape)}, found {len(buffer)} bytes"
         )
-    return np.ndarray(shape, dtype, buffer).copy() if num_elements else np.empty(shape, dtype)
+    return copy_of(np.ndarray(shape, dtype, buffer)) if num_elements else _nothing(shape, dtype)
 
 
 def decode_start(memory: memoryview, datatype: str, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -94,63 +118,49 @@ def decode_start(memory: memoryview, datatype: str, shape: tuple[int, ...]) -> N
     Raises:
         InvalidResponse: the memory is too small for a tensor of that type and shape.
     """
-    dtype = numpy_dtype(datatype)
+    dtype = checked_dtype(datatype, shape)
+    num_elements = math.prod(shape)
     if datatype == "BYTES":
         # Lengths that another process could change meanwhile are not walked: a copy of our own is.
-        return _decode_strings(bytes(memory), _num_elements(shape), shape, to_the_end=False)
-    size = 0 if dtype is None else _num_elements(shape) * dtype.itemsize
-    return decode(memory[:size], datatype, shape)
+        return _strings(bytes(memory), num_elements, shape, to_the_end=False)
+    return decode(memory[: num_elements * dtype.itemsize], datatype, shape)
 
 
-def _num_elements(shape: tuple[int, ...]) -> int:
-    total = 1
-    for dim in shape:
-        if dim < 0:
-            raise InvalidResponse(f"expected dimensions of 0 or more, found {list(shape)}")
-        total *= dim
-    return total
+def checked_dtype(datatype: str, shape: tuple[int, ...]) -> np.dtype[Any]:
+    """Return the NumPy type of a tensor that a server describes.
+
+    Raises:
+        InvalidResponse: there is no such data type, there are more dimensions than NumPy knows, or one is negative.
+    """
+    dtype = numpy_dtype(datatype)
+    if dtype is None:
+        raise InvalidResponse(f"expected one of Triton's data types, found {datatype!r}")
+    if len(shape) > MAX_DIMS or min(shape, default=0) < 0:
+        raise InvalidResponse(f"expected at most {MAX_DIMS} dimensions of 0 or more, found {list(shape)}")
+    return dtype
 
 
-def _encode_strings(array: NDArray[Any]) -> bytes:
-    parts: list[bytes] = []
-    for item in array.reshape(-1).tolist():
-        data = item if isinstance(item, bytes) else _to_bytes(item)
-        parts.append(_LENGTH.pack(len(data)))
-        parts.append(data)
-    return b"".join(parts)
+def copy_of(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a row-major copy that is aligned if it is large."""
+    size = array.nbytes
+    if size < ALIGNED_FROM_BYTES:
+        return array.copy()
+    room = np.empty(size + ALIGNMENT, np.uint8)
+    copy = np.ndarray(array.shape, array.dtype, room, -room.ctypes.data % ALIGNMENT)
+    copy[...] = array
+    return copy
 
 
-def _to_bytes(item: object) -> bytes:
-    if isinstance(item, str):
-        return item.encode()
-    raise InvalidInput(f"expected str or bytes in a BYTES tensor, found {type(item).__name__}")
+def _nothing(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    try:
+        return np.empty(shape, dtype)
+    except ValueError as exc:  # one dimension is 0, and the others are absurd
+        raise InvalidResponse(f"expected the shape of an array, found {list(shape)}: {exc}") from exc
 
 
-def _decode_strings(buffer: Buffer, num_elements: int, shape: tuple[int, ...], to_the_end: bool = True) -> NDArray[Any]:
-    if num_elements * _LENGTH.size > len(buffer):
-        raise InvalidResponse(
-            f"expected {num_elements} strings for BYTES {list(shape)}, found {len(buffer)} bytes in all"
-        )
-    array = np.empty(num_elements, np.object_)
-    count = 0
-    strings = _strings(memoryview(buffer))
-    for count, item in enumerate(strings if to_the_end else islice(strings, num_elements), start=1):
-        if count > num_elements:
-            break
-        array[count - 1] = item
-    if count != num_elements:
-        raise InvalidResponse(f"expected {num_elements} strings for BYTES {list(shape)}, found {count} or more")
-    return array.reshape(shape)
-
-
-def _strings(view: memoryview) -> Iterator[bytes]:
-    at = 0
-    while at < len(view):
-        if at + _LENGTH.size > len(view):
-            raise InvalidResponse("a BYTES tensor ends within the length of a string")
-        (size,) = _LENGTH.unpack_from(view, at)
-        at += _LENGTH.size
-        if at + size > len(view):
-            raise InvalidResponse(f"a BYTES tensor ends within a string of {size} bytes")
-        yield bytes(view[at : at + size])
-        at += size
+def _strings(buffer: Buffer, num_elements: int, shape: tuple[int, ...], *, to_the_end: bool) -> NDArray[Any]:
+    try:
+        strings = decode_strings(buffer, num_elements, to_the_end=to_the_end)
+    except InvalidResponse as exc:
+        raise InvalidResponse(f"BYTES {list(shape)}: {exc}") from exc
+    return strings.reshape(shape) if num_elements else _nothing(shape, strings.dtype)

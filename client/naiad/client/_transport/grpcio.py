@@ -48,6 +48,8 @@ class GrpcioTransport:
             raise _failure(exc, self._closed) from exc
         except ValueError as exc:  # grpcio's word for a closed channel
             raise TransportClosed from exc
+        if len(answer) >= LARGE_BYTES:
+            reuse_large_blocks()
         return answer
 
     def begin(self, method: str, message: bytes, timeout_s: float, headers: Headers) -> GrpcioCall:
@@ -112,6 +114,8 @@ class GrpcioCall:
             raise RpcFailed("CANCELLED", "cancelled by the caller") from exc
         except grpc.RpcError as exc:
             raise _failure(exc, self._transport.closed) from exc
+        if len(answer) >= LARGE_BYTES:
+            reuse_large_blocks()
         return answer
 
     def done(self) -> bool:
@@ -174,6 +178,8 @@ class AsyncGrpcioTransport:
             if self._closed:  # closing cancels what is under way
                 raise TransportClosed from exc
             raise
+        if len(answer) >= LARGE_BYTES:
+            reuse_large_blocks()
         return answer
 
     def stream(

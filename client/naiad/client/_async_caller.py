@@ -184,7 +184,7 @@ class AsyncCaller:
     async def _look_up(self) -> None:
         try:
             gone = self.router.looked_up(await asyncio.to_thread(self.router.settings.directory.lookup))
-        except Exception as error:  # noqa: BLE001  (a user's function may raise anything)
+        except ClientError as error:
             self.router.lookup_failed(error)
             return
         for peer in gone:

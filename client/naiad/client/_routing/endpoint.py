@@ -70,11 +70,23 @@ def directory_of(servers: Servers) -> Directory:
             return _dns(scheme, name)
         return _fixed(_parse(servers))
     if callable(servers):
-        function = servers
-        return Directory(
-            shown=getattr(function, "__name__", "servers()"), lookup=lambda: _parse_all(function()), changes=True
-        )
+        return _asked(servers)
     return _fixed(_parse_all(servers))
+
+
+def _asked(function: Callable[[], Iterable[str]]) -> Directory:
+    shown = getattr(function, "__name__", "servers()")
+
+    def lookup() -> tuple[Endpoint, ...]:
+        try:
+            urls = [*function()]
+        except Exception as exc:
+            raise ServerUnavailable(
+                f"the function '{shown}', which names the servers, failed: {exc!r}", endpoint=shown, unprocessed=True
+            ) from exc
+        return _parse_all(urls)
+
+    return Directory(shown=shown, lookup=lookup, changes=True)
 
 
 def _fixed(endpoints: tuple[Endpoint, ...]) -> Directory:

@@ -106,7 +106,7 @@ class Router(Generic[TransportT]):
         )
         return self.pool.update(endpoints)
 
-    def lookup_failed(self, error: Exception) -> None:
+    def lookup_failed(self, error: ClientError) -> None:
         """Go on with the addresses that are known; raise ``error`` if none are."""
         if not self.pool.peers:
             raise error

@@ -189,7 +189,7 @@ def test_an_open_circuit_refuses_without_a_call(run):
         def work(client: Any) -> None:
             with pytest.raises(ServerUnavailable, match="lost while it had"):
                 infer(client)
-            with pytest.raises(ServerUnavailable, match="no server of .* is used now"):
+            with pytest.raises(ServerUnavailable, match=r"no server of .* is used now"):
                 infer(client)
             assert len(fake.calls()) == 1
 
@@ -242,7 +242,7 @@ def test_no_more_calls_are_in_flight_than_the_limit_says(run):
             with ThreadPoolExecutor() as pool:
                 stuck = [pool.submit(infer, client, timeout_s=3.0) for _ in range(2)]
                 fake.wait_for(2)
-                with pytest.raises(DeadlineExceeded, match="Limits.inflight") as caught:
+                with pytest.raises(DeadlineExceeded, match=r"Limits\.inflight") as caught:
                     infer(client, timeout_s=0.1)
                 assert caught.value.unprocessed
                 waiting = pool.submit(infer, client, timeout_s=20.0)

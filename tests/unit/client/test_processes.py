@@ -159,20 +159,19 @@ def test_an_interpreter_ends_with_a_client_and_a_call_left_open():
     assert (ended.stdout.strip(), ended.stderr, ended.returncode) == ("done", "", 0)
 
 
-def test_threads_may_begin_with_a_client_that_nobody_has_used():
+@pytest.mark.parametrize("_", range(5))
+def test_threads_may_begin_with_a_client_that_nobody_has_used(_):
     """The first calls of many threads meet in the making of the connection."""
-    with FakeTriton({"double": lambda x: {"y": 2 * x}}) as fake:
-        for _ in range(5):
-            with Client(fake.url) as client:
-                start, answers = threading.Barrier(16), list[object]()
+    start, answers = threading.Barrier(16), list[object]()
+    with FakeTriton({"double": lambda x: {"y": 2 * x}}) as fake, Client(fake.url) as client:
 
-                def work(client: Client = client, start: threading.Barrier = start) -> None:
-                    start.wait()
-                    answers.append(client.model("double")(**ONE)["y"].tolist())
+        def work() -> None:
+            start.wait()
+            answers.append(client.model("double")(**ONE)["y"].tolist())
 
-                threads = [threading.Thread(target=work) for _ in range(16)]
-                for thread in threads:
-                    thread.start()
-                for thread in threads:
-                    thread.join()
-                assert answers == [[[2, 2, 2]]] * 16
+        threads = [threading.Thread(target=work) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert answers == [[[2, 2, 2]]] * 16

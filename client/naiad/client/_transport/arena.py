@@ -69,6 +69,7 @@ class Arena:
         self._retired: set[Slot] = set()
         self._being_made_bytes = 0
         self._broken = False
+        self._said_full = False
 
     @property
     def size_bytes(self) -> int:
@@ -104,10 +105,13 @@ class Arena:
         try:
             made = Slot(owner.segment(size_bytes))  # the kernel clears the memory meanwhile, which takes its time
         except OSError as exc:
-            _log.info("no shared memory of %d bytes, the request goes over the connection: %s", size_bytes, exc)
+            if not self._said_full:
+                _log.info("no shared memory of %d bytes, such requests go over the connection: %s", size_bytes, exc)
+            self._said_full = True
         with self._lock:
             self._being_made_bytes -= size_bytes
             if made is not None:
+                self._said_full = False
                 self._lent.add(made)
                 if self._owner is not owner:  # closed meanwhile
                     made.segment.unlink()

@@ -44,7 +44,8 @@ class Registry:
     def __init__(self, arena: Arena, shown: str) -> None:
         self._arena = arena
         self._shown = shown
-        self._known: dict[str, Slot] = {}
+        self._listed: dict[str, Slot] = {}  # what it was told, also where the answer did not arrive
+        self._known: set[str] = set()
         self._owed: dict[str, Slot] = {}
         self._met = False
         self._meeting = False
@@ -63,7 +64,8 @@ class Registry:
 
     def owe(self, slot: Slot) -> None:
         """Note that a slot is to be unregistered."""
-        if self._known.pop(slot.name, None) is not None:
+        if self._listed.pop(slot.name, None) is not None:
+            self._known.discard(slot.name)
             self._owed[slot.name] = slot
 
     def introduce(self, slot: Slot) -> Talk[bool]:
@@ -83,7 +85,7 @@ class Registry:
 
     def owe_all(self) -> None:
         """Note that everything is to be unregistered."""
-        for slot in list(self._known.values()):
+        for slot in list(self._listed.values()):
             self.owe(slot)
 
     def settle(self, most: int | None = _MOST_AT_ONCE) -> Talk[bool]:
@@ -104,7 +106,7 @@ class Registry:
     def lost(self) -> bool:
         """Note that the server knows nothing of us any more: another one answers there. Return whether to try again."""
         self._num_losses += 1
-        for name in (*self._known, *self._owed):
+        for name in (*self._listed, *self._owed):
             self._done(name)
         if self._num_losses >= _MOST_LOSSES:
             self._turn_off("regions that were registered are unknown again and again: several servers answer there?")
@@ -127,6 +129,8 @@ class Registry:
         return not self.off
 
     def _register(self, slot: Slot) -> Talk[bool]:
+        self._listed[slot.name] = slot
+        slot.known_to.add(self)
         try:
             yield regions.register(slot.name, slot.size_bytes)
         except RpcFailed as failure:
@@ -134,9 +138,10 @@ class Registry:
             # of the same key under another name would make servers before 2026 use a descriptor that they have closed.
             if failure.status != "ALREADY_EXISTS":
                 self._refused(failure)
+                if self.off:
+                    self._done(slot.name)
                 return False
-        self._known[slot.name] = slot
-        slot.known_to.add(self)
+        self._known.add(slot.name)
         return True
 
     def _sweep(self) -> Talk[None]:
@@ -154,7 +159,8 @@ class Registry:
             _log.info("%s: unregistered %d regions of processes that are gone", self._shown, num_removed)
 
     def _done(self, name: str) -> None:
-        slot = self._known.pop(name, None) or self._owed.pop(name, None)
+        self._known.discard(name)
+        slot = self._listed.pop(name, None) or self._owed.pop(name, None)
         if slot is not None:
             slot.known_to.discard(self)
             if not slot.known_to:

@@ -48,15 +48,16 @@ _REFUSED: Final = frozenset({"INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED"})
 class Lease:
     """A slot that one attempt has, and what becomes of it when the attempt ends."""
 
-    __slots__ = ("_arena", "_message", "_placed", "_registry", "slot")
+    __slots__ = ("_arena", "_message", "_placed", "_registry", "memory", "slot")
 
     def __init__(self, message: Placeable, slot: Slot, arena: Arena, registry: Registry) -> None:
         self._message, self.slot, self._arena, self._registry = message, slot, arena, registry
+        self.memory = slot.segment.memory
         self._placed: Placed | None = None
 
     def place(self) -> None:
         """Copy the tensors into the slot."""
-        self._placed = self._message.place(self.slot.name, self.slot.segment.memory)
+        self._placed = self._message.place(self.slot.name, self.memory)
 
     @property
     def message(self) -> bytes:
@@ -138,7 +139,8 @@ class _Base:
         if slot is None:
             return None
         self._headers = headers
-        return Lease(message, slot, self._arena, self._registry)
+        lease = Lease(message, slot, self._arena, self._registry)
+        return lease if lease.memory else None  # it is gone where the arena was closed just then
 
     def _tell(self, lease: Lease) -> Talk[bool]:
         """Tell the server what it must know before the request; return whether it takes it."""

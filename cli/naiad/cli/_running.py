@@ -21,3 +21,13 @@ def running_url() -> str:
         addresses = ", ".join(f"grpc://{server.grpc_address}" for server in servers)
         raise typer.BadParameter(f"several servers run here: say which with --url ({addresses})")
     return f"grpc://{servers[0].grpc_address}" if servers else DEFAULT_URL
+
+
+def admin_secret(url: str) -> str | None:
+    """Return the secret of the `naiad serve` that listens there, where there is one that this user may control."""
+    try:
+        from naiad.server import find_running
+    except ImportError:  # the server's extra is not installed
+        return None
+    servers = find_running(url)
+    return servers[0].admin_secret if servers else None

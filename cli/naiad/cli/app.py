@@ -24,7 +24,7 @@ app = typer.Typer(
 )
 
 # A command's module imports its room when the command runs, so that `naiad --help` imports none.
-_COMMANDS = ("demo", "export", "models", "serve", "infer", "loadtest")
+_COMMANDS = ("demo", "export", "models", "serve", "infer", "loadtest", "top")
 _GROUPS = frozenset({"models"})
 
 # What a missing import says about which extra is not installed.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from naiad.client._observe import Observations
@@ -46,13 +46,17 @@ class Attempts:
     """The only server that is asked."""
     latencies: Latencies | None = None
     watch: Observations | None = None
-    started: float = field(default_factory=time.monotonic)
     num_attempts: int = 0
     num_sent: int = 0
     """Attempts that a server had, as far as is known."""
-    tried: list[AnyPeer] = field(default_factory=list)
-    barred: list[AnyPeer] = field(default_factory=list)
+    tried: tuple[AnyPeer, ...] = ()
+    barred: tuple[AnyPeer, ...] = ()
     """Servers that may have run the request, which must not run it twice."""
+
+    @property
+    def started(self) -> float:
+        """When the call began, on the monotonic clock."""
+        return self.deadline - self.timeout_s
 
     def pick(self) -> AnyPeer:
         """Choose the server for the next attempt, and count it.
@@ -73,7 +77,7 @@ class Attempts:
             peer = self.pool.pick(self.tried, self.barred)
         else:
             self.pool.take(peer)
-        self.tried.append(peer)
+        self.tried += (peer,)
         return peer
 
     def headers(self, peer: AnyPeer) -> Headers:
@@ -144,7 +148,7 @@ class Attempts:
         if not _not_reached(error):
             self.num_sent += 1
         if not (error.unprocessed or self.operation.idempotent):
-            self.barred.append(peer)
+            self.barred += (peer,)
         if self.watch is not None:
             self.watch.attempt_failed(error)
 
@@ -205,12 +209,12 @@ class Attempts:
         return not self.barred or (self.pinned is None and self.pool.has_other(self.barred))
 
     def _timing(self, began: float, arrived: float, endpoint: str) -> Timing:
-        now = time.monotonic()
+        now, started = time.monotonic(), self.deadline - self.timeout_s
         encode_s = self.operation.encode_s
         return Timing(
-            now - self.started + encode_s,
+            now - started + encode_s,
             encode_s,
-            began - self.started,
+            began - started,
             arrived - began,
             now - arrived,
             self.num_attempts,

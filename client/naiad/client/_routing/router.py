@@ -24,6 +24,7 @@ from naiad.client.options import NOT_GIVEN, NotGiven, Retry, check_timeout
 
 TransportT = TypeVar("TransportT", bound=Connected)
 _log = logging.getLogger("naiad.client")
+_NEVER = float("inf")
 
 
 class Router(Generic[TransportT]):
@@ -89,7 +90,7 @@ class Router(Generic[TransportT]):
 
     def lookup_due(self) -> bool:
         """Whether the caller is the one that should look the addresses up now."""
-        if time.monotonic() < self._lookup_at:
+        if self._lookup_at is _NEVER or time.monotonic() < self._lookup_at:
             return False
         with self._lock:
             now = time.monotonic()
@@ -102,7 +103,7 @@ class Router(Generic[TransportT]):
     def looked_up(self, endpoints: tuple[Endpoint, ...]) -> list[Peer[TransportT]]:
         """Take the addresses that were found; return the servers that are gone."""
         self._lookup_at = (
-            time.monotonic() + self.settings.balancing.refresh_s if self.settings.directory.changes else float("inf")
+            time.monotonic() + self.settings.balancing.refresh_s if self.settings.directory.changes else _NEVER
         )
         return self.pool.update(endpoints)
 

@@ -39,7 +39,7 @@ class GrpcioTransport:
     def call(self, method: str, message: bytes, timeout_s: float, headers: Headers) -> bytes:
         """Send one message, return one."""
         if len(message) >= LARGE_BYTES:
-            reuse_large_blocks()
+            reuse_large_blocks(len(message))
         try:
             answer: bytes = (self._methods.get(method) or self._method(method))(
                 message, timeout=timeout_s, metadata=headers
@@ -49,13 +49,13 @@ class GrpcioTransport:
         except ValueError as exc:  # grpcio's word for a closed channel
             raise TransportClosed from exc
         if len(answer) >= LARGE_BYTES:
-            reuse_large_blocks()
+            reuse_large_blocks(len(answer))
         return answer
 
     def begin(self, method: str, message: bytes, timeout_s: float, headers: Headers) -> GrpcioCall:
         """Send one message without waiting for the answer."""
         if len(message) >= LARGE_BYTES:
-            reuse_large_blocks()
+            reuse_large_blocks(len(message))
         try:
             future = (self._methods.get(method) or self._method(method)).future(
                 message, timeout=timeout_s, metadata=headers
@@ -115,7 +115,7 @@ class GrpcioCall:
         except grpc.RpcError as exc:
             raise _failure(exc, self._transport.closed) from exc
         if len(answer) >= LARGE_BYTES:
-            reuse_large_blocks()
+            reuse_large_blocks(len(answer))
         return answer
 
     def done(self) -> bool:
@@ -163,7 +163,7 @@ class AsyncGrpcioTransport:
     async def call(self, method: str, message: bytes, timeout_s: float, headers: Headers) -> bytes:
         """Send one message, return one."""
         if len(message) >= LARGE_BYTES:
-            reuse_large_blocks()
+            reuse_large_blocks(len(message))
         if self._loop is not asyncio.get_running_loop():
             self._open()
         try:
@@ -179,7 +179,7 @@ class AsyncGrpcioTransport:
                 raise TransportClosed from exc
             raise
         if len(answer) >= LARGE_BYTES:
-            reuse_large_blocks()
+            reuse_large_blocks(len(answer))
         return answer
 
     def stream(

@@ -147,7 +147,8 @@ def test_a_model_that_does_not_load_is_shown_with_the_reason(tmp_path):
         write_model(tmp_path, name, model, inputs={"x": "FP32[3]"}, outputs={"y": "FP32[3]"}, max_batch_size=8)
     with EmbeddedTriton(tmp_path, exit_on_load_error=False) as server:
         sight = json.loads(top("--url", server.admin_url, "--once", "--json", "--interval", "0.2").stdout)
-        lines = top("--url", server.admin_url, "--once", "--interval", "0.2").stdout.splitlines()
+        server.announce()  # as `naiad serve` does: the secret is found by the address
+        lines = top("--url", server.grpc_url, "--once", "--interval", "0.2").stdout.splitlines()
     assert [entry["state"] for entry in of(sight, "scale")] == ["READY"]
     (broken,) = of(sight, "broken")
     assert (broken["state"], broken["requests_per_s"]) == ("UNAVAILABLE", None)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Self
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypedDict, Unpack
+from urllib.parse import quote
 
 from naiad.client import Client
 from naiad.client.errors import InvalidInput
-from naiad.client.testing._faults import Fault, Faults
+from naiad.client.testing import http2
+from naiad.client.testing._faults import Act, Fault, Faults, Spoil
+from naiad.client.testing._frames import Marks
+from naiad.client.testing._line import Line
 from naiad.client.testing._models import FakeModel, Function
 from naiad.client.testing._repository import Repository
 from naiad.client.testing._requests import Request, RequestLog, checked_method
-from naiad.client.testing._server import GrpcServer
+from naiad.client.testing._server import GrpcServer, ServerTLS
 from naiad.client.testing._service import Service
 from naiad.client.testing._status import Refusal, checked_status
 
@@ -19,6 +23,15 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _DRAINING: Final = ("waiting", "unloading")
+_LONG_S: Final = 1e6
+
+
+class Which(TypedDict, total=False):
+    """Which requests a fault strikes; see :meth:`FakeTriton.fail`."""
+
+    every: int | None
+    method: str | None
+    model: str | None
 
 
 class FakeTriton:
@@ -38,6 +51,7 @@ class FakeTriton:
         models: functions, or :class:`FakeModel`, by name.
         port: the port to listen on at 127.0.0.1; 0 for a free one.
         admin_secret: opens the repository, shared memory, trace and log methods; ``None`` leaves them open.
+        tls: the certificate to present; without it, connections are plain.
         keep_requests: how many of the latest requests are kept.
 
     Raises:
@@ -50,6 +64,7 @@ class FakeTriton:
         *,
         port: int = 0,
         admin_secret: str | None = None,
+        tls: ServerTLS | None = None,
         keep_requests: int = 10_000,
     ) -> None:
         self._faults = Faults()
@@ -57,16 +72,18 @@ class FakeTriton:
         self._repository = Repository(models or {})
         self._service = Service(self._repository, admin_secret)
         self.admin_secret = admin_secret
+        self._tls = tls
+        self._marks = Marks()
+        self._line = Line("127.0.0.1:9", port=port, marks=self._marks)
         self._server: GrpcServer | None = None
-        self._port = port
-        self.restart()
+        self._start()
 
     # Where it is.
 
     @property
     def url(self) -> str:
         """The address for :class:`naiad.client.Client`, without the admin secret."""
-        return f"grpc://{self.grpc_address}"
+        return f"grpc{'s' if self._tls else ''}://{self.grpc_address}"
 
     @property
     def grpc_url(self) -> str:
@@ -76,12 +93,12 @@ class FakeTriton:
     @property
     def grpc_address(self) -> str:
         """Host and port, as tritonclient takes them."""
-        return f"127.0.0.1:{self._port}"
+        return self._line.address
 
     @property
     def admin_url(self) -> str:
         """The address with the admin secret."""
-        return f"grpc://:{self.admin_secret}@{self.grpc_address}" if self.admin_secret else self.url
+        return self.url.replace("//", f"//:{quote(self.admin_secret, safe='')}@") if self.admin_secret else self.url
 
     def client(self, **options: Any) -> Client:
         """Return a client of it that may do everything; ``options`` are those of :class:`naiad.client.Client`."""
@@ -127,53 +144,159 @@ class FakeTriton:
         """Forget the requests so far."""
         self._log.clear()
 
-    # What goes wrong.
+    # What goes wrong with requests.
 
     def fail(
-        self, times: int | None = None, *, status: str = "UNAVAILABLE", details: str = "failed on purpose", **which: Any
+        self,
+        times: int | None = None,
+        *,
+        status: str = "UNAVAILABLE",
+        details: str = "failed on purpose",
+        **which: Unpack[Which],
     ) -> Fault:
-        """Answer with an error, the next ``times`` or until the fault is ended.
+        """Answer with an error.
 
-        All faults take ``times``, ``every`` (only each n-th matching request), ``method`` ("ModelInfer"; ``None`` for
-        any) and ``model`` (any). They strike in the order in which they were made, and end with a ``with`` block, with
-        :meth:`Fault.end` or with :meth:`heal`.
+        All faults of requests strike the next ``times`` that match, or every one until the fault is ended: by leaving
+        its ``with`` block, by :meth:`Fault.end` or by :meth:`heal`. Those that match are of ``method``
+        ("ModelInfer"; ``None`` for any) and of ``model`` (any), with ``every=n`` each n-th of them. Faults strike in
+        the order in which they were made; the first that answers is the last.
         """
         refusal = checked_status(status), details
 
         def act(_: Request) -> None:
             raise Refusal(refusal[1], refusal[0])
 
-        return self._faults.add(f"fail {status}", act, times=times, **which)
+        return self._add(f"fail {status}", times, which, act=act)
 
-    def delay(self, seconds: float, times: int | None = None, **which: Any) -> Fault:
+    def delay(self, seconds: float, times: int | None = None, **which: Unpack[Which]) -> Fault:
         """Answer later, or not at all if the caller goes away before."""
-        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < 1e6:
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < _LONG_S:
             raise InvalidInput(f"a delay is a number of seconds, 0 or more, found {seconds!r}")
 
         def act(request: Request) -> None:
             if request.wait(seconds):
                 raise Refusal("the caller went away", "CANCELLED")
 
-        return self._faults.add(f"delay {seconds:g} s", act, times=times, **which)
+        return self._add(f"delay {seconds:g} s", times, which, act=act)
 
-    def hang(self, times: int | None = None, **which: Any) -> Fault:
+    def hang(self, times: int | None = None, **which: Unpack[Which]) -> Fault:
         """Never answer; what waits is let go when the caller goes away, or the server stops."""
 
         def act(request: Request) -> None:
             request.wait(None)
             raise Refusal("the caller went away", "CANCELLED")
 
-        return self._faults.add("hang", act, times=times, **which)
+        return self._add("hang", times, which, act=act)
 
-    def answer_bytes(self, message: bytes, times: int | None = None, **which: Any) -> Fault:
-        """Answer with these bytes instead of a protobuf message."""
-        return self._faults.add(f"answer {len(message)} bytes", lambda _: message, times=times, **which)
+    def answer_bytes(self, message: bytes, times: int | None = None, **which: Unpack[Which]) -> Fault:
+        """Answer with these bytes where a protobuf message is expected."""
+        return self._add(f"answer {len(message)} bytes", times, which, act=lambda _: message)
 
-    def draining(self, stage: str = "waiting") -> Fault:
-        """Behave as a Triton that got SIGTERM, as seen in release 2.51; healthy again when the fault ends.
+    def truncate(self, times: int | None = None, **which: Unpack[Which]) -> Fault:
+        """Answer with the first half of the protobuf message, properly framed."""
+        return self._add("truncate", times, which, spoil=lambda _, answer: answer[: len(answer) // 2])
 
-        ``"waiting"`` for requests in flight: new ones are UNAVAILABLE ("Server is stopping"), and so are liveness and
-        readiness ("Server exiting"). ``"unloading"``, after that: inference is NOT_FOUND, "no available versions".
+    def oversize(self, size_bytes: int, times: int | None = None, **which: Unpack[Which]) -> Fault:
+        """Answer with a message of that size: the right one, and a field that nobody knows."""
+        if isinstance(size_bytes, bool) or not isinstance(size_bytes, int) or not 0 < size_bytes < 2**31:
+            raise InvalidInput(f"size_bytes is a whole number below 2**31, found {size_bytes!r}")
+        return self._add(
+            f"oversize {size_bytes} bytes", times, which, spoil=lambda _, answer: _padded(answer, size_bytes)
+        )
+
+    def drop(
+        self, times: int | None = None, *, when: Literal["arrival", "answer"] = "arrival", **which: Unpack[Which]
+    ) -> Fault:
+        """Break the connection with the request in flight.
+
+        On ``"arrival"`` no model has run; with ``"answer"`` it has, but nobody hears of it. Other calls on the same
+        connection break too.
+        """
+        if when not in ("arrival", "answer"):
+            raise InvalidInput(f"a connection is dropped at 'arrival' or 'answer', found {when!r}")
+
+        def drop(request: Request, _answer: bytes = b"") -> bytes:
+            connection = self._line._connection_from(request.peer)
+            if connection is not None:
+                connection.cut()
+            request.wait(_LONG_S)
+            raise Refusal("the connection was dropped on purpose", "UNAVAILABLE")
+
+        if when == "answer":
+            return self._add("drop at the answer", times, which, spoil=drop)
+        return self._add("drop on arrival", times, which, act=drop)
+
+    def half_answer(
+        self,
+        times: int | None = None,
+        *,
+        ending: Literal["cut", "reset", "trailers", "silence"] = "cut",
+        **which: Unpack[Which],
+    ) -> Fault:
+        """Answer with half of the bytes that were announced, then break off.
+
+        ``"cut"`` breaks the connection, ``"reset"`` the HTTP/2 stream; ``"trailers"`` ends it as if all were well, and
+        after ``"silence"`` nothing more comes.
+        """
+        endings = ("cut", "reset", "trailers", "silence")
+        if ending not in endings:
+            raise InvalidInput(f"expected one of the endings {', '.join(endings)}, found {ending!r}")
+
+        def script(stream: int, answer: bytes) -> bytes:
+            half = http2.message(answer[: len(answer) // 2], announced=len(answer))
+            after = {"reset": http2.rst_stream(stream), "trailers": http2.headers(stream, http2.OK, end=True)}
+            return http2.headers(stream, http2.RESPONSE) + http2.data(stream, half) + after.get(ending, b"")
+
+        return self._scripted(f"half an answer, then {ending}", script, times, which, cut=ending == "cut")
+
+    def no_trailers(self, times: int | None = None, **which: Unpack[Which]) -> Fault:
+        """Answer with the whole message, and end the stream without a status."""
+
+        def script(stream: int, answer: bytes) -> bytes:
+            whole = http2.data(stream, http2.message(answer), end=True)
+            return http2.headers(stream, http2.RESPONSE) + whole
+
+        return self._scripted("no trailers", script, times, which)
+
+    def endless_headers(self, times: int | None = None, *, size_bytes: int = 16 << 20, **which: Unpack[Which]) -> Fault:
+        """Answer with header fields of that size, which is more than any client should take."""
+        field = "x-endless", "x" * 1000
+
+        def script(stream: int, _: bytes) -> bytes:
+            return http2.headers(stream, [*http2.RESPONSE, *[field] * (size_bytes // len(field[1]))])
+
+        return self._scripted(f"{size_bytes} bytes of headers", script, times, which)
+
+    def answer_frames(
+        self, script: Callable[[int, bytes], bytes], times: int | None = None, **which: Unpack[Which]
+    ) -> Fault:
+        """Answer with HTTP/2 frames of one's own, instead of everything that the server would send.
+
+        ``script`` gets the number of the stream and the message that would have been the answer, and returns frames;
+        :mod:`naiad.client.testing.http2` builds them::
+
+            fake.answer_frames(lambda stream, _: http2.headers(stream, [(":status", "503")], end=True))
+        """
+        return self._scripted("frames of one's own", script, times, which)
+
+    # What goes wrong with the server.
+
+    def goaway(self) -> None:
+        """Send a GOAWAY on every open connection, as a server or a proxy that wants to be rid of it.
+
+        Calls in flight are answered, new ones need a new connection.
+
+        Raises:
+            InvalidInput: there is no connection.
+        """
+        self._line.goaway()
+
+    def draining(self, stage: Literal["waiting", "unloading"] = "unloading") -> Fault:
+        """Behave as a Triton that got SIGTERM, as release 2.51 does; all is well when the fault ends.
+
+        Requests in flight are answered, and it says that it is neither live nor ready ("Server exiting"). New
+        inference is NOT_FOUND, "has no available versions", or UNAVAILABLE where a version was named. Before that, as
+        long as the queue of a model is not empty (``"waiting"``), it is UNAVAILABLE: "Server is stopping".
         """
         if stage not in _DRAINING:
             raise InvalidInput(f"expected one of the stages {', '.join(_DRAINING)}, found {stage!r}")
@@ -181,11 +304,42 @@ class FakeTriton:
         def act(request: Request) -> None:
             self._service.check_draining(request, stage)
 
-        return self._faults.add(f"draining ({stage})", act, method=None)
+        return self._faults.add(Fault(f"draining ({stage})", act=act, method=None))
+
+    @property
+    def line(self) -> Line:
+        """The line to this server: its connections can be cut, stalled, throttled, refused and counted."""
+        return self._line
 
     def heal(self) -> None:
-        """End every fault."""
+        """End everything that goes wrong."""
         self._faults.clear()
+        self._line.resume()
+
+    def _add(
+        self, name: str, times: int | None, which: Which, *, act: Act | None = None, spoil: Spoil | None = None
+    ) -> Fault:
+        unknown = set(which) - Which.__optional_keys__
+        if unknown:
+            raise InvalidInput(f"a fault takes times, every, method and model, found {', '.join(sorted(unknown))}")
+        return self._faults.add(Fault(name, act=act, spoil=spoil, times=times, **which))
+
+    def _scripted(
+        self,
+        name: str,
+        script: Callable[[int, bytes], bytes],
+        times: int | None,
+        which: Which,
+        *,
+        cut: bool = False,
+    ) -> Fault:
+        if self._tls is not None:
+            raise InvalidInput("frames can be replaced on a connection without TLS only")
+
+        def spoil(_: Request, answer: bytes) -> bytes:
+            return self._marks.add(lambda stream: script(stream, answer), cut=cut)
+
+        return self._add(name, times, which, spoil=spoil)
 
     # Its life.
 
@@ -194,19 +348,27 @@ class FakeTriton:
 
         Stopping twice does nothing.
         """
+        self._line.stop_listening()
         server, self._server = self._server, None
         if server is not None:
             server.stop(grace_s)
+        self._line.close()
 
     def kill(self) -> None:
-        """Be gone at once, as a process that was killed."""
+        """Be gone at once, as a process that was killed: connections break, new ones are refused."""
+        self._line.close()
         self.stop(None)
 
     def restart(self) -> None:
-        """Stop, if it runs, and start on the same port, with the same models; sequences and statistics stay."""
-        self.stop(None)
+        """Kill it, if it runs, and start it on the same port with the same models; only sequences are forgotten."""
+        self.kill()
+        self._repository.forget_sequences()
+        self._start()
+
+    def _start(self) -> None:
         self._server = GrpcServer(self._service, self._faults, self._log)
-        self._port = self._server.start(self._port)
+        self._line.lead_to(self._server.start(self._tls))
+        self._line.listen()
 
     def __enter__(self) -> Self:
         return self
@@ -219,3 +381,11 @@ class FakeTriton:
     def __repr__(self) -> str:
         state = "" if self._server is not None else ", stopped"
         return f"<FakeTriton at {self.grpc_address}{state}>"
+
+
+def _padded(answer: bytes, size_bytes: int) -> bytes:
+    """Return a message with an unknown field behind it that brings it to ``size_bytes``."""
+    head = b"\xfa\x7f"  # field 2047, bytes
+    fill = max(size_bytes - len(answer) - len(head) - 5, 0)
+    length = bytes((fill >> 7 * step & 0x7F) | (0x80 if step < 4 else 0) for step in range(5))
+    return answer + head + length + bytes(fill)

@@ -45,6 +45,8 @@ class Inference:
         self.rows = 1
         self.accepted = False
         """Whether the request passed its checks."""
+        self.answered = False
+        """Whether the function was called."""
 
     def run(self) -> Iterator[Any]:
         """Check the request, call the function, give its answers; one, or any number from a decoupled model.
@@ -56,14 +58,18 @@ class Inference:
         inputs = self._inputs()
         outputs = self._wanted()
         self.accepted = True
-        counters, started = self.served.counters[self.version], time.perf_counter_ns()
+        counters, queue_ns, started = self.served.counters[self.version], 0, time.perf_counter_ns()
         try:
-            for answer in self._answers(inputs):
-                yield self._response(answer, outputs)
-        except Refusal:
-            counters.count(self.rows, time.perf_counter_ns() - started, failed=True)
+            with self.served.queues[self.version].turn(self.request) as queue_ns:
+                started = time.perf_counter_ns()
+                for answer in self._answers(inputs):
+                    yield self._response(answer, outputs)
+        except Refusal as refusal:
+            # Triton counts an error that the model answered with as a success, an exception as a failure.
+            failed = not self.answered or isinstance(refusal.__cause__, Exception)
+            counters.count(self.rows, queue_ns, time.perf_counter_ns() - started, ran=self.answered, failed=failed)
             raise
-        counters.count(self.rows, time.perf_counter_ns() - started, failed=False)
+        counters.count(self.rows, queue_ns, time.perf_counter_ns() - started)
 
     def _invalid(self, text: str) -> Refusal:
         return invalid(text, self.message.id)
@@ -72,7 +78,7 @@ class Inference:
         for key, entry in self.message.parameters.items():
             expected = _PARAMETERS.get(key)
             if expected is not None and entry.WhichOneof("parameter_choice") not in expected:
-                raise invalid(f"invalid value type for '{key}' parameter, expected {expected[0]}.")
+                raise invalid(f"invalid value type for '{key}' parameter, expected {' or '.join(expected)}.")
             if key.startswith("triton_") and key != "triton_enable_empty_final_response":
                 raise invalid(
                     "parameter keys starting with 'triton_' are reserved for Triton usage. Only the following keys "
@@ -196,7 +202,7 @@ class Inference:
         where = f"'{tensor.name}' for model '{self.name}'"
         number = num_elements(tuple(tensor.shape))
         if tensor.datatype == "BYTES":
-            found = len(split_strings(data, tensor.name))
+            found = len(split_strings(data, tensor.name, self.name, self.message.id))
             if found < number:
                 raise self._invalid(
                     f"expected {number} string elements for inference input '{tensor.name}' for model '{self.name}', "
@@ -221,6 +227,7 @@ class Inference:
         passed: dict[str, Any] = {"request": self.request} if "request" in model.passed else {}
         if model.stateful:
             passed["sequence"] = self._sequence()
+        self.answered = True
         try:
             answer = model.functions[self.version](**inputs, **passed)
             if model.decoupled:
@@ -232,7 +239,7 @@ class Inference:
         except Exception as exc:
             where = traceback.extract_tb(exc.__traceback__)[-1]
             raise Refusal(
-                f"Failed to process the request(s) for model '{self.name}_0', message: {type(exc).__name__}: {exc}"
+                f"Failed to process the request(s) for model '{self.name}_0_0', message: {type(exc).__name__}: {exc}"
                 f"\n\nAt:\n  {where.filename}({where.lineno}): {where.name}\n",
                 "INTERNAL",
             ) from exc

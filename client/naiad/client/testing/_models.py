@@ -54,6 +54,8 @@ class FakeModel:
         optional: names of inputs that may be left out.
         max_batch_size: with it, the first dimension of every tensor is the batch and must be -1.
         versions: the versions that are served, where one function is all of them.
+        instances: how many requests run at a time, others wait; ``None`` for any number. How many may wait, and how
+            long, is ``config={"dynamic_batching": {"default_queue_policy": {...}}}``, as for Triton.
         decoupled: whether a request may have any number of answers.
         labels: names of the classes of an output, for the classification extension.
         config: further fields of the model's configuration in protobuf's JSON form
@@ -73,6 +75,7 @@ class FakeModel:
         optional: Sequence[str] = (),
         max_batch_size: int = 0,
         versions: Sequence[str | int] = ("1",),
+        instances: int | None = None,
         decoupled: bool = False,
         labels: Mapping[str, Sequence[str]] | None = None,
         config: Mapping[str, Any] | None = None,
@@ -84,6 +87,9 @@ class FakeModel:
         self.declared = inputs is not None or example is not None
         self.passed = tuple(name for name in _PASSED if name in parameters and name not in (inputs or {}))
         self.decoupled = decoupled or inspect.isgeneratorfunction(first)
+        if instances is not None and instances < 1:
+            raise InvalidInput(f"instances is at least 1, or None for any number, found {instances}")
+        self.instances = instances
         self.labels = {name: tuple(names) for name, names in (labels or {}).items()}
         if example is not None:
             inputs, outputs = self._described_by(example, inputs, outputs)
@@ -95,7 +101,13 @@ class FakeModel:
             "input": [
                 {**_tensor(name, text, max_batch_size), "optional": name in optional} for name, text in inputs.items()
             ],
-            "output": [_tensor(name, text, max_batch_size) for name, text in (outputs or {}).items()],
+            "output": [
+                {
+                    **_tensor(name, text, max_batch_size),
+                    **({"label_filename": "labels.txt"} if name in self.labels else {}),
+                }
+                for name, text in (outputs or {}).items()
+            ],
             **dict(config or {}),
         }
         unknown = set(optional) - set(inputs)
@@ -123,7 +135,7 @@ class FakeModel:
             "backend": "python",
             "default_model_filename": "model.py",
             "version_policy": several if len(self.versions) > 1 else {"latest": {"num_versions": 1}},
-            "instance_group": [{"name": name, "count": 1, "kind": "KIND_CPU"}],
+            "instance_group": [{"name": f"{name}_0", "count": self.instances or 1, "kind": "KIND_CPU"}],
             **({"sequence_batching": {"max_sequence_idle_microseconds": 60_000_000}} if self.stateful else {}),
             **({"model_transaction_policy": {"decoupled": True}} if self.decoupled else {}),
             **self._described,

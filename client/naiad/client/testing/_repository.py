@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf import json_format
 
 from naiad.client.testing._models import FakeModel, FakeSequence, Function
+from naiad.client.testing._queue import Queue
 from naiad.client.testing._statistics import Counters
 from naiad.client.testing._status import Refusal, invalid
 
@@ -32,6 +33,8 @@ class Served:
         self.name = name
         self.model = model
         self.config = config if config is not None else model.config(name)
+        policy = self.config.dynamic_batching.default_queue_policy
+        self.queues = {version: Queue(model.instances, policy) for version in model.versions}
         self.counters = {version: Counters() for version in model.versions}
         self.sequences: dict[int | str, FakeSequence] = {}
         self.lock = threading.Lock()
@@ -72,7 +75,7 @@ class Repository:
                 known.pop(name, None)
 
     def load(self, name: str, config: str | None) -> None:
-        """Load a model again, as it is or with another configuration.
+        """Load a model with another configuration, or with its own; without effect if it is loaded and none is given.
 
         Raises:
             Refusal: there is no such model, or the configuration is none.
@@ -82,6 +85,8 @@ class Repository:
             model = self._models.get(name)
             if model is None:
                 raise failed
+            if config is None and name in self._served:
+                return
             self._served[name] = Served(name, model, None if config is None else _parsed(name, model, config, failed))
             self._known_unloaded.pop(name, None)
 
@@ -115,6 +120,12 @@ class Repository:
         except Refusal:
             return False
         return True
+
+    def forget_sequences(self) -> None:
+        """Forget the state of every sequence, as a server that starts anew."""
+        for served in self:
+            with served.lock:
+                served.sequences.clear()
 
     def __iter__(self) -> Iterator[Served]:
         with self._lock:

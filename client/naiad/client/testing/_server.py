@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -26,7 +27,25 @@ _OPTIONS: Final = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     ("grpc.so_reuseport", 0),
+    ("grpc.http2.hpack_table_size.encoder", 0),  # so that header blocks can be left out without harm to the next
 )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerTLS:
+    """What a fake presents to its callers, and what it wants of them; all of it PEM."""
+
+    certificate_chain: bytes
+    """Its certificate, and those up to the authority."""
+    private_key: bytes
+    """The key of its certificate."""
+    client_authorities: bytes | None = None
+    """With these, callers need a certificate of one of them (mutual TLS)."""
+
+    def credentials(self) -> Any:
+        """Return it as grpcio takes it."""
+        pairs = [(self.private_key, self.certificate_chain)]
+        return grpc.ssl_server_credentials(pairs, self.client_authorities, self.client_authorities is not None)
 
 
 class Threads(Executor):
@@ -77,13 +96,15 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no
         self._threads = Threads()
         self._server = grpc.server(self._threads, handlers=(self,), options=_OPTIONS)
 
-    def start(self, port: int, credentials: Any = None) -> int:
-        """Listen on loopback, on a free port with 0; return the port."""
-        address = f"127.0.0.1:{port}"
-        add = self._server.add_insecure_port
-        found = add(address) if credentials is None else self._server.add_secure_port(address, credentials)
+    def start(self, tls: ServerTLS | None) -> str:
+        """Listen on a free port of the loopback interface; return the address."""
+        address = "127.0.0.1:0"
+        if tls is None:
+            port = self._server.add_insecure_port(address)
+        else:
+            port = self._server.add_secure_port(address, tls.credentials())
         self._server.start()
-        return int(found)
+        return f"127.0.0.1:{port}"
 
     def stop(self, grace_s: float | None) -> None:
         """Refuse new calls, wait for those in flight, cancel them after ``grace_s``."""
@@ -111,6 +132,7 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no
             answer = self._faults.meet(request)
             if answer is None:
                 answer = bytes(self._service.answer(request).SerializeToString())
+                answer = self._faults.spoil(request, answer)
         except Refusal as refusal:
             request.answered(refusal.status)
             raise _aborted(context, refusal) from refusal

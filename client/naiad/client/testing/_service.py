@@ -96,22 +96,28 @@ class Service:
         ):
             raise Refusal(f"This protocol is restricted, expecting header '{ADMIN_HEADER}'", "UNAVAILABLE")
 
-    @staticmethod
-    def check_draining(request: Request, stage: str) -> None:
-        """Refuse a request as a server does that was told to stop; ``stage`` is ``"waiting"`` or ``"unloading"``.
+    def check_draining(self, request: Request, stage: str) -> None:
+        """Refuse what a server refuses that was told to stop; ``stage`` is ``"waiting"`` or ``"unloading"``.
 
         Raises:
-            Refusal: always.
+            Refusal: it would be refused.
         """
-        if request.method in ("ServerLive", "ServerReady"):
+        method = request.method
+        if method in ("ServerLive", "ServerReady"):
             raise Refusal("Server exiting", "UNAVAILABLE")
-        inferring = request.method in ("ModelInfer", "ModelStreamInfer")
-        if stage == "unloading" and (inferring or request.method == "ModelMetadata"):
-            raise not_served(request.model or "", request.version or "", (request.version or "",))
-        if inferring:
-            stopping = "Server is stopping, scheduler for model has stopped accepting new inference requests"
-            raise Refusal(invalid(stopping, request.request_id).message, "UNAVAILABLE")
-        raise Refusal("Server not ready", "UNAVAILABLE")
+        if method in ("ModelReady", "ModelStatistics") or method.startswith("Repository"):
+            raise Refusal("Server not ready", "UNAVAILABLE")
+        if method not in ("ModelInfer", "ModelStreamInfer", "ModelMetadata", "ModelConfig"):
+            return
+        served, version = self.repository.find(request.model or "", request.version or "")
+        if stage == "unloading":
+            raise not_served(served.name, version if request.version else "", served.model.versions)
+        if method == "ModelConfig":
+            return
+        if method == "ModelMetadata":
+            raise Refusal("Server not ready", "UNAVAILABLE")
+        stopping = "Server is stopping, scheduler for model has stopped accepting new inference requests"
+        raise Refusal(invalid(stopping, request.request_id).message, "UNAVAILABLE")
 
     # Health and metadata.
 

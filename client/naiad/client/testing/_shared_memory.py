@@ -45,7 +45,7 @@ class SharedMemory:
             # Triton 2.51 closes the file of a key once it is mapped, and cannot map the same key again.
             if any(region.key == key for region in self._regions.values()):
                 raise Refusal(f"Invalid shared memory region: '{key}'", "INTERNAL")
-            self._regions[name] = Region(name, key, offset, size_bytes, _mapped(key, offset, size_bytes))
+            self._regions[name] = Region(name, key, offset, size_bytes, _mapped(name, key, offset, size_bytes))
 
     def unregister(self, name: str) -> None:
         """Forget a region, or all of them with an empty name."""
@@ -129,10 +129,9 @@ class SharedMemory:
         return region
 
 
-def _mapped(key: str, offset: int, size_bytes: int) -> mmap.mmap:
+def _mapped(region: str, key: str, offset: int, size_bytes: int) -> mmap.mmap:
     name = key.removeprefix("/")
     missing = Refusal(f"Unable to open shared memory region: '{key}'", "INTERNAL")
-    wrong = Refusal(f"Invalid shared memory region: '{key}'", "INTERNAL")
     if not name or "/" in name or name in {".", ".."}:
         raise missing
     try:
@@ -140,8 +139,12 @@ def _mapped(key: str, offset: int, size_bytes: int) -> mmap.mmap:
     except OSError as exc:
         raise missing from exc
     try:
-        if size_bytes < 1 or offset % mmap.PAGESIZE or offset + size_bytes > os.fstat(file).st_size:
-            raise wrong
+        if offset + size_bytes > os.fstat(file).st_size:
+            raise invalid(f"failed to register shared memory region '{region}': invalid args")
+        if size_bytes < 1 or offset % mmap.PAGESIZE:
+            raise invalid(
+                f"failed to register shared memory region '{region}': unable to process address spaceInvalid argument"
+            )
         return mmap.mmap(file, offset + size_bytes)
     finally:
         os.close(file)

@@ -103,7 +103,7 @@ class StreamAnswers:
         try:
             for response in inference.run():
                 response.parameters[_FINAL].bool_param = not decoupled
-                self._give(_answer(response))
+                self._give(self._faults.spoil(request, _answer(response)))
                 if self._ended.is_set():
                     return
         except Refusal as refusal:

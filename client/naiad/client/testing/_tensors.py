@@ -27,7 +27,7 @@ TYPED_FIELDS = {
 }
 
 
-def split_strings(data: bytes, name: str) -> list[bytes]:
+def split_strings(data: bytes, name: str, model: str = "", request_id: str = "") -> list[bytes]:
     """Read the strings of a BYTES input; each has its length before it, in four bytes.
 
     Raises:
@@ -37,8 +37,10 @@ def split_strings(data: bytes, name: str) -> list[bytes]:
     while at < len(data):
         if at + 4 > len(data):
             raise invalid(
-                f"incomplete string length indicator for inference input '{name}', expecting 4 bytes but only "
-                f"{len(data) - at} bytes available"
+                f"incomplete string length indicator for inference input '{name}' for model '{model}', expecting 4 "
+                f"bytes but only {len(data) - at} bytes available. Please make sure the string length indicator is in "
+                "one buffer.",
+                request_id,
             )
         (size,) = struct.unpack_from("<I", data, at)
         at += 4

@@ -23,7 +23,7 @@ from weakref import WeakKeyDictionary
 
 import grpc
 
-from naiad.client._observe import CallInfo
+from naiad.client._observe import CallInfo, Observation
 from naiad.client.errors import ClientError, InvalidInput
 from naiad.client.result import Timing
 
@@ -70,7 +70,7 @@ class OpenTelemetry:
         self._tracer = trace.get_tracer("naiad.client", None, tracer_provider, SCHEMA_URL)
         self._propagator: TextMapPropagator = propagator or propagate.get_global_textmap()
 
-    def call(self, info: CallInfo) -> CallSpan:
+    def call(self, info: CallInfo) -> Observation:
         """Begin the span of a call."""
         attributes: dict[str, str | int | float] = {
             "rpc.system.name": "grpc",
@@ -92,10 +92,10 @@ class OpenTelemetry:
         )
         headers: dict[str, str] = {}
         self._propagator.inject(headers, self._trace.set_span_in_context(span))
-        return CallSpan(span, {name.lower(): value for name, value in headers.items()})
+        return _CallSpan(span, {name.lower(): value for name, value in headers.items()})
 
 
-class CallSpan:
+class _CallSpan:
     """The span of one call, and the headers that make it a parent."""
 
     __slots__ = ("_endpoint", "_headers", "_span")
@@ -188,7 +188,7 @@ class Prometheus:
         self._metrics = _metrics(prometheus_client.REGISTRY if registry is None else registry, tuple(buckets))
         self._of_calls: dict[tuple[str, str], _CallMetrics] = {}
 
-    def call(self, info: CallInfo) -> CallCounts:
+    def call(self, info: CallInfo) -> Observation:
         """Begin to count a call."""
         key = info.model or "", info.method
         metrics = self._of_calls.get(key)
@@ -196,10 +196,10 @@ class Prometheus:
             metrics = self._of_calls.setdefault(key, _CallMetrics.of(self._metrics, *key))
         metrics.in_flight.inc()
         metrics.sent_bytes.inc(info.request_bytes)
-        return CallCounts(self._metrics, metrics, key)
+        return _CallCounts(self._metrics, metrics, key)
 
 
-class CallCounts:
+class _CallCounts:
     """What one call adds to the metrics."""
 
     __slots__ = ("_labels", "_metrics", "_mine")

@@ -32,12 +32,12 @@ class Router(Generic[TransportT]):
 
     def __init__(self, settings: Settings, connect: Callable[[Connection], TransportT]) -> None:
         self.settings = settings
-        self.shown = settings.directory.shown
+        self.shown: str = settings.directory.shown
         self.pool: Pool[TransportT] = Pool(
             settings.balancing, lambda endpoint: settings.peer(endpoint, connect), self.shown
         )
-        self.latencies = Latencies(settings.hedge) if settings.hedge else None
-        self.hedges = Budget(settings.hedge.budget) if settings.hedge else None
+        self.latencies: Latencies | None = Latencies(settings.hedge) if settings.hedge else None
+        self.hedges: Budget | None = Budget(settings.hedge.budget) if settings.hedge else None
         self._retries = Budget(settings.retry.budget)
         self._lookup_at = 0.0
         self._lock = threading.Lock()

@@ -58,18 +58,18 @@ class Request:
     ) -> None:
         self.method = method
         self.message = message
-        self.metadata = dict(metadata)
+        self.metadata: dict[str, str] = dict(metadata)
         self.deadline_left_s = deadline_left_s
         self.peer = peer
-        self.arrived_s = time.monotonic()
+        self.arrived_s: float = time.monotonic()
         named = "" if "SharedMemory" in method else getattr(message, "name", "")
         self.model: str | None = getattr(message, "model_name", "") or named or None
         self.version: str | None = getattr(message, "model_version", None) or getattr(message, "version", None) or None
         self.request_id: str = getattr(message, "id", "")
         self.status: str | None = None
         """``"OK"`` or the error that was answered; ``None`` while there is no answer."""
-        self.ended = threading.Event()
-        self.cancelled = False
+        self.ended: threading.Event = threading.Event()
+        self.cancelled: bool = False
         """Whether the caller went away, or its deadline passed, before there was an answer."""
 
     @property

@@ -22,7 +22,7 @@ class Refusal(Exception):
     def __init__(self, message: str, status: str = "INVALID_ARGUMENT") -> None:
         super().__init__(message)
         self.message = message
-        self.status = checked_status(status)
+        self.status: str = checked_status(status)
 
 
 def checked_status(status: str) -> str:

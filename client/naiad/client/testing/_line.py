@@ -69,7 +69,7 @@ class Line:
         self._lock = threading.Lock()
         self._listener: socket.socket | None = None
         self._accepting: threading.Thread | None = None
-        self.num_accepted = 0
+        self.num_accepted: int = 0
         """How many connections there have been."""
         if marks is None:
             self.listen()

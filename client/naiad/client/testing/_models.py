@@ -81,21 +81,23 @@ class FakeModel:
         config: Mapping[str, Any] | None = None,
         example: Mapping[str, Any] | None = None,
     ) -> None:
-        self.functions = _by_version(function, versions)
+        self.functions: dict[str, Function] = _by_version(function, versions)
         first = next(iter(self.functions.values()))
         parameters = _parameters(first)
-        self.declared = inputs is not None or example is not None
-        self.passed = tuple(name for name in _PASSED if name in parameters and name not in (inputs or {}))
+        self.declared: bool = inputs is not None or example is not None
+        self.passed: tuple[str, ...] = tuple(
+            name for name in _PASSED if name in parameters and name not in (inputs or {})
+        )
         self.decoupled = decoupled or inspect.isgeneratorfunction(first)
         if instances is not None and instances < 1:
             raise InvalidInput(f"instances is at least 1, or None for any number, found {instances}")
         self.instances = instances
-        self.labels = {name: tuple(names) for name, names in (labels or {}).items()}
+        self.labels: dict[str, tuple[str, ...]] = {name: tuple(names) for name, names in (labels or {}).items()}
         if example is not None:
             inputs, outputs = self._described_by(example, inputs, outputs)
         if inputs is None:
             inputs, optional = _derived(parameters)
-        self.open = not self.declared and any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        self.open: bool = not self.declared and any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         self._described = {
             "max_batch_size": max_batch_size,
             "input": [

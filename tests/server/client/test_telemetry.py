@@ -311,6 +311,24 @@ def test_calls_in_flight_are_seen_while_they_are(url):
     assert registry.get_sample_value("naiad_client_requests_total", of_slow | {"status": "DEADLINE_EXCEEDED"}) == 1
 
 
+def test_a_call_that_runs_beside_its_caller_is_seen_from_its_start_to_its_end(url):
+    """The span is a child of what was current when it left, and ends when the answer is fetched."""
+    spans, registry = Spans(), CollectorRegistry()
+    of_scale = {"model": "scale", "method": "ModelInfer"}
+    with Client(url, observers=[OpenTelemetry(spans.provider), Prometheus(registry)]) as triton:
+        with spans.provider.get_tracer("app").start_as_current_span("leave") as current:
+            call = triton.model("scale").submit(X)
+        assert spans.of("ModelInfer") == []
+        assert registry.get_sample_value("naiad_client_in_flight", of_scale) == 1
+        call.result()
+        call.result()
+    (span,) = spans.of("ModelInfer")
+    assert span.parent.span_id == current.get_span_context().span_id
+    assert span.attributes["rpc.response.status_code"] == "OK"
+    assert registry.get_sample_value("naiad_client_in_flight", of_scale) == 0
+    assert registry.get_sample_value("naiad_client_requests_total", of_scale | {"status": "OK"}) == 1
+
+
 def test_clients_may_share_a_registry(url):
     """They count together; other buckets than those of the first are refused."""
     registry = CollectorRegistry()

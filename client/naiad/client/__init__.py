@@ -44,6 +44,7 @@ from naiad.client.options import Limits as Limits
 from naiad.client.options import Retry as Retry
 from naiad.client.options import SharedMemory as SharedMemory
 from naiad.client.options import Timeout as Timeout
+from naiad.client.result import RankedClass as RankedClass
 from naiad.client.result import Result as Result
 from naiad.client.result import Timing as Timing
 from naiad.client.statistics import BatchStatistics as BatchStatistics

@@ -7,7 +7,19 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-__all__ = ["Result", "Timing"]
+from naiad.client._protocol.dlpack import tensor_of
+from naiad.client.errors import InvalidInput
+
+__all__ = ["RankedClass", "Result", "Timing"]
+
+
+class RankedClass(NamedTuple):
+    """One of the best classes of an output, see :meth:`Result.classes`."""
+
+    score: float
+    class_index: int
+    label: str | None
+    """As the model's label file has it; ``None`` where the model has no labels."""
 
 
 class Timing(NamedTuple):
@@ -34,7 +46,8 @@ NO_TIMING = Timing(0.0, 0.0, 0.0, 0.0, 0.0, 0, "")
 class Result(Mapping[str, NDArray[Any]]):
     """The outputs by name, writable and owned by the caller, and what the server said with them.
 
-    BYTES outputs are object arrays of ``bytes``; BF16 outputs have ``ml_dtypes.bfloat16``.
+    BYTES outputs are object arrays of ``bytes``; BF16 outputs have ``ml_dtypes.bfloat16``. Triton has no type for 8-bit
+    floats: models declare them as UINT8, so that ``result["y"].view(ml_dtypes.float8_e4m3fn)`` shows what they are.
     """
 
     __slots__ = ("_outputs", "model_name", "model_version", "parameters", "request_id", "timing")
@@ -62,6 +75,31 @@ class Result(Mapping[str, NDArray[Any]]):
         self.parameters = dict(parameters) if parameters else {}
         self.timing = NO_TIMING
 
+    def classes(self, name: str) -> list[list[RankedClass]]:
+        """Return the best classes of an output that was asked for with ``Output(name, class_count=...)``.
+
+        One list for each row, the best class first; a model without a batch dimension has one row.
+
+        Raises:
+            InvalidInput: the output was not asked for as classes.
+        """
+        found = self[name]
+        try:
+            rows = found.reshape(-1, found.shape[-1]).tolist()
+            return [[_ranked(item) for item in row] for row in rows]
+        except (AttributeError, IndexError, ValueError) as exc:
+            raise InvalidInput(
+                f"output '{name}' has no classes: ask for them with outputs=[Output(name={name!r}, class_count=...)]",
+                model=self.model_name,
+            ) from exc
+
+    def dlpack(self, name: str) -> Any:
+        """Return an output as an object that ``torch.from_dlpack`` and its like take without a copy, BF16 as well.
+
+        NumPy's own arrays can be handed over as they are, except for the types of ``ml_dtypes``.
+        """
+        return tensor_of(self[name])
+
     def __getitem__(self, name: str) -> NDArray[Any]:
         try:
             return self._outputs[name]
@@ -79,3 +117,9 @@ class Result(Mapping[str, NDArray[Any]]):
     def __repr__(self) -> str:
         tensors = ", ".join(f"{name}: {array.dtype}{list(array.shape)}" for name, array in self._outputs.items())
         return f"<Result of {self.model_name}/{self.model_version}: {tensors}>"
+
+
+def _ranked(item: bytes) -> RankedClass:
+    """Read ``score:index[:label]``, as Triton's classification extension writes a class."""
+    score, index, *label = item.decode().split(":", 2)
+    return RankedClass(float(score), int(index), label[0] if label else None)

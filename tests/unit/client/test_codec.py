@@ -129,6 +129,41 @@ def test_a_codec_reads_answers_that_look_alike_by_what_they_say():
             assert known[name].flags.writeable
 
 
+def test_answers_with_an_id_are_known_by_the_rest():
+    """Each has the id that it says, of the same length or another, and one that is no text is refused."""
+    codec = Codec("m", "", contract_of("FP32"))
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+    def answer(request_id: str) -> bytes:
+        message = a_response()
+        message.id = request_id
+        add_output(message, "y", x, "FP32")
+        return message.SerializeToString()
+
+    for request_id in ("aaaa", "bbbb", "ßß", "", "aaaaa", "bbbbb", "\ufffda", "aaaa"):
+        known = codec.decode(answer(request_id))
+        assert known.request_id == decode_infer(answer(request_id)).request_id == request_id
+        assert known.parameters["count"] == -3
+        np.testing.assert_array_equal(known["y"], x)
+    with pytest.raises(InvalidResponse, match="UTF-8"):
+        codec.decode(answer("aaaa").replace(b"aaaa", b"aa\xff\xfe"))
+
+
+def test_known_answers_are_not_parsed_again(monkeypatch):
+    """Also where several kinds of one size take turns, and whatever their ids."""
+    codec, messages = Codec("m", "", contract_of("FP32")), []
+    for version in "123":
+        message = pb.ModelInferResponse(model_name="m", model_version=version, id=f"id {version}")
+        add_output(message, "y", np.ones(3, np.float32), "FP32")
+        messages.append(message.SerializeToString())
+    for message in messages:
+        codec.decode(message)
+    monkeypatch.setattr("naiad.client._protocol.codec.decode_infer", None)
+    for version, message in zip("123", messages, strict=True):
+        known = codec.decode(message.replace(b"id", b"ID"))
+        assert (known.model_version, known.request_id) == (version, f"ID {version}")
+
+
 def test_a_codec_refuses_what_is_cut_off_or_changed():
     """Every truncation, and 10,000 mutations, of an answer it knows give a result or InvalidResponse."""
     codec, message = Codec("m", "", contract_of("FP32")), a_response()

@@ -149,7 +149,7 @@ def test_8_bit_floats_travel_as_their_bits(name):
 
 @pytest.mark.parametrize("size", [ALIGNED_FROM_BYTES // 4 + odd for odd in (-1, 0, 1, 1000)])
 def test_large_tensors_are_aligned(size):
-    """From 64 KiB on, an array begins at a cache line, and may be written."""
+    """From 256 KiB on, an array begins at a cache line, and may be written."""
     array = np.arange(size, dtype=np.float32)
     back = decode(array.tobytes(), "FP32", (size,))
     np.testing.assert_array_equal(back, array)

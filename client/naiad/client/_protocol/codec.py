@@ -7,8 +7,8 @@ compared with what is expected byte by byte before it is read that way. Whatever
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,20 @@ from numpy.typing import NDArray
 from naiad.client._protocol import shared, wire
 from naiad.client._protocol.contract import Contract
 from naiad.client._protocol.datatypes import numpy_dtype
-from naiad.client._protocol.request import NO_OPTIONS, InferOptions, Inputs, decode_infer, encode_options, wire_inputs
-from naiad.client._protocol.tensors import as_array
+from naiad.client._protocol.request import (
+    NO_OPTIONS,
+    InferOptions,
+    Inputs,
+    check_cast,
+    decode_infer,
+    encode_options,
+    wire_inputs,
+)
+from naiad.client._protocol.tensors import ALIGNED_FROM_BYTES, as_array, copy_of
 from naiad.client.result import Result
 
 _MAX_KEPT = 256  # of each kind; dynamic shapes could make more without end
+_MAX_ALIKE = 4  # answers of one size that differ in more than their tensors: versions, subsets of the outputs
 
 _Signature = tuple[tuple[str, "np.dtype[Any]", tuple[int, ...]], ...]
 _RAW_CONTENTS = b"\x3a"  # field 7 of a request
@@ -34,10 +43,16 @@ class _KnownOutput(NamedTuple):
     framing: bytes
     """What precedes its bytes in the message."""
     offset: int
+    copy: Callable[[NDArray[Any]], NDArray[Any]]
+    """How it is copied out of the message."""
 
 
 class _KnownResponse(NamedTuple):
     head: bytes
+    """What the message begins with, up to the request's id where there is one."""
+    id_size: int
+    rest: bytes
+    """What follows the id."""
     outputs: tuple[_KnownOutput, ...]
     model: str
     version: str
@@ -45,14 +60,34 @@ class _KnownResponse(NamedTuple):
 
 
 class Codec:
-    """Encodes requests to, and decodes answers of, one model; may be shared by threads."""
+    """Encodes requests to, and decodes answers of, one model; may be shared by threads.
 
-    __slots__ = ("_contract", "_model", "_requests", "_responses", "_version")
+    With ``cast``, inputs are converted as :class:`InferKeywords` says, in every request.
+    """
 
-    def __init__(self, model: str, version: str, contract: Contract) -> None:
+    __slots__ = ("_cast", "_contract", "_model", "_requests", "_responses", "_version")
+
+    def __init__(self, model: str, version: str, contract: Contract, cast: Literal["safe"] | None = None) -> None:
+        check_cast(cast)
         self._model, self._version, self._contract = model, version, contract
+        self._cast = cast is not None
         self._requests: dict[_Signature, tuple[bytes, ...]] = {}
-        self._responses: dict[int, _KnownResponse] = {}
+        self._responses: dict[int, tuple[_KnownResponse, ...]] = {}
+
+    @property
+    def contract(self) -> Contract:
+        """What requests are checked against."""
+        return self._contract
+
+    @property
+    def casts(self) -> bool:
+        """Whether inputs are converted in every request."""
+        return self._cast
+
+    @property
+    def queue_timeout(self) -> bool:
+        """Whether the model lets a request say how long it may wait in the queue."""
+        return self._contract.queue_timeout
 
     def encode(self, inputs: Inputs, options: InferOptions, queue_timeout_us: int = 0) -> bytes:
         """Check the inputs and build the request.
@@ -70,6 +105,8 @@ class Codec:
             name: value if type(value) is np.ndarray else as_array(value, contract.datatype_of_input(name))
             for name, value in inputs.items()
         }
+        if self._cast or options.cast is not None:
+            arrays = contract.safely_cast(arrays)
         signature = tuple([(name, array.dtype, array.shape) for name, array in arrays.items()])
         frames = self._requests.get(signature)
         if frames is not None:
@@ -91,18 +128,28 @@ class Codec:
         Raises:
             InvalidResponse: the message is cut off, or its tensors do not fit their description.
         """
-        known = self._responses.get(len(message))
-        if known is not None and message.startswith(known.head):
-            outputs = _read(message, known.outputs)
-            if outputs is not None:
-                return Result(outputs, model_name=known.model, model_version=known.version, parameters=known.parameters)
+        for known in self._responses.get(len(message), ()):
+            head, id_size, rest, outputs, model, version, parameters = known
+            if not message.startswith(head):
+                continue
+            request_id = ""
+            if id_size:
+                at = len(head) + id_size
+                request_id = message[len(head) : at].decode("utf-8", "replace")
+                if not message.startswith(rest, at) or "\ufffd" in request_id:
+                    continue
+            arrays = _read(message, outputs)
+            if arrays is not None:
+                return Result(
+                    arrays, model_name=model, model_version=version, request_id=request_id, parameters=parameters
+                )
         result = decode_infer(message)
         self._remember_response(message)
         return result
 
-    def placeable(self, inputs: Inputs) -> list[wire.WireInput]:
+    def placeable(self, inputs: Inputs, options: InferOptions = NO_OPTIONS) -> list[wire.WireInput]:
         """Check the inputs of a request for shared memory; see :func:`shared.placeable`."""
-        return shared.placeable(inputs, self._contract)
+        return shared.placeable(inputs, self._contract, cast=self._cast or options.cast is not None)
 
     def encode_shared(
         self,
@@ -132,32 +179,48 @@ class Codec:
         _keep(self._requests, signature, (head + framings[0], *framings[1:]))
 
     def _remember_response(self, message: bytes) -> None:
-        response = wire.decode_response(message)
-        if response.request_id or response.typed_contents or not response.outputs:
-            return
-        end, known = len(message), list[_KnownOutput]()
-        for output, raw in zip(reversed(response.outputs), reversed(response.raw), strict=True):
-            dtype = numpy_dtype(output.datatype)
-            if dtype is None or dtype.hasobject:
-                return
-            framing = _RAW_OUTPUTS + wire.varint(len(raw))
-            known.append(_KnownOutput(output.name, dtype, output.shape, framing, end - len(raw)))
-            end -= len(raw) + len(framing)
-        known.reverse()
-        if _read(message, known) is not None:  # the contents come last and in order, as every encoder writes them
-            pattern = _KnownResponse(message[:end], tuple(known), response.model, response.version, response.parameters)
-            _keep(self._responses, len(message), pattern)
+        pattern = _pattern(message)
+        if pattern is not None:
+            others = self._responses.get(len(message), ())
+            _keep(self._responses, len(message), (pattern, *others[: _MAX_ALIKE - 1]))
+
+
+def _pattern(message: bytes) -> _KnownResponse | None:
+    """Return what an answer looks like apart from its id and tensors, ``None`` if that is not worth remembering."""
+    response = wire.decode_response(message)
+    if response.typed_contents or not response.outputs:
+        return None
+    end, known = len(message), list[_KnownOutput]()
+    for output, raw in zip(reversed(response.outputs), reversed(response.raw), strict=True):
+        dtype = numpy_dtype(output.datatype)
+        if dtype is None or dtype.hasobject or not raw:
+            return None
+        framing = _RAW_OUTPUTS + wire.varint(len(raw))
+        copy = np.ndarray.copy if len(raw) < ALIGNED_FROM_BYTES else copy_of
+        known.append(_KnownOutput(output.name, dtype, output.shape, framing, end - len(raw), copy))
+        end -= len(raw) + len(framing)
+    known.reverse()
+    if _read(message, known) is None:  # the contents come last and in order, as every encoder writes them
+        return None
+    head, rest = message[:end], b""
+    request_id = response.request_id.encode()
+    if request_id:
+        start = wire.start_of_request_id(head, response)
+        if start is None:
+            return None
+        head, rest = head[:start], head[start + len(request_id) :]
+    return _KnownResponse(
+        head, len(request_id), rest, tuple(known), response.model, response.version, response.parameters
+    )
 
 
 def _read(message: bytes, outputs: tuple[_KnownOutput, ...] | list[_KnownOutput]) -> dict[str, NDArray[Any]] | None:
     """Copy the outputs out of a message, ``None`` if it is framed in another way."""
     arrays: dict[str, NDArray[Any]] = {}
-    for name, dtype, shape, framing, offset in outputs:
+    for name, dtype, shape, framing, offset, copy in outputs:
         if not message.endswith(framing, 0, offset):
             return None
-        arrays[name] = (
-            np.ndarray(shape, dtype, message, offset).copy() if offset < len(message) else np.empty(shape, dtype)
-        )
+        arrays[name] = copy(np.ndarray(shape, dtype, message, offset))
     return arrays
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from naiad.client._protocol.datatypes import numpy_dtype, triton_datatype
@@ -69,6 +70,14 @@ class Contract:
         if dtype is None or dtype.hasobject or min(shape, default=0) < 0:
             return None
         return math.prod(shape) * dtype.itemsize
+
+    def safely_cast(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return the arrays in the model's types where NumPy's rule "safe" allows it, else as they are.
+
+        Raises:
+            InvalidInput: there is no such input.
+        """
+        return {name: _safely_cast(array, self.datatype_of_input(name)) for name, array in arrays.items()}
 
     def check_inputs(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Raise :class:`InvalidInput` unless ``arrays`` is a request that this model takes."""
@@ -145,6 +154,13 @@ class Contract:
 
 def _dims(shape: tuple[int, ...]) -> str:
     return f"[{', '.join('?' if dim < 0 else str(dim) for dim in shape)}]"
+
+
+def _safely_cast(array: NDArray[Any], datatype: str) -> NDArray[Any]:
+    wanted = numpy_dtype(datatype)
+    if wanted is None or wanted.hasobject or triton_datatype(array.dtype) == datatype:
+        return array
+    return array.astype(wanted) if np.can_cast(array.dtype, wanted, "safe") else array
 
 
 def _lets_requests_expire(config: ModelConfig) -> bool:

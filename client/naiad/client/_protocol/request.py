@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from naiad.client._protocol import wire
+from naiad.client._protocol.buffers import Buffers
 from naiad.client._protocol.contract import Contract
-from naiad.client._protocol.datatypes import numpy_dtype, triton_datatype
+from naiad.client._protocol.datatypes import triton_datatype
 from naiad.client._protocol.tensors import Payload, as_array, decode, encode
+from naiad.client._protocol.typed import typed_outputs
 from naiad.client.errors import InvalidInput, InvalidResponse
 from naiad.client.result import Result
 
@@ -47,6 +48,16 @@ class InferKeywords(TypedDict, total=False):
     sequence_end: bool
     parameters: Mapping[str, wire.Parameter] | None
     """Passed to the model as they are."""
+    out: Mapping[str, Any] | None
+    """Memory of the caller's for outputs, by name: arrays or tensors (DLPack), which the result then has themselves."""
+    cast: Literal["safe"] | None
+    """``"safe"`` converts inputs to the model's types where NumPy's rule of that name says that no value is lost."""
+
+
+def check_cast(cast: str | None) -> None:
+    """Raise :class:`InvalidInput` for a rule that there is not."""
+    if cast not in (None, "safe"):
+        raise InvalidInput(f"cast is None or 'safe', found {cast!r}: convert the array yourself with array.astype(...)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,8 +71,13 @@ class InferOptions:
     sequence_start: bool = False
     sequence_end: bool = False
     parameters: Mapping[str, wire.Parameter] | None = None
+    out: Mapping[str, Any] | None = None
+    cast: Literal["safe"] | None = None
     queue_timeout_us: int = 0
     """How long the request may wait in the model's queue; 0 says nothing. Set from the call's deadline."""
+
+    def __post_init__(self) -> None:
+        check_cast(self.cast)
 
     def wire_parameters(self) -> dict[str, wire.Parameter]:
         """Return all of it as the protocol's request parameters."""
@@ -98,7 +114,7 @@ def encode_infer(
     Raises:
         InvalidInput: a tensor has an unknown name, or another type or shape than the model expects.
     """
-    tensors = wire_inputs(inputs, contract)
+    tensors = wire_inputs(inputs, contract, cast=options.cast is not None)
     return wire.encode_request(model, version, tensors, encode_options(options, contract, queue_timeout_us))
 
 
@@ -122,15 +138,39 @@ def encode_options(options: InferOptions, contract: Contract | None, queue_timeo
     return timeout + wire.encode_options(options.request_id, options.wire_parameters(), outputs)
 
 
-def wire_inputs(inputs: Inputs, contract: Contract | None, payload: PayloadOf = encode) -> list[wire.WireInput]:
+def buffers_of(options: InferOptions, contract: Contract | None) -> Buffers | None:
+    """Return the buffers of a request, ``None`` where it has none.
+
+    Raises:
+        InvalidInput: a buffer cannot be written, does not fit the model's output, or is for none that is asked for.
+    """
+    if not options.out:
+        return None
+    if options.outputs is not None:
+        plain = {output if isinstance(output, str) else output.name for output in options.outputs}
+        classes = {output.name for output in options.outputs if isinstance(output, Output) and output.class_count}
+        for name in options.out:
+            if name not in plain - classes:
+                how = "as classes, which come as strings" if name in classes else "not at all"
+                raise InvalidInput(f"out['{name}'] is for an output that is asked for {how}: leave it out")
+    return Buffers(options.out, contract)
+
+
+def wire_inputs(
+    inputs: Inputs, contract: Contract | None, payload: PayloadOf = encode, *, cast: bool = False
+) -> list[wire.WireInput]:
     """Return the inputs as the wire describes them, each with what ``payload`` makes of its array.
 
     Raises:
         InvalidInput: a tensor has an unknown name, or another type or shape than the model expects.
     """
     if contract is None:
+        if cast:
+            raise InvalidInput("cast='safe' needs to know the model's types: call client.model(name).infer(...)")
         return [_wire_input(name, as_array(value), payload) for name, value in inputs.items()]
     arrays = {name: as_array(value, contract.datatype_of_input(name)) for name, value in inputs.items()}
+    if cast:
+        arrays = contract.safely_cast(arrays)
     contract.check_inputs(arrays)
     expected = contract.inputs
     return [
@@ -160,26 +200,37 @@ def wire_output(output: str | Output, contract: Contract | None) -> tuple[str, d
     return wanted.name, {"classification": wanted.class_count} if wanted.class_count else {}
 
 
-def decode_infer(message: bytes) -> Result:
-    """Read a ModelInferResponse.
+def decode_infer(message: bytes, out: Buffers | None = None) -> Result:
+    """Read a ModelInferResponse, the outputs that ``out`` has into those buffers.
 
     Raises:
         InvalidResponse: the message is cut off, or its tensors do not fit their description.
+        InvalidInput: a buffer has another type or shape than its output.
     """
     response = wire.decode_response(message)
     if response.typed_contents:
-        arrays = _typed_outputs(message)
-    else:
-        arrays = {
-            output.name: array_of(output, raw) for output, raw in zip(response.outputs, response.raw, strict=True)
-        }
-    return result_of(response, arrays)
+        result = result_of(response, typed_outputs(message))
+        return result if out is None else out.filled_from(result)
+    return result_of(
+        response,
+        (
+            array_of(output, raw) if out is None or output.name not in out else out.receive(output, raw)
+            for output, raw in zip(response.outputs, response.raw, strict=True)
+        ),
+    )
 
 
-def result_of(response: wire.WireResponse, arrays: Mapping[str, NDArray[Any]]) -> Result:
-    """Return the outputs with what the answer says about itself."""
+def result_of(response: wire.WireResponse, arrays: Iterable[Any]) -> Result:
+    """Return the outputs, which come in the order of their descriptions, with what the answer says about itself.
+
+    Raises:
+        InvalidResponse: two outputs have one name.
+    """
+    outputs = dict(zip((output.name for output in response.outputs), arrays, strict=True))
+    if len(outputs) != len(response.outputs):
+        raise InvalidResponse(f"expected each output once, found {len(response.outputs)} with {len(outputs)} names")
     return Result(
-        arrays,
+        outputs,
         model_name=response.model,
         model_version=response.version,
         request_id=response.request_id,
@@ -201,46 +252,3 @@ def array_of(
         return read(raw, output.datatype, output.shape)
     except InvalidResponse as exc:
         raise InvalidResponse(f"output '{output.name}': {exc}") from exc
-
-
-_TYPED_FIELDS = {
-    "BOOL": "bool_contents",
-    "INT8": "int_contents",
-    "INT16": "int_contents",
-    "INT32": "int_contents",
-    "INT64": "int64_contents",
-    "UINT8": "uint_contents",
-    "UINT16": "uint_contents",
-    "UINT32": "uint_contents",
-    "UINT64": "uint64_contents",
-    "FP32": "fp32_contents",
-    "FP64": "fp64_contents",
-    "BYTES": "bytes_contents",
-}
-
-
-def _typed_outputs(message: bytes) -> dict[str, NDArray[Any]]:
-    """Read the typed fields that other KServe servers use instead of raw bytes."""
-    from google.protobuf.message import DecodeError
-    from tritonclient.grpc import service_pb2
-
-    try:
-        parsed = service_pb2.ModelInferResponse.FromString(message)
-    except DecodeError as exc:
-        raise InvalidResponse(f"expected a ModelInferResponse, found {exc}") from exc
-    return {output.name: _typed_array(output) for output in parsed.outputs}
-
-
-def _typed_array(output: Any) -> NDArray[Any]:
-    field = _TYPED_FIELDS.get(output.datatype)
-    if field is None:
-        raise InvalidResponse(f"output '{output.name}': {output.datatype} has no typed contents in the protocol")
-    values = list(getattr(output.contents, field))
-    try:
-        array = np.empty(len(values), numpy_dtype(output.datatype))
-        array[:] = values
-        return array.reshape(tuple(output.shape))
-    except (ValueError, OverflowError) as exc:
-        raise InvalidResponse(
-            f"output '{output.name}': {len(values)} values do not make {list(output.shape)}: {exc}"
-        ) from exc

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from naiad.client._protocol import wire
+from naiad.client._protocol.buffers import Buffers
 from naiad.client._protocol.contract import Contract
 from naiad.client._protocol.request import (
     NO_OPTIONS,
@@ -46,13 +47,13 @@ class Place(NamedTuple):
     has put there already (a GPU)."""
 
 
-def placeable(inputs: Inputs, contract: Contract | None) -> list[wire.WireInput]:
+def placeable(inputs: Inputs, contract: Contract | None, *, cast: bool = False) -> list[wire.WireInput]:
     """Check the inputs as for any request; arrays are left in the memory layout they have.
 
     Raises:
         InvalidInput: a tensor has an unknown name, or another type or shape than the model expects.
     """
-    return wire_inputs(inputs, contract, _as_it_is)
+    return wire_inputs(inputs, contract, _as_it_is, cast=cast)
 
 
 def encode_shared(
@@ -87,22 +88,25 @@ def encode_shared(
     return wire.encode_request(model, version, sent, timeout + said)
 
 
-def decode_shared(message: bytes, outputs: Mapping[str, Place]) -> Result:
+def decode_shared(message: bytes, outputs: Mapping[str, Place], out: Buffers | None = None) -> Result:
     """Read an answer whose outputs lie in these places; the arrays are copies, so that the places are free afterwards.
 
-    Outputs that the server sent in the message are read from there.
+    Outputs that the server sent in the message are read from there; those that ``out`` has go into its buffers.
 
     Raises:
         InvalidResponse: the message is cut off, or says that an output lies where it was not asked to be.
+        InvalidInput: a buffer has another type or shape than its output.
     """
     response = wire.decode_response(message)
     if response.typed_contents:
         raise InvalidResponse("expected outputs in shared memory or raw contents, found typed contents")
-    arrays = {
-        output.name: _array(output, raw, outputs.get(output.name))
-        for output, raw in zip(response.outputs, response.raw, strict=True)
-    }
-    return result_of(response, arrays)
+    return result_of(
+        response,
+        (
+            _array(output, raw, outputs.get(output.name), out)
+            for output, raw in zip(response.outputs, response.raw, strict=True)
+        ),
+    )
 
 
 def _as_it_is(array: NDArray[Any], datatype: str) -> Payload:
@@ -153,11 +157,13 @@ def _place_output(
     return name, _parameters(place, place.size_bytes)
 
 
-def _array(output: wire.WireOutput, raw: memoryview, place: Place | None) -> NDArray[Any]:
-    if len(raw) or place is None:
-        return array_of(output, raw)
-    memory = _memory(output, place)
-    return array_of(output, memory, decode_start)
+def _array(output: wire.WireOutput, raw: memoryview, place: Place | None, out: Buffers | None) -> Any:
+    if not len(raw) and place is not None:
+        raw = _memory(output, place)
+        if out is not None and output.name in out:
+            return out.receive(output, raw, to_the_end=False)
+        return array_of(output, raw, decode_start)
+    return array_of(output, raw) if out is None or output.name not in out else out.receive(output, raw)
 
 
 def _memory(output: wire.WireOutput, place: Place) -> memoryview:

@@ -6,6 +6,7 @@ Source: "Inference Request/Response, raw contents" of the KServe v2 gRPC specifi
 from __future__ import annotations
 
 import math
+from ctypes import addressof, c_char
 from typing import Any, Final
 
 import numpy as np
@@ -19,7 +20,7 @@ from naiad.client.errors import InvalidInput, InvalidResponse
 Buffer = bytes | memoryview
 Payload = bytes | NDArray[Any]  # an array stands for its own memory: row-major and little-endian
 ALIGNMENT: Final = 64  # a cache line, and the widest vector registers
-ALIGNED_FROM_BYTES: Final = 1 << 16  # below, finding the place takes as long as copying
+ALIGNED_FROM_BYTES: Final = 1 << 18  # below, finding the place would be felt beside the copying
 MAX_DIMS: Final = 64  # NumPy's
 _NUMBERS: Final = frozenset("biuf")
 
@@ -96,7 +97,7 @@ def encode(array: NDArray[Any], datatype: str) -> Payload:
 
 
 def decode(buffer: Buffer, datatype: str, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Return a writable array of its own, at a multiple of 64 bytes if it has 64 KiB or more.
+    """Return a writable array of its own, at a multiple of 64 bytes if it has 256 KiB or more.
 
     Raises:
         InvalidResponse: the bytes do not make a tensor of that type and shape.
@@ -109,7 +110,7 @@ def decode(buffer: Buffer, datatype: str, shape: tuple[int, ...]) -> NDArray[Any
         raise InvalidResponse(
             f"expected {num_elements * dtype.itemsize} bytes for {datatype} {list(shape)}, found {len(buffer)} bytes"
         )
-    return copy_of(np.ndarray(shape, dtype, buffer)) if num_elements else _nothing(shape, dtype)
+    return copy_of(np.ndarray(shape, dtype, buffer)) if num_elements else empty(shape, dtype)
 
 
 def decode_start(memory: memoryview, datatype: str, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -146,15 +147,21 @@ def copy_of(array: NDArray[Any]) -> NDArray[Any]:
     if size < ALIGNED_FROM_BYTES:
         return array.copy()
     room = np.empty(size + ALIGNMENT, np.uint8)
-    copy = np.ndarray(array.shape, array.dtype, room, -room.ctypes.data % ALIGNMENT)
+    address = addressof(c_char.from_buffer(room.data))  # a third of the time that room.ctypes.data takes
+    copy = np.ndarray(array.shape, array.dtype, room, -address % ALIGNMENT)
     copy[...] = array
     return copy
 
 
-def _nothing(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return an array without an element.
+
+    Raises:
+        InvalidResponse: its other dimensions are absurd.
+    """
     try:
         return np.empty(shape, dtype)
-    except ValueError as exc:  # one dimension is 0, and the others are absurd
+    except ValueError as exc:
         raise InvalidResponse(f"expected the shape of an array, found {list(shape)}: {exc}") from exc
 
 
@@ -163,4 +170,4 @@ def _strings(buffer: Buffer, num_elements: int, shape: tuple[int, ...], *, to_th
         strings = decode_strings(buffer, num_elements, to_the_end=to_the_end)
     except InvalidResponse as exc:
         raise InvalidResponse(f"BYTES {list(shape)}: {exc}") from exc
-    return strings.reshape(shape) if num_elements else _nothing(shape, strings.dtype)
+    return strings.reshape(shape) if num_elements else empty(shape, strings.dtype)

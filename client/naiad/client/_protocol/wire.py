@@ -13,18 +13,21 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import starmap
+from itertools import islice, starmap
 from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
 
-from naiad.client._protocol.tensors import Payload
+from naiad.client._protocol.tensors import MAX_DIMS, Payload
 from naiad.client.errors import InvalidInput, InvalidResponse
 
 Parameter = bool | int | float | str
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_VARINT, _FIXED64, _BYTES, _GROUP, _END_OF_GROUP, _FIXED32 = 0, 1, 2, 3, 4, 5
 _MAX_VARINT_BYTES = 10
+_MAX_FIELD_NUMBER = 2**29 - 1
+_MAX_DEPTH = 100  # of groups within groups, as in protobuf's own parsers
 _MAX_KEPT_BYTES = 256
+MAX_ENTRIES: Final = 1 << 14  # of outputs or parameters: each takes a hundred times its two bytes of message here
 _DOUBLE = struct.Struct("<d")
 SHARED_REGION: Final = "shared_memory_region"  # these three parameters: "System-Shared-Memory Extension" of Triton
 SHARED_OFFSET: Final = "shared_memory_offset"
@@ -171,21 +174,26 @@ class WireResponse:
     @property
     def typed_contents(self) -> bool:
         """Whether the values are in the typed fields instead of ``raw``."""
-        return not self.raw and any(output.typed_contents for output in self.outputs)
+        return not self.raw and any(
+            output.typed_contents or (0 in output.shape and not output.placed) for output in self.outputs
+        )
 
 
 def decode_response(message: bytes) -> WireResponse:
     """Decode a ModelInferResponse without copying its tensors.
 
+    The memory that this takes is bounded: the contents stay parts of the message, and everything else has limits.
+
     Raises:
         InvalidResponse: the message is cut off, or is none.
     """
     response = WireResponse()
+    outputs, raw = response.outputs, response.raw
     for number, value in _fields(memoryview(message)):
         if number == 6:
-            response.raw.append(_view(value))
+            raw.append(_view(value))
         elif number == 5:
-            response.outputs.append(_output(bytes(_view(value))))
+            outputs.append(_output(bytes(_view(value))))
         elif number == 1:
             response.model = _string(value)
         elif number == 2:
@@ -194,9 +202,19 @@ def decode_response(message: bytes) -> WireResponse:
             response.request_id = _string(value)
         elif number == 4:
             _add_map_entry(response.parameters, _view(value))
-    if len(response.raw) != len(response.outputs) and not response.typed_contents:
+        else:
+            continue
+        if max(len(outputs), len(raw)) > MAX_ENTRIES:
+            raise InvalidResponse(f"expected at most {MAX_ENTRIES} outputs, found more")
+    if len(raw) != len(outputs) and not response.typed_contents:
         response.raw = _matched(response)
     return response
+
+
+def start_of_request_id(head: bytes, response: WireResponse) -> int | None:
+    """Return where the id's text is in what precedes the contents, ``None`` if it is not where encoders write it."""
+    before = _text(1, response.model) + _text(2, response.version) + _text(3, response.request_id)
+    return len(before) - len(response.request_id.encode()) if head.startswith(before) else None
 
 
 def _matched(response: WireResponse) -> list[memoryview]:
@@ -222,11 +240,13 @@ def _describe(description: bytes) -> WireOutput:
         elif number == 2:
             datatype = _string(value)
         elif number == 3:
-            shape.extend([_signed(value)] if isinstance(value, int) else _packed(value))
+            shape.extend([_signed(value)] if isinstance(value, int) else islice(_packed(value), MAX_DIMS + 1))
+            if len(shape) > MAX_DIMS:
+                raise InvalidResponse(f"expected at most {MAX_DIMS} dimensions, found more")
         elif number == 4:
             _add_map_entry(parameters, _view(value))
         elif number == 5:
-            typed_contents = len(_view(value)) > 0
+            typed_contents = typed_contents or len(_view(value)) > 0
     return WireOutput(name, datatype, tuple(shape), typed_contents, parameters)
 
 
@@ -236,9 +256,14 @@ def _add_map_entry(into: dict[str, Parameter], view: memoryview) -> None:
         if number == 1:
             key = _string(value)
         elif number == 2:
-            parameter = _decode_parameter(_view(value))
-    if parameter is not None:
-        into[key] = parameter
+            found = _decode_parameter(_view(value))
+            parameter = parameter if found is None else found
+    if parameter is None:
+        into.pop(key, None)  # of two entries with one key the later counts, even if it says nothing
+        return
+    into[key] = parameter
+    if len(into) > MAX_ENTRIES:
+        raise InvalidResponse(f"expected at most {MAX_ENTRIES} parameters, found more")
 
 
 _PARAMETER_READERS: dict[int, Callable[[Any], Parameter]] = {
@@ -260,7 +285,7 @@ def _decode_parameter(view: memoryview) -> Parameter | None:
 
 
 def _fields(view: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Walk a message: (field number, number or bytes); fixed-size fields come as bytes."""
+    """Walk a message: (field number, number or bytes); fixed-size fields come as bytes, groups not at all."""
     at, end = 0, len(view)
     while at < end:
         key = view[at]
@@ -268,6 +293,8 @@ def _fields(view: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         if key > 0x7F:
             key, at = _read_varint(view, at - 1)
         number, wire_type = key >> 3, key & 7
+        if not 0 < number <= _MAX_FIELD_NUMBER:
+            raise InvalidResponse(f"expected a protobuf field, found number {number}")
         if wire_type == _BYTES:
             if at < end and view[at] < 0x80:
                 size = view[at]
@@ -278,14 +305,48 @@ def _fields(view: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             value, at = _read_varint(view, at)
             yield number, value
             continue
-        elif wire_type in (_FIXED64, _FIXED32):
-            size = 8 if wire_type == _FIXED64 else 4
+        elif wire_type == _GROUP:
+            at = _end_of_group(view, at, number)
+            continue
         else:
-            raise InvalidResponse(f"expected a protobuf field, found wire type {wire_type}")
-        if number == 0 or at + size > end:
+            size = _fixed_size(wire_type)
+        if at + size > end:
             raise InvalidResponse(f"the message ends within field {number} ({size} bytes announced, {end - at} left)")
         yield number, view[at : at + size]
         at += size
+
+
+def _end_of_group(view: memoryview, at: int, number: int) -> int:
+    """Return where the group ends whose first field is at ``at``; nothing in this protocol is one."""
+    opened = [number]
+    while opened:
+        key, at = _read_varint(view, at)
+        number, wire_type = key >> 3, key & 7
+        if not 0 < number <= _MAX_FIELD_NUMBER:
+            raise InvalidResponse(f"expected a protobuf field, found number {number}")
+        if wire_type == _GROUP:
+            opened.append(number)
+            if len(opened) > _MAX_DEPTH:
+                raise InvalidResponse(f"expected groups within at most {_MAX_DEPTH} others, found more")
+        elif wire_type == _END_OF_GROUP:
+            if opened.pop() != number:
+                raise InvalidResponse(f"expected the end of another group, found that of {number}")
+        elif wire_type == _VARINT:
+            _, at = _read_varint(view, at)
+        elif wire_type == _BYTES:
+            size, at = _read_varint(view, at)
+            at += size
+        else:
+            at += _fixed_size(wire_type)
+    return at
+
+
+def _fixed_size(wire_type: int) -> int:
+    if wire_type == _FIXED64:
+        return 8
+    if wire_type == _FIXED32:
+        return 4
+    raise InvalidResponse(f"expected a protobuf field, found wire type {wire_type}")
 
 
 def _read_varint(view: memoryview, at: int) -> tuple[int, int]:
@@ -294,8 +355,10 @@ def _read_varint(view: memoryview, at: int) -> tuple[int, int]:
         byte = view[position]
         value |= (byte & 0x7F) << 7 * shift
         if byte < 0x80:
-            return value & 0xFFFFFFFFFFFFFFFF, position + 1
-    raise InvalidResponse("the message ends within a number")
+            if value >= 2**64:
+                break
+            return value, position + 1
+    raise InvalidResponse("the message ends within a number, or the number within none of 64 bits")
 
 
 def _packed(view: memoryview) -> Iterator[int]:
@@ -333,3 +396,20 @@ def _string(value: int | memoryview) -> str:
         return str(_view(value), "utf-8")
     except UnicodeDecodeError as exc:
         raise InvalidResponse(f"expected UTF-8 text, found {bytes(_view(value))[:40]!r}") from exc
+
+
+def open_envelope(message: bytes) -> tuple[str, bytes]:
+    """Return the ``error_message`` and the ``infer_response`` of a ModelStreamInferResponse; either may be empty.
+
+    Raises:
+        InvalidResponse: the message is cut off, or is none.
+    """
+    if len(message) > 1 and message[0] == 0x12 and message[1] < 0x80 and len(message) == message[1] + 2:
+        return "", message[2:]  # a small part, as nearly all of a stream of tokens are
+    details, responses = "", list[memoryview]()
+    for number, value in _fields(memoryview(message)):
+        if number == 1:
+            details = _string(value)
+        elif number == 2:
+            responses.append(_view(value))
+    return details, b"".join(responses)  # of several, protobuf says that they are one in pieces

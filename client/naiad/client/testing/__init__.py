@@ -18,8 +18,10 @@ from naiad.client.testing._fake import FakeTriton as FakeTriton
 from naiad.client.testing._faults import Fault as Fault
 from naiad.client.testing._faults import Trouble as Trouble
 from naiad.client.testing._line import Line as Line
+from naiad.client.testing._listener import ServerTLS as ServerTLS
 from naiad.client.testing._models import FakeModel as FakeModel
 from naiad.client.testing._models import FakeSequence as FakeSequence
+from naiad.client.testing._recorder import Recorder as Recorder
+from naiad.client.testing._replay import Replay as Replay
 from naiad.client.testing._requests import Request as Request
-from naiad.client.testing._server import ServerTLS as ServerTLS
 from naiad.client.testing._status import Refusal as Refusal

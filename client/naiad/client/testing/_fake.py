@@ -12,10 +12,11 @@ from naiad.client.testing import http2
 from naiad.client.testing._faults import Act, Fault, Faults, Spoil
 from naiad.client.testing._frames import Marks
 from naiad.client.testing._line import Line
+from naiad.client.testing._listener import ServerTLS
 from naiad.client.testing._models import FakeModel, Function
 from naiad.client.testing._repository import Repository
 from naiad.client.testing._requests import Request, RequestLog, checked_method
-from naiad.client.testing._server import GrpcServer, ServerTLS
+from naiad.client.testing._server import FakeServer
 from naiad.client.testing._service import Service
 from naiad.client.testing._status import Refusal, checked_status
 
@@ -75,7 +76,7 @@ class FakeTriton:
         self._tls = tls
         self._marks = Marks()
         self._line = Line("127.0.0.1:9", port=port, marks=self._marks)
-        self._server: GrpcServer | None = None
+        self._server: FakeServer | None = None
         self._start()
 
     # Where it is.
@@ -366,7 +367,7 @@ class FakeTriton:
         self._start()
 
     def _start(self) -> None:
-        self._server = GrpcServer(self._service, self._faults, self._log)
+        self._server = FakeServer(self._service, self._faults, self._log)
         self._line.lead_to(self._server.start(self._tls))
         self._line.listen()
 

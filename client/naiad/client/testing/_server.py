@@ -1,133 +1,33 @@
-"""The gRPC side of the fake: real HTTP/2 on a real socket, one thread for each call."""
+"""The gRPC side of the fake: a request is noted, meets the faults, and is answered by the service."""
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
-import grpc
 from google.protobuf.message import DecodeError
 
+from naiad.client.testing._listener import Listener, headers_of
 from naiad.client.testing._requests import Request, RequestLog
-from naiad.client.testing._service import Service, parsers
+from naiad.client.testing._service import Service, request_types
 from naiad.client.testing._status import Refusal
 from naiad.client.testing._streaming import StreamAnswers
 
 if TYPE_CHECKING:
     from naiad.client.testing._faults import Faults
 
-_PATH: Final = "/inference.GRPCInferenceService/"
-_HEALTH: Final = "/grpc.health.v1.Health/Check"
-_SERVING: Final = b"\x08\x01"
-_OPTIONS: Final = (
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.so_reuseport", 0),
-    ("grpc.http2.hpack_table_size.encoder", 0),  # so that header blocks can be left out without harm to the next
-)
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ServerTLS:
-    """What a fake presents to its callers, and what it wants of them; all of it PEM."""
-
-    certificate_chain: bytes
-    """Its certificate, and those up to the authority."""
-    private_key: bytes
-    """The key of its certificate."""
-    client_authorities: bytes | None = None
-    """With these, callers need a certificate of one of them (mutual TLS)."""
-
-    def credentials(self) -> Any:
-        """Return it as grpcio takes it."""
-        pairs = [(self.private_key, self.certificate_chain)]
-        return grpc.ssl_server_credentials(pairs, self.client_authorities, self.client_authorities is not None)
-
-
-class Threads(Executor):
-    """As many daemon threads as there are calls: none waits for another, and none keeps the process alive."""
-
-    def __init__(self) -> None:
-        self._work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
-        self._idle = threading.Semaphore(0)
-        self._threads: list[threading.Thread] = []
-        self._lock = threading.Lock()
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run ``fn`` in a thread that is free, or a new one."""
-        future: Future[Any] = Future()
-        self._work.put((future, lambda: fn(*args, **kwargs)))
-        if not self._idle.acquire(blocking=False):
-            thread = threading.Thread(target=self._run, name="fake-triton", daemon=True)
-            with self._lock:
-                self._threads.append(thread)
-            thread.start()
-        return future
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the threads as they become free."""
-        with self._lock:
-            threads, self._threads = self._threads, []
-        for _ in threads:
-            self._work.put(None)
-        for thread in threads if wait else ():
-            thread.join(5.0)
-
-    def _run(self) -> None:
-        while (work := self._work.get()) is not None:
-            future, function = work
-            try:
-                future.set_result(function())
-            except BaseException as exc:  # noqa: BLE001  (whoever waits gets it)
-                future.set_exception(exc)
-            self._idle.release()
-
-
-class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no types
-    """Serves a :class:`Service` until it is stopped; every request meets the faults before."""
+class FakeServer(Listener):
+    """Serves a :class:`Service` until it is stopped."""
 
     def __init__(self, service: Service, faults: Faults, log: RequestLog) -> None:
+        super().__init__()
         self._service, self._faults, self._log = service, faults, log
-        self._parsers = parsers()
-        self._threads = Threads()
-        self._server = grpc.server(self._threads, handlers=(self,), options=_OPTIONS)
+        self._types = request_types()
 
-    def start(self, tls: ServerTLS | None) -> str:
-        """Listen on a free port of the loopback interface; return the address."""
-        address = "127.0.0.1:0"
-        if tls is None:
-            port = self._server.add_insecure_port(address)
-        else:
-            port = self._server.add_secure_port(address, tls.credentials())
-        self._server.start()
-        return f"127.0.0.1:{port}"
-
-    def stop(self, grace_s: float | None) -> None:
-        """Refuse new calls, wait for those in flight, cancel them after ``grace_s``."""
-        self._server.stop(grace_s).wait()
-        self._threads.shutdown()
-
-    def service(self, details: Any) -> Any:
-        """Return what handles a method, ``None`` for one that there is not."""
-        path: str = details.method
-        if path == _HEALTH:
-            return grpc.unary_unary_rpc_method_handler(lambda _message, _context: _SERVING)
-        method = path.removeprefix(_PATH)
-        if method not in self._parsers:
-            return None
-        if method == "ModelStreamInfer":
-            return grpc.stream_stream_rpc_method_handler(self._stream)
-        return grpc.unary_unary_rpc_method_handler(lambda data, context: self._unary(method, data, context))
-
-    def _unary(self, method: str, data: bytes, context: Any) -> bytes:
-        try:
-            request = self._arrived(method, data, context)
-        except Refusal as refusal:
-            raise _aborted(context, refusal) from refusal
+    def answer(self, method: str, data: bytes, context: Any) -> bytes:
+        """Answer one request."""
+        request = self._arrived(method, data, context)
         try:
             answer = self._faults.meet(request)
             if answer is None:
@@ -135,42 +35,28 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no
                 answer = self._faults.spoil(request, answer)
         except Refusal as refusal:
             request.answered(refusal.status)
-            raise _aborted(context, refusal) from refusal
+            raise
         request.answered("OK")
         return answer
 
-    def _stream(self, messages: Iterator[bytes], context: Any) -> Iterator[bytes]:
+    def stream(self, messages: Iterator[bytes], context: Any) -> Iterator[bytes]:
+        """Answer the requests of a stream."""
+
         def arrived(data: bytes) -> Request:
             return self._arrived("ModelStreamInfer", data, context)
 
-        raises = _headers(context).get("triton_grpc_error") == "true"
+        raises = headers_of(context).get("triton_grpc_error") == "true"
         answers = StreamAnswers(self._service, self._faults, arrived, raises=raises)
         context.add_callback(answers.end)
-        try:
-            yield from answers.of(messages, self._threads)
-        except Refusal as refusal:
-            raise _aborted(context, refusal) from refusal
+        yield from answers.of(messages, self.threads)
 
     def _arrived(self, method: str, data: bytes, context: Any) -> Request:
         try:
-            message = self._parsers[method].FromString(data)
+            message = self._types[method].FromString(data)
         except DecodeError as exc:
             raise Refusal("Unable to parse request", "INTERNAL") from exc
-        request = Request(method, message, _headers(context), context.time_remaining(), context.peer())
+        request = Request(method, message, headers_of(context), context.time_remaining(), context.peer())
         if not context.add_callback(request.call_ended):
             request.call_ended()
         self._log.add(request)
         return request
-
-
-def _headers(context: Any) -> dict[str, str]:
-    return {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
-
-
-def _aborted(context: Any, refusal: Refusal) -> Exception:
-    """End the call with a refusal; grpcio knows the exception that is to be raised then."""
-    try:
-        context.abort(grpc.StatusCode[refusal.status], refusal.message)
-    except Exception as exc:  # noqa: BLE001  (it is an Exception and nothing else)
-        return exc
-    raise AssertionError("abort() always raises")

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from naiad.client.testing._inference import Inference
 from naiad.client.testing._repository import Repository, datatype_of, not_served
-from naiad.client.testing._requests import Request
+from naiad.client.testing._requests import METHODS, Request
 from naiad.client.testing._shared_memory import SharedMemory
 from naiad.client.testing._status import Refusal, invalid
 
@@ -287,15 +287,8 @@ def _check_log(key: str, choice: str | None, setting: Any) -> None:
         raise invalid(f"invalid argument for log_format, got: {setting.string_param}")
 
 
-def parsers() -> Mapping[str, Any]:
+def request_types() -> Mapping[str, Any]:
     """Return the message type of each method's request."""
     from tritonclient.grpc import service_pb2
 
-    return {
-        name: getattr(service_pb2, f"{'ModelInfer' if name == 'ModelStreamInfer' else name}Request")
-        for name in (method.name for method in _descriptor(service_pb2).methods)
-    }
-
-
-def _descriptor(service_pb2: Any) -> Any:
-    return service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+    return {name: getattr(service_pb2, f"{name.replace('Stream', '')}Request") for name in METHODS}

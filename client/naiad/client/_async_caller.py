@@ -43,15 +43,8 @@ class AsyncCaller:
         """Make a call and return its answer; with ``peer``, that server alone is asked."""
         if self.router.lookup_due():
             await self._look_up()
-        attempts = self.router.begin(operation, timeout_s, retry, peer)
-        if self._slots is not None:
-            await self._acquire(self._slots, attempts)
-            try:
-                answer: T = await self._finish(attempts)
-                return answer
-            finally:
-                self._slots.release()
-        return await self._finish(attempts)  # type: ignore[no-any-return]
+        answer: T = await self.complete(self.router.begin(operation, timeout_s, retry, peer))
+        return answer
 
     async def begin(
         self,
@@ -65,6 +58,26 @@ class AsyncCaller:
         if self.router.lookup_due():
             await self._look_up()
         return self.router.begin(operation, timeout_s, retry, peer)
+
+    async def complete(self, attempts: Attempts) -> Any:
+        """Make the attempts of a call that :meth:`begin` began, and return its answer."""
+        if self._slots is None:
+            return await self._finish(attempts)
+        await self._acquire(self._slots, attempts)
+        try:
+            return await self._finish(attempts)
+        finally:
+            self._slots.release()
+
+    async def acquire(self, attempts: Attempts) -> None:
+        """Wait for a place among the calls in flight, where there is a limit."""
+        if self._slots is not None:
+            await self._acquire(self._slots, attempts)
+
+    def release(self) -> None:
+        """Give the place back."""
+        if self._slots is not None:
+            self._slots.release()
 
     async def peers(self) -> tuple[Peer[AsyncTransport], ...]:
         """Return all servers."""
@@ -83,7 +96,7 @@ class AsyncCaller:
     async def failure(self, attempts: Attempts, peer: Peer[AsyncTransport], failure: RpcFailed) -> ClientError:
         """Return what an attempt's end means, after it was counted."""
         error = attempts.error(peer, failure.status, failure.details)
-        if attempts.may_be_draining(error) and not await self._ready(peer):
+        if attempts.may_be_draining(error) and not await self._live(peer):
             error = attempts.draining(peer, error)
         attempts.failed(peer, error)
         return error
@@ -173,8 +186,8 @@ class AsyncCaller:
         except TransportClosed as exc:
             raise self.gone(attempts, peer) from exc
 
-    async def _ready(self, peer: Peer[AsyncTransport]) -> bool:
-        operation = operations.ready(None, None)
+    async def _live(self, peer: Peer[AsyncTransport]) -> bool:
+        operation = operations.live()  # readiness is lost by a model that loads or is broken, liveness by the end alone
         try:
             message = await peer.transport.call(operation.method, operation.request, _PROBE_S, peer.headers)
             return operation.decode(message)

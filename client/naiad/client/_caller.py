@@ -43,12 +43,8 @@ class Caller:
         peer: Peer[Transport] | None = None,
     ) -> T:
         """Make a call and return its answer; with ``peer``, that server alone is asked."""
-        attempts = self.begin(operation, timeout_s, retry=retry, peer=peer)
-        if self._slots is not None:
-            with self._slot(attempts):
-                answer: T = self._finish(attempts)
-                return answer
-        return self._finish(attempts)  # type: ignore[no-any-return]
+        answer: T = self.complete(self.begin(operation, timeout_s, retry=retry, peer=peer))
+        return answer
 
     def begin(
         self,
@@ -62,6 +58,13 @@ class Caller:
         if self.router.lookup_due():
             self._look_up()
         return self.router.begin(operation, timeout_s, retry, peer)
+
+    def complete(self, attempts: Attempts) -> Any:
+        """Make the attempts of a call that :meth:`begin` began, and return its answer."""
+        if self._slots is not None:
+            with self._slot(attempts):
+                return self._finish(attempts)
+        return self._finish(attempts)
 
     @property
     def peers(self) -> tuple[Peer[Transport], ...]:
@@ -79,7 +82,7 @@ class Caller:
     def failure(self, attempts: Attempts, peer: Peer[Transport], failure: RpcFailed) -> ClientError:
         """Return what an attempt's end means, after it was counted."""
         error = attempts.error(peer, failure.status, failure.details)
-        if attempts.may_be_draining(error) and not self._ready(peer):
+        if attempts.may_be_draining(error) and not self._live(peer):
             error = attempts.draining(peer, error)
         attempts.failed(peer, error)
         return error
@@ -187,8 +190,8 @@ class Caller:
         except TransportClosed as exc:
             raise self.gone(attempts, peer) from exc
 
-    def _ready(self, peer: Peer[Transport]) -> bool:
-        operation = operations.ready(None, None)
+    def _live(self, peer: Peer[Transport]) -> bool:
+        operation = operations.live()  # readiness is lost by a model that loads or is broken, liveness by the end alone
         try:
             message = peer.transport.call(operation.method, operation.request, _PROBE_S, peer.headers)
             return operation.decode(message)

@@ -1,8 +1,9 @@
 """Keeps the memory of large messages in the process from one call to the next.
 
 glibc's malloc maps a block above its threshold (128 KiB at first) freshly from the kernel and returns it when it is
-freed, so that every large message costs a page fault for each 4 KiB of every copy: more than all the copying. Two
-remedies, both for the rest of the process's life:
+freed, and returns the end of its heap when 128 KiB there are free: every large message costs a page fault for each
+4 KiB of every copy, more than all the copying, and so do several of 64 KiB at a time. Two remedies, both for the rest of
+the process's life:
 
 * The threshold follows the largest mapped block that was ever freed, up to 32 MiB (mallopt(3), M_MMAP_THRESHOLD,
   "dynamic"): freeing one such block, which is never written to and so costs nothing, lets the process reuse up to
@@ -22,7 +23,7 @@ from typing import Final
 
 import numpy as np
 
-LARGE_BYTES: Final = 1 << 20
+LARGE_BYTES: Final = 1 << 15
 _JUST_BELOW_THE_LIMIT: Final = 31 << 20
 _REUSED_BYTES: Final = 128 << 20
 _KEPT_BYTES: Final = 2 * _REUSED_BYTES

@@ -9,7 +9,8 @@
     ├── DeadlineExceeded (TimeoutError)  the deadline passed; the answer may still have been computed
     ├── Cancelled                        the call was cancelled on the way
     ├── ServerUnavailable                nobody answers there: try again later, or another server
-    │   └── Overloaded                   the server answers, but its queue or memory is full: send less
+    │   ├── Overloaded                   the server answers, but its queue or memory is full: send less
+    │   └── SequenceLost                 the server has lost the state of a sequence: begin a new one
     ├── Unsupported                      this server, or this model, does not offer the method
     ├── InferenceFailed                  the server or the model broke while computing
     ├── InvalidResponse                  the answer does not follow the protocol
@@ -35,6 +36,7 @@ __all__ = [
     "InvalidResponse",
     "ModelNotFound",
     "Overloaded",
+    "SequenceLost",
     "ServerUnavailable",
     "Unsupported",
 ]
@@ -112,6 +114,12 @@ class Overloaded(ServerUnavailable):
 
 class Unsupported(ClientError):
     """This server or model does not offer the method."""
+class SequenceLost(ServerUnavailable):
+    """The server has lost the state of a sequence; only a new one, from its start, makes sense."""
+
+    retryable_by_default = False
+
+
 
 
 class InferenceFailed(ClientError):

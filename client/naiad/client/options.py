@@ -20,11 +20,13 @@ class Timeout:
     """For inference and everything that only asks."""
     load_s: float = 300.0
     """For loading and unloading a model."""
+    stream_s: float = 600.0
+    """For a whole stream, from its first attempt to its last part."""
     attempt_s: float | None = None
     """For one attempt at one server, so that another can be tried within the total; without it, the total alone."""
 
     def __post_init__(self) -> None:
-        for name in ("total_s", "load_s"):
+        for name in ("total_s", "load_s", "stream_s"):
             check_timeout(getattr(self, name), f"Timeout.{name}")
         if self.attempt_s is not None:
             check_timeout(self.attempt_s, "Timeout.attempt_s")

@@ -149,6 +149,11 @@ class GrpcioStream:
         """End the stream here and on the server."""
         self._call.cancel()
 
+    def when_done(self, function: Callable[[], None]) -> None:
+        """Call ``function`` when the stream has ended."""
+        if not self._call.add_callback(function):
+            function()
+
 
 class AsyncGrpcioTransport:
     """One ``grpc.aio`` channel for the event loop that runs; another one if that loop was closed and a new one runs."""
@@ -244,6 +249,13 @@ class AsyncGrpcioStream:
                 raise StopAsyncIteration
         except grpc.RpcError as exc:
             raise _failure(exc, self._transport.closed) from exc
+        except asyncio.CancelledError as exc:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            if self._transport.closed:  # closing cancels what is under way
+                raise TransportClosed from exc
+            raise RpcFailed("CANCELLED", "cancelled by the caller") from exc
         assert isinstance(message, bytes)
         return message
 

@@ -72,6 +72,10 @@ class StreamCall(Protocol):
         """End the stream here and on the server."""
         ...
 
+    def when_done(self, function: Callable[[], None]) -> None:
+        """Call ``function`` once, from any thread, when the stream has ended; at once if it has."""
+        ...
+
 
 class Transport(Protocol):
     """Moves messages, blocking; may be shared by threads."""

@@ -9,14 +9,30 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 Work = Callable[[int], object]
+Prepare = Callable[[], AbstractContextManager[Work]]
+_FEWEST = 2  # units in a round, however long one takes
+_FILE_WIDTH = 150  # of a table that no terminal shows
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is compared: ``ours`` and ``peer`` prepare work of which ``work(n)`` does n units."""
+
+    name: str
+    ours: Prepare
+    peer: Prepare
+    goal: float | None = None
+    """The ratio to reach; without one, the case is only shown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,67 +45,94 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """How many times faster ours is than the peer, round by round; ``goal`` is the ratio to reach."""
+    """How many times faster ours is than the peer, round by round."""
 
     name: str
     ours: tuple[Sample, ...]
     peer: tuple[Sample, ...]
-    goal: float
+    goal: float | None
 
     def ratios(self, kind: str = "wall_s") -> list[float]:
         """Return the peer's time over ours, one for each round."""
         return [getattr(peer, kind) / getattr(ours, kind) for ours, peer in zip(self.ours, self.peer, strict=True)]
 
+    @property
+    def ratio(self) -> float:
+        """The median of the rounds' ratios."""
+        return statistics.median(self.ratios())
+
+    @property
+    def reached(self) -> bool:
+        """Whether the median reaches the goal; a case without one always does."""
+        return self.goal is None or self.ratio >= self.goal
+
 
 class Side:
     """One of the two, in a process of its own: neither warms, fills or fragments the other's memory."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, prepare: Prepare, round_s: float) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(work, theirs), daemon=True)
+        self._process = context.Process(target=_serve, args=(prepare, round_s, theirs), daemon=True)
         self._process.start()
+        theirs.close()  # or a side that died would be waited for for ever
 
-    def timed(self, repetitions: int) -> Sample:
-        """Do ``repetitions`` units of work and return the time of one."""
-        self._pipe.send(repetitions)
+    def timed(self) -> Sample:
+        """Work for one round and return the time of one unit; the first round also finds out how many units that is."""
+        self._pipe.send(True)
         sample = self._pipe.recv()
         assert isinstance(sample, Sample)
         return sample
 
     def close(self) -> None:
         """End the process."""
-        self._pipe.send(0)
+        self._pipe.send(False)
         self._process.join()
 
 
-def _serve(work: Work, pipe: Connection) -> None:
-    while repetitions := pipe.recv():
-        cpu, wall = time.process_time(), time.perf_counter()
-        work(repetitions)
-        wall_s, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
-        pipe.send(Sample(wall_s=wall_s / repetitions, cpu_s=cpu_s / repetitions))
+def _serve(prepare: Prepare, round_s: float, pipe: Connection) -> None:
+    units = 0
+    with prepare() as work:
+        while pipe.recv():
+            units = units or _units(work, round_s)
+            work(max(1, units // 2))  # while the other side worked, this one's caches and cores went cold
+            cpu, wall = time.process_time(), time.perf_counter()
+            work(units)
+            wall_s, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
+            pipe.send(Sample(wall_s=wall_s / units, cpu_s=cpu_s / units))
 
 
-def compare(name: str, *, ours: Work, peer: Work, repetitions: int, rounds: int, goal: float) -> Comparison:
-    """Alternate between both, ``rounds`` times, each time in the other order; ``work(n)`` does n units."""
-    sides = Side(ours), Side(peer)
+def _units(work: Work, round_s: float) -> int:
+    """Warm up, and return how many units fill a round."""
+    units = 1
+    while True:
+        start = time.perf_counter()
+        work(units)
+        spent_s = time.perf_counter() - start
+        if spent_s > round_s / 2:
+            return max(_FEWEST, round(units * round_s / spent_s))
+        units *= 2
+
+
+def compare(case: Case, *, rounds: int, round_s: float) -> Comparison:
+    """Alternate between both, ``rounds`` times, each time in the other order."""
+    sides = Side(case.ours, round_s), Side(case.peer, round_s)
     for side in sides:
-        side.timed(max(1, repetitions // 5))
+        side.timed()
     samples: tuple[list[Sample], list[Sample]] = [], []
     for number in range(rounds):
         for which in (0, 1) if number % 2 else (1, 0):
-            samples[which].append(sides[which].timed(repetitions))
+            samples[which].append(sides[which].timed())
     for side in sides:
         side.close()
-    return Comparison(name=name, ours=tuple(samples[0]), peer=tuple(samples[1]), goal=goal)
+    return Comparison(name=case.name, ours=tuple(samples[0]), peer=tuple(samples[1]), goal=case.goal)
 
 
 def report(comparisons: Sequence[Comparison], json_path: Path | None = None) -> None:
     """Print the table, and write all samples to ``json_path`` for those who want to look closer."""
     table = Table(title=machine(), title_justify="left", caption="median of the rounds' ratios (lowest–highest)")
-    for column in ("case", "ours", "peer", "ratio", "ratio of client CPU", "goal"):
-        table.add_column(column, justify="left" if column == "case" else "right")
+    for column in ("case", "ours", "peer", "ratio", "ratio of client CPU", "goal", ""):
+        table.add_column(column, justify="left" if column == "case" else "right", no_wrap=True)
     for entry in comparisons:
         table.add_row(
             entry.name,
@@ -97,11 +140,21 @@ def report(comparisons: Sequence[Comparison], json_path: Path | None = None) -> 
             _time(entry.peer),
             _spread(entry.ratios()),
             _spread(entry.ratios("cpu_s")),
-            f"≥ {entry.goal:g}×",
+            "" if entry.goal is None else f"≥ {entry.goal:g}×",
+            "" if entry.goal is None else "reached" if entry.reached else "missed",
         )
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
+    console.print(table)
+    goals = [entry for entry in comparisons if entry.goal is not None]
+    console.print(f"{sum(entry.reached for entry in goals)} of {len(goals)} goals reached")
     if json_path is not None:
-        json_path.write_text(json.dumps({"machine": machine(), "cases": [asdict(entry) for entry in comparisons]}))
+        json_path.write_text(json.dumps({"machine": machine(), "cases": [_plain(entry) for entry in comparisons]}))
+
+
+def _plain(entry: Comparison) -> dict[str, Any]:
+    return {**asdict(entry), "ratio": entry.ratio, "reached": entry.reached}
 
 
 def _time(samples: Sequence[Sample]) -> str:

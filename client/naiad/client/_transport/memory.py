@@ -2,12 +2,12 @@
 
 glibc's malloc maps a block above its threshold (128 KiB at first) freshly from the kernel and returns it when it is
 freed, and returns the end of its heap when 128 KiB there are free: every large message costs a page fault for each
-4 KiB of every copy, more than all the copying, and so do several of 64 KiB at a time. Two remedies, both for the rest of
-the process's life:
+4 KiB of every copy, more than all the copying, and so do several of 64 KiB at a time. Two remedies, for the rest of the
+process's life:
 
 * The threshold follows the largest mapped block that was ever freed, up to 32 MiB (mallopt(3), M_MMAP_THRESHOLD,
-  "dynamic"): freeing one such block, which is never written to and so costs nothing, lets the process reuse up to
-  64 MiB. No setting is changed.
+  "dynamic"), and the end of the heap that is kept is twice as large: freeing one such block, which is never written to
+  and so costs nothing, lets the process reuse up to 62 MiB. No setting is changed.
 * Larger messages need the setting itself. It is changed with the first of them, and bounded: up to 256 MiB of what was
   freed stay. A process whose environment says something about malloc is left alone.
 

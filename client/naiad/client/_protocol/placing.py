@@ -78,11 +78,11 @@ class Placeable:
         self._sizes = {tensor.name: tensor.size_bytes for tensor in tensors}
         self._outputs = outputs
         self._encode = encode
-        self.wire = wire
-        self.read = read
-        self.distrust = distrust
-        self.repeatable = repeatable
-        self.room_bytes = sum(map(_aligned, (*self._sizes.values(), *outputs.values())))
+        self.wire: Callable[[], bytes] = wire
+        self.read: Callable[[bytes], Result] = read
+        self.distrust: Callable[[], None] = distrust
+        self.repeatable: bool = repeatable
+        self.room_bytes: int = sum(map(_aligned, (*self._sizes.values(), *outputs.values())))
 
     def __len__(self) -> int:
         """How many bytes its tensors have."""

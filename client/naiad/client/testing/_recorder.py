@@ -50,7 +50,7 @@ class Recorder:
 
     def __init__(self, target: str, path: str | os.PathLike[str], *, port: int = 0, tls: TLS | None = None) -> None:
         connection = Connection(endpoint=parse_endpoint(target), tls=tls)
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self._writer = RecordingWriter(self.path)
         self._channel = _channel(grpc, connection)
         self._listener = _Forwarder(self._channel, self._writer)

@@ -43,7 +43,7 @@ class Replay:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, port: int = 0) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self._player = _Player(list(read_recording(self.path)), self.path)
         self._address = self._player.start(port=port)
 

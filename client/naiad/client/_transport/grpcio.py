@@ -41,16 +41,12 @@ class GrpcioTransport:
         if len(message) >= LARGE_BYTES:
             reuse_large_blocks(len(message))
         try:
-            answer: bytes = (self._methods.get(method) or self._method(method))(
-                message, timeout=timeout_s, metadata=headers
-            )
+            answer = (self._methods.get(method) or self._method(method))(message, timeout=timeout_s, metadata=headers)
         except grpc.RpcError as exc:
             raise _failure(exc, self._closed) from exc
         except ValueError as exc:  # grpcio's word for a closed channel
             raise TransportClosed from exc
-        if len(answer) >= LARGE_BYTES:
-            reuse_large_blocks(len(answer))
-        return answer
+        return _received(answer)
 
     def begin(self, method: str, message: bytes, timeout_s: float, headers: Headers) -> GrpcioCall:
         """Send one message without waiting for the answer."""
@@ -107,16 +103,14 @@ class GrpcioCall:
     def result(self) -> bytes:
         """Wait for the answer."""
         try:
-            answer: bytes = self._future.result()
+            answer = self._future.result()
         except grpc.FutureCancelledError as exc:
             if self._transport.closed:
                 raise TransportClosed from exc
             raise RpcFailed("CANCELLED", "cancelled by the caller") from exc
         except grpc.RpcError as exc:
             raise _failure(exc, self._transport.closed) from exc
-        if len(answer) >= LARGE_BYTES:
-            reuse_large_blocks(len(answer))
-        return answer
+        return _received(answer)
 
     def done(self) -> bool:
         """Whether ``result()`` returns or raises at once."""
@@ -172,7 +166,7 @@ class AsyncGrpcioTransport:
         if self._loop is not asyncio.get_running_loop():
             self._open()
         try:
-            answer: bytes = await (self._methods.get(method) or self._method(method))(
+            answer = await (self._methods.get(method) or self._method(method))(
                 message, timeout=timeout_s, metadata=headers
             )
         except grpc.RpcError as exc:
@@ -183,9 +177,7 @@ class AsyncGrpcioTransport:
             if self._closed:  # closing cancels what is under way
                 raise TransportClosed from exc
             raise
-        if len(answer) >= LARGE_BYTES:
-            reuse_large_blocks(len(answer))
-        return answer
+        return _received(answer)
 
     def stream(
         self, method: str, messages: Iterable[bytes], timeout_s: float | None, headers: Headers
@@ -265,6 +257,14 @@ class AsyncGrpcioStream:
 
 
 _inherited: list[Any] = []  # channels of the process that this one was forked from; never closed, never collected
+
+
+def _received(answer: Any) -> bytes:
+    if not isinstance(answer, bytes):  # grpcio's word for a call that ended well, but without a whole message
+        raise RpcFailed("DATA_LOSS", "the call ended without an answer")
+    if len(answer) >= LARGE_BYTES:
+        reuse_large_blocks(len(answer))
+    return answer
 
 
 def _cooperate_with_gevent() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypedDict, Unpack
 from urllib.parse import quote
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _DRAINING: Final = ("waiting", "unloading")
 _LONG_S: Final = 1e6
+_LOOK_S: Final = 0.02  # how often a request that is held back looks whether its caller is still there
 
 
 class Which(TypedDict, total=False):
@@ -181,13 +183,15 @@ class FakeTriton:
         return self._add(f"delay {seconds:g} s", times, which, act=act)
 
     def hang(self, times: int | None = None, **which: Unpack[Which]) -> Fault:
-        """Never answer; what waits is let go when the caller goes away, or the server stops."""
+        """Hold requests back; those whose callers are still there when the fault ends are answered then."""
+        released = threading.Event()
 
         def act(request: Request) -> None:
-            request.wait(None)
-            raise Refusal("the caller went away", "CANCELLED")
+            while not released.wait(_LOOK_S):
+                if request.ended.is_set():
+                    raise Refusal("the caller went away", "CANCELLED")
 
-        return self._add("hang", times, which, act=act)
+        return self._add("hang", times, which, act=act, at_end=released.set)
 
     def answer_bytes(self, message: bytes, times: int | None = None, **which: Unpack[Which]) -> Fault:
         """Answer with these bytes where a protobuf message is expected."""
@@ -282,15 +286,13 @@ class FakeTriton:
 
     # What goes wrong with the server.
 
-    def goaway(self) -> None:
-        """Send a GOAWAY on every open connection, as a server or a proxy that wants to be rid of it.
-
-        Calls in flight are answered, new ones need a new connection.
+    def goaway(self, *, graceful: bool = True) -> None:
+        """Send a GOAWAY on every open connection; see :meth:`Line.goaway`.
 
         Raises:
-            InvalidInput: there is no connection.
+            InvalidInput: there is no connection, or they are all encrypted.
         """
-        self._line.goaway()
+        self._line.goaway(graceful=graceful)
 
     def draining(self, stage: Literal["waiting", "unloading"] = "unloading") -> Fault:
         """Behave as a Triton that got SIGTERM, as release 2.51 does; all is well when the fault ends.
@@ -318,12 +320,19 @@ class FakeTriton:
         self._line.resume()
 
     def _add(
-        self, name: str, times: int | None, which: Which, *, act: Act | None = None, spoil: Spoil | None = None
+        self,
+        name: str,
+        times: int | None,
+        which: Which,
+        *,
+        act: Act | None = None,
+        spoil: Spoil | None = None,
+        at_end: Callable[[], None] | None = None,
     ) -> Fault:
         unknown = set(which) - Which.__optional_keys__
         if unknown:
             raise InvalidInput(f"a fault takes times, every, method and model, found {', '.join(sorted(unknown))}")
-        return self._faults.add(Fault(name, act=act, spoil=spoil, times=times, **which))
+        return self._faults.add(Fault(name, act=act, spoil=spoil, at_end=at_end, times=times, **which))
 
     def _scripted(
         self,

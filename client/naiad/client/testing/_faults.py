@@ -86,12 +86,13 @@ class Fault(Trouble):
         *,
         act: Act | None = None,
         spoil: Spoil | None = None,
+        at_end: Callable[[], None] | None = None,
         times: int | None = None,
         every: int | None = None,
         method: str | None = "ModelInfer",
         model: str | None = None,
     ) -> None:
-        super().__init__(name, times=times)
+        super().__init__(name, at_end, times=times)
         check_count("every", every)
         self.acts_at = "arrival" if act is not None else "answer"
         self._act, self._spoil = act, spoil
@@ -121,7 +122,7 @@ class Fault(Trouble):
 
     def __repr__(self) -> str:
         where = f" at {self._method or 'any method'}{f' of {self._model}' if self._model else ''}"
-        every = f", every {self._every}th" if self._every else ""
+        every = f", every={self._every}" if self._every else ""
         return super().__repr__().replace(self.name, self.name + where + every, 1)
 
 

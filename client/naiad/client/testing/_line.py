@@ -25,6 +25,7 @@ _DIRECTIONS: Final[tuple[Direction, ...]] = ("to_client", "to_server")
 _CHUNK_BYTES: Final = 1 << 18
 _CONNECT_S: Final = 10.0
 _TICK_S: Final = 0.02  # how finely a throttled line lets bytes through
+_LAST_STREAM: Final = 2**31 - 1  # "all that you have begun"
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: closing throws away what is not sent, and resets
 
 
@@ -112,16 +113,16 @@ class Line:
             connection.arm(cut)
         return cut
 
-    def goaway(self) -> None:
-        """Tell the clients that their connections take no new calls, as a server does before it goes.
+    def goaway(self, *, graceful: bool = True) -> None:
+        """Say on every open connection that it takes no new calls, as a server does that wants to be rid of it.
 
-        Calls in flight go on. What a client begins before it has read this is dropped, as announced: it has not been
-        processed. Connections that carry no readable HTTP/2 (TLS) have nothing that could be said on them.
+        Calls in flight go on, and with ``graceful`` those too that the client begins before it has read this. Otherwise
+        these are dropped, and the client is told so: they were not and will not be processed.
 
         Raises:
-            InvalidInput: no open connection carries HTTP/2.
+            InvalidInput: no open connection carries HTTP/2 that can be read (TLS cannot).
         """
-        told = [connection for connection in self._open() if connection.goaway()]
+        told = [connection for connection in self._open() if connection.goaway(graceful=graceful)]
         if not told:
             raise InvalidInput("a GOAWAY needs an open connection that carries plain HTTP/2, found none")
 
@@ -283,9 +284,11 @@ class Connection:
         gone: Callable[[Connection], None],
     ) -> None:
         self._client, self._target, self._ways, self._gone = client, target, ways, gone
-        self._frames: dict[Direction, Frames] = {"to_client": FramesToClient(marks), "to_server": FramesToServer()}
+        self._to_server = FramesToServer()
+        self._frames: dict[Direction, Frames] = {"to_client": FramesToClient(marks), "to_server": self._to_server}
         self._cuts: list[tuple[Cut, list[int]]] = []
-        self._broken = self._say_goaway = False
+        self._broken = False
+        self._goaway: Literal["graceful", "abrupt"] | None = None
         self._lock = threading.Lock()
         self._bell, self._ear = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name="naiad-line-connection", daemon=True)
@@ -315,11 +318,11 @@ class Connection:
         with self._lock:
             self._cuts.append((cut, [cut.size_bytes]))
 
-    def goaway(self) -> bool:
+    def goaway(self, *, graceful: bool) -> bool:
         """Say GOAWAY between two frames; ``False`` if this is no HTTP/2 as far as one can see."""
         if self._frames["to_client"].readable is not True:
             return False
-        self._say_goaway = True
+        self._goaway = "graceful" if graceful else "abrupt"
         self.wake()
         return True
 
@@ -364,11 +367,9 @@ class Connection:
     def _transform(self, pipe: Pipe, direction: Direction) -> None:
         fresh = pipe.fresh()
         frames = self._frames[direction]
-        if direction == "to_client" and self._say_goaway and frames.between_frames:
-            self._say_goaway = False
-            to_server = self._frames["to_server"]
-            assert isinstance(to_server, FramesToServer)
-            pipe.add(http2.goaway(to_server.close()))
+        if direction == "to_client" and self._goaway and frames.between_frames:
+            pipe.add(http2.goaway(_LAST_STREAM if self._goaway == "graceful" else self._to_server.close()))
+            self._goaway = None
         if fresh:
             data = frames.feed(fresh)
             size = self._size_until_cut(len(data), direction)

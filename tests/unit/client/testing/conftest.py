@@ -1,0 +1,62 @@
+"""A fake server and two clients that ask it, which know nothing of each other."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import numpy as np
+import pytest
+import tritonclient.grpc as tritonclient
+
+from naiad.client import Client, ClientError, Retry
+from naiad.client.testing import FakeModel, FakeTriton
+
+DOUBLE = FakeModel(lambda x: {"y": 2 * x}, inputs={"x": "FP32[-1,3]"}, outputs={"y": "FP32[-1,3]"}, max_batch_size=8)
+Ask = Callable[..., object]
+"""Asks a server for the double of `[[1, 2, 3]]`; gives the values, or the error's status (or class, without one)."""
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeTriton]:
+    with FakeTriton({"double": DOUBLE}) as server:
+        yield server
+
+
+@pytest.fixture(params=["naiad", "tritonclient"])
+def ask(request: pytest.FixtureRequest) -> Iterator[Ask]:
+    """Both clients must find the fake to be a Triton."""
+    with ExitStack() as opened:
+        yield {"naiad": _naiad, "tritonclient": _tritonclient}[request.param](opened)
+
+
+def _naiad(opened: ExitStack) -> Ask:
+    clients: dict[str, Client] = {}
+
+    def ask(address: str, timeout_s: float = 10.0) -> object:
+        if address not in clients:
+            clients[address] = opened.enter_context(Client(f"grpc://{address}", retry=Retry(attempts=1)))
+        try:
+            return clients[address].infer("double", {"x": row()}, timeout_s=timeout_s)["y"].tolist()
+        except ClientError as error:
+            return error.status or type(error).__name__
+
+    return ask
+
+
+def _tritonclient(opened: ExitStack) -> Ask:
+    clients: dict[str, tritonclient.InferenceServerClient] = {}
+
+    def ask(address: str, timeout_s: float = 10.0) -> object:
+        if address not in clients:
+            clients[address] = opened.enter_context(tritonclient.InferenceServerClient(address))
+        wanted = tritonclient.InferInput("x", [1, 3], "FP32")
+        wanted.set_data_from_numpy(row())
+        try:
+            return clients[address].infer("double", [wanted], client_timeout=timeout_s).as_numpy("y").tolist()
+        except tritonclient.InferenceServerException as error:
+            return str(error.status()).removeprefix("StatusCode.")
+
+    return ask
+
+
+def row() -> np.ndarray:
+    return np.array([[1, 2, 3]], np.float32)

@@ -202,8 +202,9 @@ class AsyncGrpcioTransport:
         """Close the channel."""
         self._closed = True
         self._methods.clear()
-        if self._channel is not None and self._loop is asyncio.get_running_loop():
-            await self._channel.close()
+        channel, self._channel = self._channel, None  # with the last one, grpcio's thread and its descriptors go
+        if channel is not None and self._loop is asyncio.get_running_loop():
+            await channel.close()
 
     def forget(self) -> None:
         """Drop the channel of another process, still open."""

@@ -1,5 +1,6 @@
 """The models of `client_models`, and a few more, as functions: for a fake that must answer as the real server does."""
 
+import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -33,7 +34,8 @@ class Slow:
         self.cancelled = 0
 
     def __call__(self, seconds: np.ndarray, request: Request) -> dict[str, np.ndarray]:
-        self.cancelled += request.wait(float(seconds.sum()))
+        if seconds.sum() > 0:
+            self.cancelled += request.wait(float(seconds.sum()))
         return {"cancelled": np.full((1,), self.cancelled, np.int32)}
 
 
@@ -229,6 +231,9 @@ def models() -> dict[str, FakeModel]:
 def write(repository: Path) -> None:
     """Write the real ones of `models` below `repository`."""
     client_models.write(repository)
+    for written in repository.iterdir():
+        if written.name not in models():
+            shutil.rmtree(written)
     for name, code, config in (
         ("fails", FAILS, FAILS_CONFIG),
         ("count", COUNT, COUNT_CONFIG),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from naiad.client.testing._inference import Inference
 from naiad.client.testing._repository import Repository, datatype_of, not_served
 from naiad.client.testing._requests import METHODS, Request
+from naiad.client.testing._settings import FIELDS, LogSettings, TraceSettings
 from naiad.client.testing._shared_memory import SharedMemory
 from naiad.client.testing._status import Refusal, invalid
 
@@ -30,28 +30,6 @@ _EXTENSIONS: Final = (
     "logging",
 )
 _RESTRICTED: Final = ("Repository", "SystemShared", "CudaShared", "TraceSetting", "LogSettings")
-_TRACE: Final = {
-    "trace_file": "",
-    "trace_level": "OFF",
-    "trace_rate": "1000",
-    "trace_count": "-1",
-    "log_frequency": "0",
-    "trace_mode": "triton",
-}
-_NUMBERS: Final = ("trace_rate", "trace_count", "log_frequency")
-_LOG: Final[dict[str, bool | int | str]] = {
-    "log_file": "",
-    "log_info": True,
-    "log_warning": True,
-    "log_error": True,
-    "log_verbose_level": 0,
-    "log_format": "default",
-}
-_LOG_FIELDS: Final = {
-    bool: ("bool_param", "boolean"),
-    int: ("uint32_param", "unsigned int"),
-    str: ("string_param", "string"),
-}
 
 
 class Service:
@@ -63,9 +41,7 @@ class Service:
         self.repository = repository
         self.regions = SharedMemory()
         self._admin_secret = admin_secret
-        self._trace, self._model_traces = dict(_TRACE), dict[str, dict[str, str]]()
-        self._log = dict(_LOG)
-        self._lock = threading.Lock()
+        self._trace, self._log = TraceSettings(), LogSettings()
         self._pb = service_pb2
 
     def answer(self, request: Request) -> Any:
@@ -235,56 +211,22 @@ class Service:
         model = request.message.model_name
         if model and not any(served.name == model for served in self.repository):
             raise invalid(f"Request for unknown model : {model}")
-        with self._lock:
-            own = self._model_traces.setdefault(model, {}) if model else self._trace
-            for key, setting in request.message.settings.items():
-                _set_trace(own, key, list(setting.value))
-            response = self._pb.TraceSettingResponse()
-            for key, text in {**self._trace, **own}.items():
-                response.settings[key].value.append(text)
+        changes = {key: list(setting.value) for key, setting in request.message.settings.items()}
+        response = self._pb.TraceSettingResponse()
+        for key, text in self._trace.change(model, changes).items():
+            response.settings[key].value.append(text)
         return response
 
     def _LogSettings(self, request: Request) -> Any:  # noqa: N802
-        changes = {
-            key: (setting.WhichOneof("parameter_choice"), setting)
-            for key, setting in request.message.settings.items()
-            if key in _LOG
-        }
-        for key, (choice, setting) in changes.items():
-            _check_log(key, choice, setting)
-        with self._lock:
-            self._log.update({key: getattr(setting, choice) for key, (choice, setting) in changes.items()})
-            response = self._pb.LogSettingsResponse()
-            for key, value in self._log.items():
-                setattr(response.settings[key], _LOG_FIELDS[type(value)][0], value)
+        response = self._pb.LogSettingsResponse()
+        for key, value in self._log.change(request.message.settings).items():
+            setattr(response.settings[key], FIELDS[type(value)], value)
         return response
 
 
 def _check_repository(message: Any) -> None:
     if message.repository_name:
         raise Refusal("'repository_name' specification is not supported", "UNIMPLEMENTED")
-
-
-def _set_trace(settings: dict[str, str], key: str, values: list[str]) -> None:
-    if key not in _TRACE:
-        return  # Triton takes no notice of names that it does not know
-    if not values:
-        settings[key] = _TRACE[key]
-        return
-    text = ",".join(values)
-    if key in _NUMBERS and not text.removeprefix("-").isdigit():
-        raise invalid(f"Unable to parse '{key}', got: {text}")
-    settings[key] = text
-
-
-def _check_log(key: str, choice: str | None, setting: Any) -> None:
-    if key == "log_file":
-        raise Refusal("log file location can not be updated through network protocol", "UNIMPLEMENTED")
-    field, word = _LOG_FIELDS[type(_LOG[key])]
-    if choice != field:
-        raise invalid(f"expect {word} for '{key}'")
-    if key == "log_format" and setting.string_param not in ("default", "ISO8601"):
-        raise invalid(f"invalid argument for log_format, got: {setting.string_param}")
 
 
 def request_types() -> Mapping[str, Any]:

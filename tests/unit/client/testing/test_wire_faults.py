@@ -84,10 +84,10 @@ def test_a_dropped_answer_was_computed_and_a_dropped_request_was_not():
         runs.append(1)
         return {"y": x}
 
-    with FakeTriton({"count": count}) as fake, Client(fake.url) as client:
+    with FakeTriton({"count": count}) as fake:
         for when, expected in (("arrival", 0), ("answer", 1)):
             fake.drop(1, when=when)
-            with pytest.raises(ServerUnavailable):
+            with Client(fake.url) as client, pytest.raises(ServerUnavailable):
                 client.infer("count", {"x": np.ones((1, 1), np.float32)})
             assert len(runs) == expected
 

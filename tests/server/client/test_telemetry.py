@@ -329,6 +329,27 @@ def test_a_call_that_runs_beside_its_caller_is_seen_from_its_start_to_its_end(ur
     assert registry.get_sample_value("naiad_client_requests_total", of_scale | {"status": "OK"}) == 1
 
 
+@pytest.mark.parametrize("left_early", [False, True])
+def test_a_stream_is_one_call_until_it_is_over(url, left_early):
+    """Its span lasts as long as it does, also where the caller leaves it."""
+    spans, registry = Spans(), CollectorRegistry()
+    of_parts = {"model": "parts", "method": "ModelStreamInfer"}
+    with (
+        Client(url, observers=[OpenTelemetry(spans.provider), Prometheus(registry)]) as triton,
+        triton.model("parts").stream(n=[3], size=[1000]) as parts,
+    ):
+        next(parts)
+        assert registry.get_sample_value("naiad_client_in_flight", of_parts) == 1
+        assert spans.of("ModelStreamInfer") == []
+        if not left_early:
+            assert len(list(parts)) == 2
+    (span,) = spans.of("ModelStreamInfer")
+    assert span.attributes["rpc.response.status_code"] == "OK"
+    assert span.attributes["naiad.response.size_bytes"] > (1000 if left_early else 3000)
+    assert registry.get_sample_value("naiad_client_in_flight", of_parts) == 0
+    assert registry.get_sample_value("naiad_client_requests_total", of_parts | {"status": "OK"}) == 1
+
+
 def test_clients_may_share_a_registry(url):
     """They count together; other buckets than those of the first are refused."""
     registry = CollectorRegistry()

@@ -23,7 +23,7 @@ demo: $(READY)   ## the whole way on a small real model: train, export, serve, c
 test: $(READY)   ## all tests, on the real Triton
 	$(BIN)/python -m pytest
 
-check: $(READY)  ## style, types, boundaries
+check: $(READY) types  ## style, types, boundaries
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -93,6 +93,210 @@ instance_group { kind: KIND_CPU count: 1 }
 """
 
 
+PARTS = '''
+import threading
+import time
+import numpy
+import triton_python_backend_utils as pb
+
+class TritonPythonModel:
+    """Sends n parts, each request from a thread of its own; n below 0 asks for [begun, ended, sent, cancelled].
+
+    One that is cancelled waits a moment before it ends: Triton 24.10 crashes if the end follows at once.
+    """
+
+    def initialize(self, args):
+        self.lock = threading.Lock()
+        self.counts = numpy.zeros(4, "int64")
+
+    def execute(self, requests):
+        for request in requests:
+            given = {tensor.name(): tensor.as_numpy()[0] for tensor in request.inputs()}
+            threading.Thread(target=self.answer, args=(request.get_response_sender(), given)).start()
+
+    def count(self, which):
+        with self.lock:
+            self.counts[which] += 1
+
+    def answer(self, sender, given):
+        end = pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+        n = int(given["n"])
+        if n < 0:
+            sender.send(pb.InferenceResponse([pb.Tensor("counts", self.counts.copy())]), end)
+            return
+        self.count(0)
+        marked = bool(given.get("mark_last", 0))
+        for i in range(n):
+            if self.cancelled_within(sender, float(given.get("gap_s", 0))):
+                self.count(3)
+                time.sleep(0.05)
+                break
+            self.count(2)
+            if marked and i == n - 1:
+                self.count(1)
+                sender.send(self.part(i, given), end)
+                return
+            sender.send(self.part(i, given))
+        self.count(1)
+        sender.send(flags=end)
+
+    def cancelled_within(self, sender, seconds):
+        until = time.monotonic() + seconds
+        while not sender.is_cancelled():
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.002)
+        return True
+
+    def part(self, i, given):
+        if i == given.get("fail_at", -1):
+            return pb.InferenceResponse(error=pb.TritonError(f"part {i} broke"))
+        payload = numpy.full(int(given.get("size", 0)), i % 256, "uint8")
+        return pb.InferenceResponse([pb.Tensor("i", numpy.array([i], "int32")), pb.Tensor("payload", payload)])
+'''
+
+PARTS_CONFIG = """
+name: "parts"
+backend: "python"
+model_transaction_policy { decoupled: true }
+input [
+  { name: "n" data_type: TYPE_INT32 dims: [ 1 ] },
+  { name: "gap_s" data_type: TYPE_FP32 dims: [ 1 ] optional: true },
+  { name: "size" data_type: TYPE_INT32 dims: [ 1 ] optional: true },
+  { name: "fail_at" data_type: TYPE_INT32 dims: [ 1 ] optional: true },
+  { name: "mark_last" data_type: TYPE_INT32 dims: [ 1 ] optional: true }
+]
+output [
+  { name: "i" data_type: TYPE_INT32 dims: [ 1 ] },
+  { name: "payload" data_type: TYPE_UINT8 dims: [ -1 ] },
+  { name: "counts" data_type: TYPE_INT64 dims: [ 4 ] }
+]
+instance_group { kind: KIND_CPU count: 1 }
+"""
+
+TOTALS = '''
+import numpy
+import triton_python_backend_utils as pb
+
+class TritonPythonModel:
+    """Answers the sum of a sequence's numbers so far, and how many sequences it knows."""
+
+    def initialize(self, args):
+        self.totals = {}
+
+    def execute(self, requests):
+        return [self.answer(request) for request in requests]
+
+    def answer(self, request):
+        given = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+        x, key = given["x"], given["corrid"].reshape(-1)[0]
+        if given["start"].any():
+            self.totals[key] = 0
+        total = self.totals.get(key, 0) + x
+        if given["ready"].any():  # the direct strategy sends the slots without a request too
+            self.totals[key] = total
+        if given["end"].any():
+            del self.totals[key]
+        known = numpy.full_like(x, len(self.totals))
+        return pb.InferenceResponse([pb.Tensor("total", total), pb.Tensor("known", known)])
+'''
+
+TOTALS_CONFIG = """
+name: "totals_%(strategy)s"
+backend: "python"
+max_batch_size: 2
+input { name: "x" data_type: TYPE_INT32 dims: [ -1 ] }
+output [ { name: "total" data_type: TYPE_INT32 dims: [ -1 ] }, { name: "known" data_type: TYPE_INT32 dims: [ -1 ] } ]
+sequence_batching {
+  max_sequence_idle_microseconds: 60000000
+  %(strategy)s { %(slots)s }
+  control_input [
+    { name: "start" control { kind: CONTROL_SEQUENCE_START int32_false_true: [ 0, 1 ] } },
+    { name: "end" control { kind: CONTROL_SEQUENCE_END int32_false_true: [ 0, 1 ] } },
+    { name: "ready" control { kind: CONTROL_SEQUENCE_READY int32_false_true: [ 0, 1 ] } },
+    { name: "corrid" control { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_%(corrid)s } }
+  ]
+}
+instance_group { kind: KIND_CPU count: 1 }
+"""
+DIRECT = {"strategy": "direct", "slots": "", "corrid": "UINT64"}
+OLDEST = {"strategy": "oldest", "slots": "max_candidate_sequences: 2", "corrid": "STRING"}
+"""Both have two slots: a third sequence waits until one of the two has ended."""
+
+
+ROWS = '''
+import time
+import numpy
+import triton_python_backend_utils as pb
+
+class TritonPythonModel:
+    """Doubles rows, and says how many came together. A row of -1 is refused, one of -2 breaks the model, and 100 + s
+    takes s seconds, sooner if the request is cancelled, which it counts."""
+
+    def initialize(self, args):
+        self.cancelled = 0
+
+    def execute(self, requests):
+        return [self.answer(request) for request in requests]
+
+    def answer(self, request):
+        x = pb.get_input_tensor_by_name(request, "x").as_numpy()
+        if (x == -1).any():
+            return pb.InferenceResponse(error=pb.TritonError("there is a row of -1", pb.TritonError.INVALID_ARG))
+        if (x == -2).any():
+            return pb.InferenceResponse(error=pb.TritonError("there is a row of -2", pb.TritonError.INTERNAL))
+        end = time.monotonic() + float(x.max()) - 100
+        while time.monotonic() < end:
+            if request.is_cancelled():
+                self.cancelled += 1
+                break
+            time.sleep(0.005)
+        told = [("size", len(x)), ("cancelled", self.cancelled)]
+        counts = [pb.Tensor(name, numpy.full((len(x), 1), value, "int32")) for name, value in told]
+        return pb.InferenceResponse([pb.Tensor("y", x * 2), *counts])
+'''
+
+ROWS_CONFIG = """
+name: "rows"
+backend: "python"
+max_batch_size: 16
+input { name: "x" data_type: TYPE_FP32 dims: [ 1 ] }
+output [
+  { name: "y" data_type: TYPE_FP32 dims: [ 1 ] },
+  { name: "size" data_type: TYPE_INT32 dims: [ 1 ] },
+  { name: "cancelled" data_type: TYPE_INT32 dims: [ 1 ] }
+]
+instance_group { kind: KIND_CPU count: 1 }
+"""
+
+UNEVEN = '''
+import numpy
+import triton_python_backend_utils as pb
+
+class TritonPythonModel:
+    """Answers with outputs that do not go together row by row: as wide as the first row says, and one sum of all."""
+
+    def execute(self, requests):
+        return [self.answer(pb.get_input_tensor_by_name(request, "x").as_numpy()) for request in requests]
+
+    def answer(self, x):
+        wide = numpy.repeat(x, int(x[0, 0]), axis=1)
+        return pb.InferenceResponse([pb.Tensor("wide", wide), pb.Tensor("total", x.sum(keepdims=True))])
+'''
+
+UNEVEN_CONFIG = """
+name: "uneven"
+backend: "python"
+max_batch_size: 4
+input { name: "x" data_type: TYPE_FP32 dims: [ 1 ] }
+output [
+  { name: "wide" data_type: TYPE_FP32 dims: [ -1 ] },
+  { name: "total" data_type: TYPE_FP32 dims: [ 1 ] }
+]
+instance_group { kind: KIND_CPU count: 1 }
+"""
+
+
 def write(repository: Path) -> None:
     """Write all of them below `repository`."""
     from repository_helpers import affine, graph, identity, node, write_model
@@ -131,6 +335,8 @@ def write(repository: Path) -> None:
         outputs={"sum": "FP32[2]", "difference": "FP32[2]"},
     )
     write_model(repository, "spare", affine(), **row)
+    long = {"inputs": {"x": "FP32[65536]"}, "outputs": {"y": "FP32[65536]"}, "max_batch_size": 8}
+    write_model(repository, "long", affine(width=65536), **long)
     write_model(
         repository,
         "labelled",
@@ -138,7 +344,29 @@ def write(repository: Path) -> None:
         **{**row, "outputs": {"y": {"tensor": "FP32[3]", "label_filename": "labels.txt"}}},
     )
     (repository / "labelled" / "labels.txt").write_text("cat\ndog\nfish\n")
-    for name, code, config in (("slow", SLOW, SLOW_CONFIG), ("queued", QUEUED, QUEUED_CONFIG)):
+    write_python(
+        repository,
+        ("slow", SLOW, SLOW_CONFIG),
+        ("rows", ROWS, ROWS_CONFIG),
+        ("uneven", UNEVEN, UNEVEN_CONFIG),
+        ("queued", QUEUED, QUEUED_CONFIG),
+    )
+    write_stateful(repository)
+
+
+def write_stateful(repository: Path) -> None:
+    """Write the models that answer in parts, or remember."""
+    write_python(
+        repository,
+        ("parts", PARTS, PARTS_CONFIG),
+        ("totals_direct", TOTALS, TOTALS_CONFIG % DIRECT),
+        ("totals_oldest", TOTALS, TOTALS_CONFIG % OLDEST),
+    )
+
+
+def write_python(repository: Path, *models: tuple[str, str, str]) -> None:
+    """Write Python models: name, source, configuration."""
+    for name, code, config in models:
         (repository / name / "1").mkdir(parents=True)
         (repository / name / "1" / "model.py").write_text(code)
         (repository / name / "config.pbtxt").write_text(config)

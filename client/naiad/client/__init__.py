@@ -9,7 +9,10 @@
         answer["probabilities"]                        # numpy out, writable
 """
 
+from naiad.client._async_batched import AsyncBatched as AsyncBatched
 from naiad.client._async_client import AsyncClient as AsyncClient
+from naiad.client._async_streams import AsyncStream as AsyncStream
+from naiad.client._batched import Batched as Batched
 from naiad.client._call import Call as Call
 from naiad.client._client import Client as Client
 from naiad.client._model import AsyncModel as AsyncModel
@@ -18,6 +21,9 @@ from naiad.client._observe import CallInfo as CallInfo
 from naiad.client._observe import Observation as Observation
 from naiad.client._observe import Observer as Observer
 from naiad.client._protocol.request import Output as Output
+from naiad.client._sequences import AsyncSequence as AsyncSequence
+from naiad.client._sequences import Sequence as Sequence
+from naiad.client._streams import Stream as Stream
 from naiad.client.config import ModelConfig as ModelConfig
 from naiad.client.control import LogSettings as LogSettings
 from naiad.client.control import TraceSettings as TraceSettings
@@ -31,6 +37,7 @@ from naiad.client.errors import InvalidInput as InvalidInput
 from naiad.client.errors import InvalidResponse as InvalidResponse
 from naiad.client.errors import ModelNotFound as ModelNotFound
 from naiad.client.errors import Overloaded as Overloaded
+from naiad.client.errors import SequenceLost as SequenceLost
 from naiad.client.errors import ServerUnavailable as ServerUnavailable
 from naiad.client.errors import Unsupported as Unsupported
 from naiad.client.metadata import ModelMetadata as ModelMetadata

@@ -210,9 +210,7 @@ class Flow(Generic[CallT]):
     def failed(self, error: BaseException) -> None:
         """Count a stream that ended with ``error``; the attempt was counted before."""
         self._over = True
-        if self._is_first():
-            self.attempts.ended(error)
-            self._release()
+        self._give_back(error)
 
     def leave(self) -> None:
         """Cancel what is under way, here and on the server; nothing if the stream has ended."""
@@ -244,18 +242,16 @@ class Flow(Generic[CallT]):
             self._over = self._over or over
             return call
 
-    def _is_first(self) -> bool:
+    def _give_back(self, error: BaseException | None = None) -> None:
         with self._lock:
             given_back, self._given_back = self._given_back, True
-            return not given_back
-
-    def _give_back(self) -> None:
-        if not self._is_first():
+        if given_back:
             return
         attempts = self.attempts
         if attempts.watch is not None:
-            timing = attempts._timing(self.began, time.monotonic(), self.peer.shown)
-            attempts.watch.done(timing, self.parts.num_bytes, None)
+            shown = "" if self.peer is None else self.peer.shown
+            timing = attempts._timing(self.began, time.monotonic(), shown)
+            attempts.watch.done(timing, self.parts.num_bytes, error)
         self._release()
 
 

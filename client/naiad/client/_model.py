@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Unpack
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
+from naiad.client import _many
+from naiad.client._async_batched import AsyncBatched
+from naiad.client._async_streams import AsyncStream
+from naiad.client._batched import Batched
+from naiad.client._flow import Wish
 from naiad.client._protocol import operations
 from naiad.client._protocol.codec import Codec
 from naiad.client._protocol.contract import Contract
 from naiad.client._protocol.operations import Operation
-from naiad.client._protocol.placing import placing_of
+from naiad.client._protocol.placing import Placing, placing_of
 from naiad.client._protocol.request import NO_OPTIONS, InferKeywords, InferOptions, Inputs, options_of
+from naiad.client._sequences import AsyncSequence, Sequence, SequenceOptions
+from naiad.client._streams import Stream
 from naiad.client.config import ModelConfig
 from naiad.client.errors import InvalidInput, ModelNotFound
 from naiad.client.metadata import ModelMetadata
-from naiad.client.options import NOT_GIVEN, NotGiven, SharedMemory
+from naiad.client.options import NOT_GIVEN, NotGiven, SharedMemory, check_timeout
 from naiad.client.result import Result
 
 if TYPE_CHECKING:
@@ -23,6 +30,7 @@ if TYPE_CHECKING:
     from naiad.client._call import Call
     from naiad.client._client import Client
 
+T = TypeVar("T")
 _OLD_S = 1.0
 
 
@@ -39,12 +47,12 @@ class Description:
         config: ModelConfig,
         shared_memory: SharedMemory | None = None,
     ) -> None:
-        self.metadata = metadata
-        self.config = config
-        self.codec = Codec(name, version or "", Contract.of(metadata, config))
-        self.placing = placing_of(self.codec, metadata, config.max_batch_size, shared_memory)
-        self.versions = set(metadata.versions)
-        self.taken_at = time.monotonic()
+        self.metadata: ModelMetadata = metadata
+        self.config: ModelConfig = config
+        self.codec: Codec = Codec(name, version or "", Contract.of(metadata, config))
+        self.placing: Placing | None = placing_of(self.codec, metadata, config.max_batch_size, shared_memory)
+        self.versions: set[str] = set(metadata.versions)
+        self.taken_at: float = time.monotonic()
 
     @property
     def old(self) -> bool:
@@ -55,8 +63,9 @@ class Description:
 class Handle:
     """What :class:`Model` and :class:`AsyncModel` share: everything but waiting."""
 
-    def __init__(self, name: str, version: str | None, *, idempotent: bool) -> None:
+    def __init__(self, name: str, version: str | None, *, idempotent: bool, total_s: float) -> None:
         self._described: Description | None = None
+        self._total_s = total_s
         self.idempotent = idempotent
         self.name = name
         self.version = version
@@ -65,7 +74,12 @@ class Handle:
         """Fetch metadata and configuration again at the next use."""
         self._described = None
 
-    def _operation(self, description: Description, inputs: Inputs, options: InferOptions) -> Operation[Result]:
+    def _operation(
+        self, description: Description, inputs: Inputs, options: InferOptions, timeout_s: float | NotGiven
+    ) -> Operation[Result]:
+        queue_timeout_us = 0
+        if description.codec.queue_timeout:  # so that the server does not run what nobody waits for any more
+            queue_timeout_us = int(self._limit_s(timeout_s) * 1e6)
         return operations.infer(
             self.name,
             self.version,
@@ -74,7 +88,11 @@ class Handle:
             description.codec,
             idempotent=self.idempotent,
             placing=description.placing,
+            queue_timeout_us=queue_timeout_us,
         )
+
+    def _limit_s(self, timeout_s: float | NotGiven) -> float:
+        return self._total_s if isinstance(timeout_s, NotGiven) else check_timeout(timeout_s)
 
     def _notice(self, description: Description, result: Result) -> None:
         """Ask for the description again where another version answers than those that it spoke of."""
@@ -92,7 +110,7 @@ class Model(Handle):
     """
 
     def __init__(self, client: Client, name: str, version: str | None, *, idempotent: bool = False) -> None:
-        super().__init__(name, version, idempotent=idempotent)
+        super().__init__(name, version, idempotent=idempotent, total_s=client._settings.timeout.total_s)
         self._client = client
 
     def __call__(self, **inputs: Any) -> Result:
@@ -132,8 +150,122 @@ class Model(Handle):
 
         The arguments and errors are those of :meth:`infer`; wrong inputs are refused here, the rest in ``result()``.
         """
-        _, operation = self._prepare(inputs, options_of(keywords))
+        _, operation = self._prepare(inputs, options_of(keywords), timeout_s)
         return self._client._start(operation, timeout_s)
+
+    def stream(self, **inputs: Any) -> Stream:
+        """Iterate over the parts of one answer: ``for part in model.stream(prompt="hi")``. See :meth:`stream_infer`."""
+        return Stream(self, Wish(inputs=inputs, options=NO_OPTIONS, timeout_s=NOT_GIVEN, idle_timeout_s=None))
+
+    def stream_infer(
+        self,
+        inputs: Inputs,
+        *,
+        timeout_s: float | NotGiven = NOT_GIVEN,
+        idle_timeout_s: float | None = None,
+        **keywords: Unpack[InferKeywords],
+    ) -> Stream:
+        """Iterate over the parts of one answer: of a decoupled model any number, of others the one.
+
+        The keywords are those of :meth:`infer` without ``out``; ``timeout_s`` limits the whole stream
+        (``Timeout.stream_s`` by default), ``idle_timeout_s`` the wait for each part. The request is checked and sent
+        when the first part is asked for; :class:`Stream` says what may be raised, and how to leave.
+        """
+        options = options_of(keywords)
+        return Stream(self, Wish(inputs=inputs, options=options, timeout_s=timeout_s, idle_timeout_s=idle_timeout_s))
+
+    @overload
+    def infer_many(
+        self,
+        inputs: Inputs,
+        *,
+        inflight: int = 4,
+        rows: int | None = None,
+        timeout_s: float | NotGiven = NOT_GIVEN,
+        **keywords: Unpack[InferKeywords],
+    ) -> Result: ...
+
+    @overload
+    def infer_many(
+        self,
+        inputs: Iterable[Inputs],
+        *,
+        inflight: int = 4,
+        timeout_s: float | NotGiven = NOT_GIVEN,
+        **keywords: Unpack[InferKeywords],
+    ) -> Iterator[Result]: ...
+
+    def infer_many(
+        self,
+        inputs: Inputs | Iterable[Inputs],
+        *,
+        inflight: int = 4,
+        rows: int | None = None,
+        timeout_s: float | NotGiven = NOT_GIVEN,
+        **keywords: Unpack[InferKeywords],
+    ) -> Result | Iterator[Result]:
+        """Infer with more rows than fit a request, or with many requests, ``inflight`` of them at once.
+
+        *Arrays by name*, with any number of rows: they are sent in requests of ``rows`` rows (at most, and by default,
+        the model's ``max_batch_size``), and the outputs of all come back as one. ``timeout_s`` is for all of it. The
+        first failure cancels the rest and is raised; ``error.rows`` says which rows it is about.
+
+        *Any other iterable*, of inputs as :meth:`infer` takes them: the answers are yielded in their order. Requests
+        are taken and sent as answers are asked for, at most ``inflight`` ahead of them; ``timeout_s`` is for each. A
+        failure is raised when its turn comes and ends the iteration.
+
+        The keywords are those of :meth:`infer`; ``out`` has the rows of all.
+
+        Raises:
+            InvalidInput: an input has a wrong name, type or shape, or the model has no batch dimension to divide along.
+            InvalidResponse: the parts' outputs do not make one array.
+            ClientError: see :mod:`naiad.client.errors`.
+        """
+        _many.check(inflight, rows, keywords, divided=isinstance(inputs, Mapping))
+        if not isinstance(inputs, Mapping):
+            return _many.infer_each(self, inputs, inflight=inflight, timeout_s=timeout_s, keywords=keywords)
+        limit_s = self._limit_s(timeout_s)
+        division = self._with_description(
+            lambda description: _many.Division(description, inputs, keywords, rows=rows, limit_s=limit_s)
+        )
+        return _many.infer_rows(self, division, inflight)
+
+    def batched(
+        self, *, max_rows: int | None = None, max_wait_s: float = 0.0, inflight: int = 2, max_waiting: int = 10_000
+    ) -> Batched:
+        """Return this model for many concurrent callers, whose requests are sent joined: far more of them a second.
+
+        A request leaves at once while fewer than ``inflight`` are under way; those that come meanwhile leave together.
+        ``max_wait_s`` lets the first one wait for others even then. A request to the server has at most ``max_rows``
+        rows (at most, and by default, the model's ``max_batch_size``); ``max_waiting`` callers may wait to be sent,
+        more get :class:`Overloaded`.
+
+        Each caller has its own deadline, and may be interrupted, without harm for the others. A batch that the server
+        refuses as wrong is sent again one by one, so that only who is wrong fails; so is one that broke while it ran,
+        if the handle is ``idempotent``. Other errors concern all.
+
+        The model must compute each row by itself, and have a batch dimension. Use the result as a context manager, or
+        call its ``close()``, which waits for those who wait.
+        """
+        return Batched(self, max_rows=max_rows, max_wait_s=max_wait_s, inflight=inflight, max_waiting=max_waiting)
+
+    def sequence(
+        self,
+        sequence_id: int | str | None = None,
+        *,
+        end_on_exit: bool = True,
+        retry: bool = False,
+        timeout_s: float | NotGiven = NOT_GIVEN,
+    ) -> Sequence:
+        """Begin a sequence of requests to a stateful model: ``with model.sequence() as seq: seq(x=...)``.
+
+        ``sequence_id`` is random if not given. ``end_on_exit=False`` leaves a sequence without an end to the model's
+        idle time-out; ``retry`` sends what surely did not run again; ``timeout_s`` is for each request.
+        """
+        return Sequence(
+            self,
+            SequenceOptions(sequence_id=sequence_id, end_on_exit=end_on_exit, retry=retry, timeout_s=timeout_s),
+        )
 
     @property
     def metadata(self) -> ModelMetadata:
@@ -149,7 +281,7 @@ class Model(Handle):
         return f"<Model {self.name}{'/' + self.version if self.version else ''} at {self._client.url}>"
 
     def _infer(self, inputs: Inputs, options: InferOptions, timeout_s: float | NotGiven) -> Result:
-        description, operation = self._prepare(inputs, options)
+        description, operation = self._prepare(inputs, options, timeout_s)
         try:
             result = self._client._run(operation, timeout_s)
         except (InvalidInput, ModelNotFound):
@@ -158,16 +290,40 @@ class Model(Handle):
         self._notice(description, result)
         return result
 
-    def _prepare(self, inputs: Inputs, options: InferOptions) -> tuple[Description, Operation[Result]]:
+    def _result(self, call: Call[Result]) -> Result:
+        """Wait for a request that was submitted, and notice what its answer says about the model."""
+        try:
+            result = call.result()
+        except (InvalidInput, ModelNotFound):
+            self.refresh()
+            raise
+        if self._described is not None:
+            self._notice(self._described, result)
+        return result
+
+    def _prepare(
+        self, inputs: Inputs, options: InferOptions, timeout_s: float | NotGiven
+    ) -> tuple[Description, Operation[Result]]:
         description = self._described or self._describe()
         try:
-            return description, self._operation(description, inputs, options)
+            return description, self._operation(description, inputs, options, timeout_s)
         except InvalidInput:
             if not description.old:
                 raise
         self.refresh()
         description = self._describe()
-        return description, self._operation(description, inputs, options)
+        return description, self._operation(description, inputs, options, timeout_s)
+
+    def _with_description(self, check: Callable[[Description], T]) -> T:
+        """Return what ``check`` makes of the model's description; of a new one, where it refuses an old one."""
+        description = self._described or self._describe()
+        try:
+            return check(description)
+        except InvalidInput:
+            if not description.old:
+                raise
+        self.refresh()
+        return check(self._describe())
 
     def _describe(self) -> Description:
         description = self._described
@@ -183,7 +339,7 @@ class AsyncModel(Handle):
     """A model on a server, made by :meth:`AsyncClient.model`; :class:`Model` with ``await``."""
 
     def __init__(self, client: AsyncClient, name: str, version: str | None, *, idempotent: bool = False) -> None:
-        super().__init__(name, version, idempotent=idempotent)
+        super().__init__(name, version, idempotent=idempotent, total_s=client._settings.timeout.total_s)
         self._client = client
 
     def __call__(self, **inputs: Any) -> Coroutine[Any, Any, Result]:
@@ -200,6 +356,91 @@ class AsyncModel(Handle):
         """Check the inputs, send them, return the outputs; see :meth:`Model.infer`."""
         return await self._infer(inputs, options_of(keywords), timeout_s)
 
+    def stream(self, **inputs: Any) -> AsyncStream:
+        """Iterate over the parts of one answer: ``async for part in model.stream(prompt="hi")``."""
+        return AsyncStream(self, Wish(inputs=inputs, options=NO_OPTIONS, timeout_s=NOT_GIVEN, idle_timeout_s=None))
+
+    def stream_infer(
+        self,
+        inputs: Inputs,
+        *,
+        timeout_s: float | NotGiven = NOT_GIVEN,
+        idle_timeout_s: float | None = None,
+        **keywords: Unpack[InferKeywords],
+    ) -> AsyncStream:
+        """Iterate over the parts of one answer; see :meth:`Model.stream_infer`."""
+        options = options_of(keywords)
+        wish = Wish(inputs=inputs, options=options, timeout_s=timeout_s, idle_timeout_s=idle_timeout_s)
+        return AsyncStream(self, wish)
+
+    @overload
+    def infer_many(
+        self,
+        inputs: Inputs,
+        *,
+        inflight: int = 4,
+        rows: int | None = None,
+        timeout_s: float | NotGiven = NOT_GIVEN,
+        **keywords: Unpack[InferKeywords],
+    ) -> Coroutine[Any, Any, Result]: ...
+
+    @overload
+    def infer_many(
+        self,
+        inputs: Iterable[Inputs] | AsyncIterable[Inputs],
+        *,
+        inflight: int = 4,
+        timeout_s: float | NotGiven = NOT_GIVEN,
+        **keywords: Unpack[InferKeywords],
+    ) -> AsyncIterator[Result]: ...
+
+    def infer_many(
+        self,
+        inputs: Inputs | Iterable[Inputs] | AsyncIterable[Inputs],
+        *,
+        inflight: int = 4,
+        rows: int | None = None,
+        timeout_s: float | NotGiven = NOT_GIVEN,
+        **keywords: Unpack[InferKeywords],
+    ) -> Coroutine[Any, Any, Result] | AsyncIterator[Result]:
+        """Infer with more rows than fit a request, or with many requests; see :meth:`Model.infer_many`.
+
+        ``await`` it for arrays, iterate with ``async for`` over the answers to an iterable, asynchronous ones included.
+        """
+        _many.check(inflight, rows, keywords, divided=isinstance(inputs, Mapping))
+        if not isinstance(inputs, Mapping):
+            return _many.infer_each_async(self, inputs, inflight=inflight, timeout_s=timeout_s, keywords=keywords)
+        return self._infer_rows(inputs, inflight, rows, timeout_s, keywords)
+
+    async def _infer_rows(
+        self, inputs: Inputs, inflight: int, rows: int | None, timeout_s: float | NotGiven, keywords: InferKeywords
+    ) -> Result:
+        limit_s = self._limit_s(timeout_s)
+        division = await self._with_description(
+            lambda description: _many.Division(description, inputs, keywords, rows=rows, limit_s=limit_s)
+        )
+        return await _many.infer_rows_async(self, division, inflight)
+
+    def batched(
+        self, *, max_rows: int | None = None, max_wait_s: float = 0.0, inflight: int = 2, max_waiting: int = 10_000
+    ) -> AsyncBatched:
+        """Return this model for many concurrent callers, whose requests are sent joined; see :meth:`Model.batched`."""
+        return AsyncBatched(self, max_rows=max_rows, max_wait_s=max_wait_s, inflight=inflight, max_waiting=max_waiting)
+
+    def sequence(
+        self,
+        sequence_id: int | str | None = None,
+        *,
+        end_on_exit: bool = True,
+        retry: bool = False,
+        timeout_s: float | NotGiven = NOT_GIVEN,
+    ) -> AsyncSequence:
+        """Begin a sequence of requests to a stateful model; see :meth:`Model.sequence`."""
+        return AsyncSequence(
+            self,
+            SequenceOptions(sequence_id=sequence_id, end_on_exit=end_on_exit, retry=retry, timeout_s=timeout_s),
+        )
+
     async def metadata(self) -> ModelMetadata:
         """Return the model's tensors and ready versions."""
         return (await self._describe()).metadata
@@ -212,7 +453,7 @@ class AsyncModel(Handle):
         return f"<AsyncModel {self.name}{'/' + self.version if self.version else ''} at {self._client.url}>"
 
     async def _infer(self, inputs: Inputs, options: InferOptions, timeout_s: float | NotGiven) -> Result:
-        description, operation = await self._prepare(inputs, options)
+        description, operation = await self._prepare(inputs, options, timeout_s)
         try:
             result = await self._client._run(operation, timeout_s)
         except (InvalidInput, ModelNotFound):
@@ -221,16 +462,29 @@ class AsyncModel(Handle):
         self._notice(description, result)
         return result
 
-    async def _prepare(self, inputs: Inputs, options: InferOptions) -> tuple[Description, Operation[Result]]:
+    async def _prepare(
+        self, inputs: Inputs, options: InferOptions, timeout_s: float | NotGiven
+    ) -> tuple[Description, Operation[Result]]:
         description = self._described or await self._describe()
         try:
-            return description, self._operation(description, inputs, options)
+            return description, self._operation(description, inputs, options, timeout_s)
         except InvalidInput:
             if not description.old:
                 raise
         self.refresh()
         description = await self._describe()
-        return description, self._operation(description, inputs, options)
+        return description, self._operation(description, inputs, options, timeout_s)
+
+    async def _with_description(self, check: Callable[[Description], T]) -> T:
+        """Return what ``check`` makes of the model's description; of a new one, where it refuses an old one."""
+        description = self._described or await self._describe()
+        try:
+            return check(description)
+        except InvalidInput:
+            if not description.old:
+                raise
+        self.refresh()
+        return check(await self._describe())
 
     async def _describe(self) -> Description:
         description = self._described

@@ -50,6 +50,8 @@ class ClientError(Exception):
     """
 
     retryable_by_default: ClassVar[bool] = False
+    rows: range | None = None
+    """The rows that failed, of those given to ``infer_many``; ``None`` where that is not what was called."""
 
     def __init__(
         self,
@@ -112,14 +114,14 @@ class Overloaded(ServerUnavailable):
     """The server answers, but cannot take this request now."""
 
 
-class Unsupported(ClientError):
-    """This server or model does not offer the method."""
 class SequenceLost(ServerUnavailable):
     """The server has lost the state of a sequence; only a new one, from its start, makes sense."""
 
     retryable_by_default = False
 
 
+class Unsupported(ClientError):
+    """This server or model does not offer the method."""
 
 
 class InferenceFailed(ClientError):

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from naiad.client._protocol import wire
 from naiad.client._protocol.request import NO_OPTIONS, InferOptions
+from naiad.client._protocol.wire import _fields, _string, _view
 from naiad.client.errors import InvalidResponse
 from naiad.client.result import Result
 
 METHOD: Final = "ModelStreamInfer"
+_RESPONSE_TAG: Final = 2 << 3 | 2
 _FINAL: Final = "triton_final_response"
 _ASK_FOR_FINAL: Final = {"triton_enable_empty_final_response": True}
 _ASKING: Final = InferOptions(parameters=_ASK_FOR_FINAL)
@@ -34,7 +35,7 @@ _REFUSALS: Final = (
     ("unexpected inference input", "INVALID_ARGUMENT"),
     ("unexpected inference output", "INVALID_ARGUMENT"),
     ("unexpected shape for input", "INVALID_ARGUMENT"),
-    ("inference input data-type is", "INVALID_ARGUMENT"),
+    ("data-type is '", "INVALID_ARGUMENT"),
     ("input(s) but got", "INVALID_ARGUMENT"),
     ("inputs but got", "INVALID_ARGUMENT"),
     ("batch-size must be <=", "INVALID_ARGUMENT"),
@@ -83,7 +84,7 @@ class Parts:
             InvalidResponse: it is no message of a stream.
         """
         self.num_bytes += len(message)
-        details, response = wire.open_envelope(message)
+        details, response = open_envelope(message)
         if details:
             raise Refused(details)
         result = self._decode(response)
@@ -105,3 +106,20 @@ class Parts:
         if self._marked and not self.final:
             raise InvalidResponse(f"the stream was closed after {self.num_parts} parts, before the final response")
         self.final = True
+
+
+def open_envelope(message: bytes) -> tuple[str, bytes]:
+    """Return the ``error_message`` and the ``infer_response`` of a ModelStreamInferResponse; either may be empty.
+
+    Raises:
+        InvalidResponse: the message is cut off, or is none.
+    """
+    if len(message) > 1 and message[0] == _RESPONSE_TAG and message[1] < 0x80 and len(message) == message[1] + 2:
+        return "", message[2:]  # a small part, as nearly all of a stream of tokens are
+    details, responses = "", list[memoryview]()
+    for number, value in _fields(memoryview(message)):
+        if number == 1:
+            details = _string(value)
+        elif number == 2:
+            responses.append(_view(value))
+    return details, b"".join(responses)  # of several, protobuf says that they are one in pieces

@@ -103,14 +103,17 @@ class Registry:
                 self._done(name)
         return True
 
-    def lost(self) -> bool:
-        """Note that the server knows nothing of us any more: another one answers there. Return whether to try again."""
-        self._num_losses += 1
-        for name in (*self._listed, *self._owed):
-            self._done(name)
-        if self._num_losses >= _MOST_LOSSES:
-            self._turn_off("regions that were registered are unknown again and again: several servers answer there?")
-        return not self.off
+    def lost(self, slot: Slot) -> None:
+        """Note that the server does not know a slot any more: another one answers there, which knows none of ours.
+
+        Other threads may have noticed that already, and registered theirs with it; so all stay listed. To unregister a
+        name that a server does not know does no harm.
+        """
+        if slot.name in self._known:
+            self._known.clear()
+            self._num_losses += 1
+            if self._num_losses >= _MOST_LOSSES:
+                self._turn_off("regions that were registered are unknown again and again: do several servers answer?")
 
     def used(self) -> None:
         """Note that a request found its region."""

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, Literal, TypeVar, cast
 from weakref import WeakSet, finalize
 
 from naiad.client._protocol import regions
@@ -35,6 +35,7 @@ from naiad.client.errors import CallContext, ClientError, from_status
 from naiad.client.options import SharedMemory
 
 T = TypeVar("T")
+_Next = Literal["raise", "place again", "send"]
 _REGISTER_S: Final = 1.0
 _LEAVE_S: Final = 1.0
 _ATTEMPTS: Final = 2  # the second where the server had lost its regions
@@ -78,24 +79,28 @@ class Lease:
         self._arena.give_back(self.slot)
         return cast("bytes", landed)  # what reads answers takes it, too: Placing.reader
 
-    def failed(self, failure: RpcFailed) -> bool:
-        """Give the slot back or up; return whether the request should leave again."""
+    def failed(self, failure: RpcFailed) -> _Next:
+        """Give the slot back or up; return what to do next."""
         if failure.status == "NOT_FOUND" and regions.UNKNOWN_REGION in failure.details:
-            self._registry.lost()
+            self._registry.lost(self.slot)
             self._arena.give_back(self.slot)
-            return True
+            return "place again"
         if _has_ended(failure):
             self._arena.give_back(self.slot)
-            return False
+            return "raise"
         self.abandon()
         if regions.TOO_SMALL in failure.details:
             self._message.distrust()
-            return self._message.repeatable
-        return False
+            if self._message.repeatable:
+                return "send"
+        return "raise"
 
     def return_unused(self) -> None:
-        """Give the slot back: the request did not leave."""
-        self._arena.give_back(self.slot)
+        """Give the slot back: the request did not leave. Where the server takes none, nobody may want it: it goes."""
+        if self._registry.off:
+            self._arena.retire(self.slot)
+        else:
+            self._arena.give_back(self.slot)
 
     def abandon(self) -> None:
         """Give the slot up: its request may still run."""
@@ -167,8 +172,11 @@ class SharedTransport(_Base):
             try:
                 return lease.land(self._inner.call(method, lease.message, _left(deadline), headers))
             except RpcFailed as failure:
-                if not lease.failed(failure):
+                following = lease.failed(failure)
+                if following == "raise":
                     raise
+                if following == "send":
+                    break
             except BaseException:
                 lease.abandon()
                 raise
@@ -187,7 +195,12 @@ class SharedTransport(_Base):
         except BaseException:
             lease.abandon()
             raise
-        return SharedCall(call, lease, lambda: self.call(method, cast("bytes", message), _left(deadline), headers))
+
+        def again(following: _Next) -> bytes:
+            whole = cast("bytes", message) if following == "place again" else message.wire()
+            return self.call(method, whole, _left(deadline), headers)
+
+        return SharedCall(call, lease, again)
 
     def stream(self, method: str, messages: Iterable[bytes], timeout_s: float | None, headers: Headers) -> StreamCall:
         """Open a stream; its messages carry their tensors."""
@@ -219,7 +232,7 @@ class SharedTransport(_Base):
 class SharedCall:
     """A call that is under way, with its tensors in a slot."""
 
-    def __init__(self, call: PendingCall, lease: Lease, again: Callable[[], bytes]) -> None:
+    def __init__(self, call: PendingCall, lease: Lease, again: Callable[[_Next], bytes]) -> None:
         self._call = call
         self._lease = lease
         self._again = again
@@ -233,9 +246,10 @@ class SharedCall:
             try:
                 self._answer = self._lease.land(self._call.result())
             except RpcFailed as failure:
-                if not self._lease.failed(failure):
+                following = self._lease.failed(failure)
+                if following == "raise":
                     raise
-                self._answer = self._again()
+                self._answer = self._again(following)
             except BaseException:
                 self._lease.abandon()
                 raise
@@ -274,8 +288,11 @@ class AsyncSharedTransport(_Base):
                 answer = await self._inner.call(method, lease.message, _left(deadline), headers)
                 return await _beside(lease.num_bytes_out, partial(lease.land, answer))
             except RpcFailed as failure:
-                if not lease.failed(failure):
+                following = lease.failed(failure)
+                if following == "raise":
                     raise
+                if following == "send":
+                    break
             except BaseException:
                 lease.abandon()
                 raise

@@ -31,7 +31,12 @@ def by_codec(client: Client, address: str) -> None:
         channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(message, timeout=30)
 
 
-@pytest.mark.parametrize("send", [by_parameter, by_codec])
+def by_deadline(client: Client, address: str) -> None:
+    with pytest.raises((DeadlineExceeded, Overloaded)):
+        client.model("queued").infer(row(0.001), timeout_s=WAIT_US / 1e6)
+
+
+@pytest.mark.parametrize("send", [by_parameter, by_codec, by_deadline])
 def test_a_request_that_expires_in_the_queue_never_runs(triton, url, address, send: Callable[[Client, str], None]):
     """While the model works, a request that may wait a tenth of a second is refused, and the model never sees it."""
     before = triton.infer("queued", row(0))["ran"][0, 0]

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from google.protobuf import json_format
@@ -15,7 +17,7 @@ from google.protobuf.message import DecodeError, Message
 
 from naiad.client._protocol.codec import Codec
 from naiad.client._protocol.placing import Placing, UncheckedPlacing
-from naiad.client._protocol.request import InferOptions, Inputs, decode_infer, encode_infer
+from naiad.client._protocol.request import InferOptions, Inputs, buffers_of, decode_infer, encode_infer
 from naiad.client.config import ModelConfig
 from naiad.client.control import LogSettings, TraceSettings, log_request, trace_request
 from naiad.client.errors import InvalidInput, InvalidResponse
@@ -94,18 +96,25 @@ def infer(
     *,
     idempotent: bool = False,
     placing: Placing | UncheckedPlacing | None = None,
+    queue_timeout_us: int = 0,
 ) -> Operation[Result]:
     """ModelInfer; with ``codec``, the inputs are checked before; with ``placing``, they may leave in shared memory."""
     began = time.monotonic()
-    placed = placing.request(inputs, options, repeatable=idempotent) if placing is not None else None
+    buffers = buffers_of(options, None if codec is None else codec.contract) if options.out else None
+    placed = None
+    if placing is not None:
+        limited = replace(options, queue_timeout_us=queue_timeout_us) if queue_timeout_us else options
+        placed = placing.request(inputs, limited, repeatable=idempotent)
     if placed is not None:
         request, decode = cast("bytes", placed), placed.read
     elif codec is None:
         request, decode = encode_infer(model, version or "", inputs, options, None), decode_infer
     else:
-        request, decode = codec.encode(inputs, options), codec.decode
+        request, decode = codec.encode(inputs, options, queue_timeout_us), codec.decode
         if idempotent and isinstance(placing, Placing):
             decode = placing.reader(inputs, repeatable=True)
+    if buffers is not None:
+        decode = partial(decode_infer, out=buffers) if placed is None else partial(buffers.fill, placed.read)
     return Operation(
         "ModelInfer",
         request,

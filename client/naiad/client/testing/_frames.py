@@ -45,16 +45,14 @@ class Frames:
     The base class only looks; what passes is decided in :meth:`see`, for each frame with its header and payload.
     """
 
-    def __init__(self, skip: int = 0) -> None:
+    def __init__(self) -> None:
         self._held = bytearray()
-        self._skip = skip
-        """Bytes before the first frame."""
         self._left = 0
         """Bytes of the present frame that are still to come, and pass."""
         self._dropping = False
         self._headers_open = False
         self.readable: bool | None = None
-        """Whether this is HTTP/2; ``None`` before there was a frame."""
+        """Whether this is HTTP/2; ``None`` as long as it cannot be told."""
         self.last_stream = 0
         self.cut = False
         """Whether the connection is to break after what was returned last."""
@@ -64,10 +62,18 @@ class Frames:
         if self.readable is False:
             return data
         self._held += data
+        if self.readable is None:
+            self.readable = self.begins(self._held)
+        if not self.readable:
+            return self._unreadable()
         out = bytearray()
         while self._held and (self._pass_on(out) or self._next(out)):
             pass
         return bytes(out)
+
+    def begins(self, first: bytearray) -> bool | None:
+        """Whether the first bytes are those of HTTP/2; ``None`` if more are needed to tell."""
+        raise NotImplementedError
 
     def wants_whole(self, kind: int, size: int, stream: int) -> bool:
         """Whether a frame is to be seen with its payload."""
@@ -86,17 +92,21 @@ class Frames:
         """Whether something may be added here."""
         return self.readable is True and not self._left and not self._headers_open
 
+    def _unreadable(self) -> bytes:
+        if self.readable is None:
+            return b""
+        data = bytes(self._held)
+        self._held.clear()
+        return data
+
     def _pass_on(self, out: bytearray) -> bool:
-        size = min(self._skip or self._left, len(self._held))
+        size = min(self._left, len(self._held))
         if not size:
             return False
-        if not (self._left and self._dropping):
+        if not self._dropping:
             out += self._held[:size]
         del self._held[:size]
-        if self._skip:
-            self._skip -= size
-        else:
-            self._left -= size
+        self._left -= size
         return True
 
     def _next(self, out: bytearray) -> bool:
@@ -104,11 +114,6 @@ class Frames:
             return False
         size = int.from_bytes(self._held[:3], "big")
         kind, flags, stream = struct.unpack_from(">BBI", self._held, 3)
-        if self.readable is None:
-            self.readable = kind == http2.SETTINGS and stream == 0
-            if not self.readable:
-                self._left = len(self._held)
-                return True
         total = http2.HEADER_BYTES + size
         if self.wants_whole(kind, size, stream):
             if len(self._held) < total:
@@ -133,8 +138,18 @@ class FramesToServer(Frames):
     """What the client sends; after :meth:`close` no new stream gets through."""
 
     def __init__(self) -> None:
-        super().__init__(skip=len(http2.PREFACE))
+        super().__init__()
         self._closed_after: int | None = None
+
+    def begins(self, first: bytearray) -> bool | None:
+        """Look for the preface, which passes."""
+        size = min(len(first), len(http2.PREFACE))
+        if first[:size] != http2.PREFACE[:size]:
+            return False
+        if size < len(http2.PREFACE):
+            return None
+        self._left = size
+        return True
 
     def close(self) -> int:
         """Let no stream through that begins from now on; return the number of the last that did."""
@@ -155,6 +170,12 @@ class FramesToClient(Frames):
         self._marks = marks
         self._held_headers: dict[int, bytes] = {}
         self._replaced: set[int] = set()
+
+    def begins(self, first: bytearray) -> bool | None:
+        """Look for a SETTINGS frame, which is short."""
+        if first[:2] != bytes(len(first[:2])):
+            return False
+        return None if len(first) < 4 else first[3] == http2.SETTINGS
 
     def wants_whole(self, kind: int, size: int, stream: int) -> bool:
         """Look at answers as long as there are marks, and at whatever follows a HEADERS frame that waits."""

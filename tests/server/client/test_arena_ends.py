@@ -22,6 +22,7 @@ from naiad.client import (
     ClientError,
     DeadlineExceeded,
     InferenceFailed,
+    InvalidInput,
     SharedMemory,
 )
 from naiad.server import EmbeddedTriton
@@ -131,6 +132,22 @@ def test_outputs_of_varying_size_are_never_guessed_for_requests_that_run_once(ho
         for n in (100_000, 100_000, 200_000):
             assert np.array_equal(model(n=[n])["y"], np.arange(n))
         assert host.slots() == set()
+
+
+def test_buffers_for_outputs_say_how_large_they_are(host):
+    """Also where the model does not; one that is too small is the caller's mistake, said by the server."""
+    with Client(host.url) as client:
+        model, buffer = client.model("growing"), np.zeros(100_000, np.float32)
+        answer = model.infer({"n": [100_000]}, out={"y": buffer})
+        assert answer["y"] is buffer
+        assert np.array_equal(buffer, np.arange(100_000))
+        (slot,) = host.slots()
+        assert buffer.tobytes() in (SHM / slot).read_bytes()
+        with pytest.raises(InvalidInput, match=r"output 'y' \(400000 bytes\) should be at least 800000 bytes"):
+            model.infer({"n": [200_000]}, out={"y": buffer})
+        with pytest.raises(InvalidInput, match=r"\[50000\]"):
+            model.infer({"n": [50_000]}, out={"y": buffer})
+        assert model.infer({"n": [100_000]}, out={"y": buffer})["y"] is buffer
 
 
 def test_a_model_whose_output_outgrew_its_description_fails_once(host):

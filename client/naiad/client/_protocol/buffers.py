@@ -37,6 +37,11 @@ class Buffers:
     def __contains__(self, name: str) -> bool:
         return name in self._arrays
 
+    def size_bytes(self, name: str) -> int:
+        """How many bytes an output may have; 0 for one that is not received here, and for strings."""
+        array = self._arrays.get(name)
+        return 0 if array is None or array.dtype.hasobject else array.nbytes
+
     def receive(self, output: WireOutput, raw: memoryview, *, to_the_end: bool = True) -> Any:
         """Copy an output into its buffer and return that, as it was given.
 

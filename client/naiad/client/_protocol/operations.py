@@ -104,7 +104,7 @@ def infer(
     placed = None
     if placing is not None:
         limited = replace(options, queue_timeout_us=queue_timeout_us) if queue_timeout_us else options
-        placed = placing.request(inputs, limited, repeatable=idempotent)
+        placed = placing.request(inputs, limited, buffers, repeatable=idempotent)
     if placed is not None:
         request, decode = cast("bytes", placed), placed.read
     elif codec is None:
@@ -113,8 +113,8 @@ def infer(
         request, decode = codec.encode(inputs, options, queue_timeout_us), codec.decode
         if idempotent and isinstance(placing, Placing):
             decode = placing.reader(inputs, repeatable=True)
-    if buffers is not None:
-        decode = partial(decode_infer, out=buffers) if placed is None else partial(buffers.fill, placed.read)
+    if buffers is not None and placed is None:
+        decode = partial(decode_infer, out=buffers)
     return Operation(
         "ModelInfer",
         request,

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from naiad.client._protocol import shared
+from naiad.client._protocol.buffers import Buffers
 from naiad.client._protocol.codec import Codec
 from naiad.client._protocol.request import InferOptions, Inputs, decode_infer, encode_infer
 from naiad.client._protocol.wire import WireInput
@@ -62,12 +63,13 @@ class Placeable:
     output was larger than its place.
     """
 
-    __slots__ = ("_encode", "_outputs", "_sizes", "distrust", "read", "repeatable", "room_bytes", "wire")
+    __slots__ = ("_encode", "_out", "_outputs", "_sizes", "distrust", "read", "repeatable", "room_bytes", "wire")
 
     def __init__(
         self,
         tensors: Sequence[WireInput],
         outputs: _Sizes,
+        out: Buffers | None,
         *,
         encode: Callable[[_Places, _Places], bytes],
         wire: Callable[[], bytes],
@@ -77,12 +79,18 @@ class Placeable:
     ) -> None:
         self._sizes = {tensor.name: tensor.size_bytes for tensor in tensors}
         self._outputs = outputs
+        self._out = out
         self._encode = encode
         self.wire: Callable[[], bytes] = wire
         self.read: Callable[[bytes], Result] = read
         self.distrust: Callable[[], None] = distrust
         self.repeatable: bool = repeatable
         self.room_bytes: int = sum(map(_aligned, (*self._sizes.values(), *outputs.values())))
+
+    @property
+    def has_buffers(self) -> bool:
+        """Whether the caller gave memory for outputs."""
+        return self._out is not None
 
     def __len__(self) -> int:
         """How many bytes its tensors have."""
@@ -92,14 +100,15 @@ class Placeable:
         """Copy the inputs into ``memory``, which the server knows as ``region`` and which has ``room_bytes``."""
         inputs, end = _places(region, memory, 0, self._sizes)
         outputs, _ = _places(region, memory, end, self._outputs)
-        return Placed(self._encode(inputs, outputs), partial(_land, outputs))
+        return Placed(self._encode(inputs, outputs), partial(_land, outputs, self._out))
 
 
 class Placing:
     """Decides which requests to one model are placed, and which outputs have a place.
 
-    Those have whose size is known before: from the model's shapes or, for requests that may run twice, from an earlier
-    answer to inputs of the same shapes. (An output that turns out larger fails after it was computed.)
+    Those have whose size is known before: from the model's shapes, from the buffer that is to receive it or, for
+    requests that may run twice, from an earlier answer to inputs of the same shapes. (An output that turns out larger
+    fails after it was computed.)
     """
 
     def __init__(self, codec: Codec, outputs: Sequence[TensorMetadata], max_batch_size: int, min_bytes: int) -> None:
@@ -112,31 +121,37 @@ class Placing:
         self._large_outputs = sum(size or 0 for size in largest) >= min_bytes
         self._learns = None in largest
 
-    def request(self, inputs: Inputs, options: InferOptions, *, repeatable: bool) -> Placeable | None:
+    def request(
+        self, inputs: Inputs, options: InferOptions, out: Buffers | None = None, *, repeatable: bool
+    ) -> Placeable | None:
         """Return the request if it is one for shared memory.
 
         Raises:
             InvalidInput: a tensor has an unknown name, or another type or shape than the model expects.
         """
-        if not (self._large_outputs or (repeatable and self._seen)) and _size_of(inputs) < self._min_bytes:
+        may_come = self._large_outputs or (repeatable and self._seen) or out is not None
+        if not may_come and _size_of(inputs) < self._min_bytes:
             return None
         codec = self._codec
-        tensors = codec.placeable(inputs)
-        outputs = self._output_sizes(tensors, options, repeatable) if self._trusted else _UNKNOWN
+        tensors = codec.placeable(inputs, options)
+        outputs = self._output_sizes(tensors, options, out, repeatable) if self._trusted else _UNKNOWN
         if max(sum(tensor.size_bytes for tensor in tensors), sum(outputs.values())) < self._min_bytes:
             return None
         return Placeable(
             tensors,
             outputs,
+            out,
             encode=partial(codec.encode_shared, tensors, options),
             wire=partial(codec.encode, inputs, options),
-            read=self.reader(inputs, repeatable=repeatable),
+            read=self.reader(inputs, out, repeatable=repeatable),
             distrust=self._distrust,
             repeatable=repeatable,
         )
 
-    def reader(self, inputs: Inputs, *, repeatable: bool) -> Callable[[bytes], Result]:
+    def reader(self, inputs: Inputs, out: Buffers | None = None, *, repeatable: bool) -> Callable[[bytes], Result]:
         """Return what reads the answer to a request, however it comes."""
+        if out is not None:
+            return partial(_read, out)
         return partial(self._read_and_learn, inputs) if self._learns and repeatable else self._read
 
     def _read(self, answer: bytes) -> Result:
@@ -151,13 +166,17 @@ class Placing:
             self._seen[_signature(self._codec.placeable(inputs))] = sizes
         return result
 
-    def _output_sizes(self, tensors: Sequence[WireInput], options: InferOptions, repeatable: bool) -> _Sizes:
+    def _output_sizes(
+        self, tensors: Sequence[WireInput], options: InferOptions, out: Buffers | None, repeatable: bool
+    ) -> _Sizes:
         seen = self._seen.get(_signature(tensors), _UNKNOWN) if repeatable and self._seen else _UNKNOWN
         shape = tensors[0].shape if tensors else ()
         sizes = dict[str, int]()
         for output in self._names if options.outputs is None else options.outputs:
             name = output if isinstance(output, str) else output.name
             size = self._codec.output_size_bytes(name, shape[0] if shape else 1) or seen.get(name, 0)
+            if out is not None and name in out:
+                size = out.size_bytes(name)
             if size >= _WORTH_A_PLACE and (isinstance(output, str) or not output.class_count):
                 sizes[name] = size
         return sizes
@@ -174,7 +193,9 @@ class UncheckedPlacing:
     def __init__(self, model: str, version: str, min_bytes: int) -> None:
         self._model, self._version, self._min_bytes = model, version, min_bytes
 
-    def request(self, inputs: Inputs, options: InferOptions, *, repeatable: bool) -> Placeable | None:
+    def request(
+        self, inputs: Inputs, options: InferOptions, out: Buffers | None = None, *, repeatable: bool
+    ) -> Placeable | None:
         """Return the request if it is one for shared memory.
 
         Raises:
@@ -186,9 +207,10 @@ class UncheckedPlacing:
         return Placeable(
             tensors,
             _UNKNOWN,
+            out,
             encode=partial(shared.encode_shared, model, version, tensors, options, None),
             wire=partial(encode_infer, model, version, inputs, options, None),
-            read=_read,
+            read=partial(_read, out),
             distrust=_nothing,
             repeatable=repeatable,
         )
@@ -228,9 +250,9 @@ def _places(region: str, memory: memoryview, at: int, sizes: _Sizes) -> tuple[di
     return places, at
 
 
-def _land(outputs: _Places, answer: bytes) -> Landed:
+def _land(outputs: _Places, out: Buffers | None, answer: bytes) -> Landed:
     try:
-        result = shared.decode_shared(answer, outputs)
+        result = shared.decode_shared(answer, outputs, out)
     except ClientError as error:
         return Landed(error, len(answer))
     return Landed(result, len(answer) + sum(place.size_bytes for place in outputs.values()))
@@ -240,8 +262,8 @@ def _signature(tensors: Sequence[WireInput]) -> tuple[tuple[str, str, tuple[int,
     return tuple((tensor.name, tensor.datatype, tensor.shape) for tensor in tensors)
 
 
-def _read(answer: bytes) -> Result:
-    return answer.result() if isinstance(answer, Landed) else decode_infer(answer)
+def _read(out: Buffers | None, answer: bytes) -> Result:
+    return answer.result() if isinstance(answer, Landed) else decode_infer(answer, out=out)
 
 
 def _nothing() -> None:

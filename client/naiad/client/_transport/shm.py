@@ -20,6 +20,7 @@ from naiad.client._protocol import regions
 from naiad.client._protocol.placing import Placeable, Placed
 from naiad.client._transport.arena import Arena, Slot
 from naiad.client._transport.grpcio import AsyncGrpcioTransport, GrpcioTransport
+from naiad.client._transport.memory import LARGE_BYTES, reuse_large_blocks
 from naiad.client._transport.registry import Registry, Talk, is_local
 from naiad.client._transport.seam import (
     AsyncStreamCall,
@@ -74,6 +75,8 @@ class Lease:
     def land(self, answer: bytes) -> bytes:
         """Read the answer, and give the slot back."""
         assert self._placed is not None
+        if self.num_bytes_out >= LARGE_BYTES:
+            reuse_large_blocks(self.num_bytes_out)
         landed = self._placed.land(answer)
         self._registry.used()
         self._arena.give_back(self.slot)
@@ -89,10 +92,14 @@ class Lease:
             self._arena.give_back(self.slot)
             return "raise"
         self.abandon()
-        if regions.TOO_SMALL in failure.details:
+        if regions.TOO_SMALL not in failure.details:
+            return "raise"
+        if self._message.repeatable:
             self._message.distrust()
-            if self._message.repeatable:
-                return "send"
+            return "send"
+        if self._message.has_buffers:
+            raise RpcFailed("INVALID_ARGUMENT", failure.details) from failure
+        self._message.distrust()
         return "raise"
 
     def return_unused(self) -> None:

@@ -34,10 +34,10 @@ _Outcome = Result | BaseException
 
 
 class _Waiting(Request):
-    """``duty`` is what its thread shall do for others next, ``outcome`` what it gets in the end."""
+    """``duties`` are what its thread shall do for others, ``outcome`` is what it gets; both belong to the lock."""
 
-    __slots__ = ("duty", "outcome", "wake")
-    duty: Callable[[_Waiting], None] | None
+    __slots__ = ("duties", "outcome", "wake")
+    duties: list[Callable[[_Waiting], None]]
     outcome: _Outcome | None
     wake: threading.Lock
 
@@ -135,35 +135,39 @@ class Batched:
         model = self._model
         kind, arrays = model._with_description(lambda known: self._queue.kind_of(known.codec, inputs, keywords))
         request = _Waiting(kind, arrays, time.monotonic(), model._limit_s(timeout_s))
-        request.wake, request.duty, request.outcome = threading.Lock(), None, None
+        request.wake, request.duties, request.outcome = threading.Lock(), [], None
         request.wake.acquire()
         with self._lock:
             self._queue.add(request)
             if self._num_sent < self._inflight:
                 self._num_sent += 1
-                request.duty = self._send
+                request.duties.append(self._send)
             elif self._gathering is not None and request.lane.num_rows >= request.lane.max_rows:
                 _wake(self._gathering)
         return self._wait(request)
 
     def _wait(self, request: _Waiting) -> Result:
         try:
-            while request.outcome is None:
-                duty, request.duty = request.duty, None
+            while True:
+                with self._lock:
+                    duty = request.duties.pop(0) if request.duties else None
+                    outcome = request.outcome
                 if duty is not None:
                     duty(request)
+                elif outcome is not None:
+                    break
                 elif not request.wake.acquire(timeout=max(request.deadline - time.monotonic(), 0.0)):
                     self._give_up(request)
         except BaseException:
             self._abandon(request)
             raise
-        if isinstance(request.outcome, Result):
-            return request.outcome
-        raise request.outcome
+        if isinstance(outcome, Result):
+            return outcome
+        raise outcome
 
     def _give_up(self, request: _Waiting) -> None:
         with self._lock:
-            if request.outcome is not None or request.duty is not None:
+            if request.outcome is not None or request.duties:
                 return  # it came in this moment
             abandoned = self._queue.leave(request)
         if abandoned is not None and abandoned.call is not None:
@@ -171,13 +175,12 @@ class Batched:
         raise expired(request, self._model.name, self._model._client.url)
 
     def _abandon(self, request: _Waiting) -> None:
-        """Leave for a reason that has nothing to do with the answer (Ctrl-C); another does what was to be done."""
+        """Leave for a reason that has nothing to do with the answer (Ctrl-C); others do what was to be done."""
         with self._lock:
             abandoned = self._queue.leave(request) if request.open else None
-            duty, request.duty = request.duty, None
-            if duty == self._send:
-                self._pass_on()
-        if duty == self._read:
+            self._pass_on_sending(request)
+            reading = bool(request.duties)
+        if reading:
             assert request.batch is not None
             self._arrived(request.batch)
         elif abandoned is not None and abandoned.call is not None:
@@ -185,7 +188,12 @@ class Batched:
 
     def _send(self, request: _Waiting) -> None:
         """Send the next batch; when its answer is there, one of those whom it is for reads it."""
-        batch = self._gather(request)
+        try:
+            batch = self._gather(request)
+        except BaseException:
+            with self._lock:
+                self._pass_on()
+            raise
         if batch is None:
             return
         try:
@@ -207,8 +215,8 @@ class Batched:
             with self._lock:
                 now, due_at = time.monotonic(), self._queue.due_at()
                 self._gathering = None
-                if due_at is None:
-                    self._free()
+                if due_at is None or not request.open:  # it has its answer: another one gathers
+                    self._pass_on()
                     return None
                 if due_at <= now or request.deadline <= now:
                     return self._queue.take(now) or self._queue.take(math.inf)
@@ -267,6 +275,7 @@ class Batched:
                 if request.open:
                     request.open = False
                     request.outcome = request.timed(outcome, now) if isinstance(outcome, Result) else outcome
+                    self._pass_on_sending(request)
                     _wake(request)
 
     def _pass_on(self) -> None:
@@ -275,17 +284,20 @@ class Batched:
         if requests:
             _charge(requests, self._send)
         else:
-            self._free()
+            self._num_sent -= 1
+            self._idle.notify_all()
 
-    def _free(self) -> None:
-        self._num_sent -= 1
-        self._idle.notify_all()
+    def _pass_on_sending(self, request: _Waiting) -> None:
+        """Let others send what this one was to send."""
+        while self._send in request.duties:
+            request.duties.remove(self._send)
+            self._pass_on()
 
 
 def _charge(requests: list[_Waiting], duty: Callable[[_Waiting], None]) -> None:
     """Give a duty to the one with the latest deadline, so that it is never what keeps it beyond its own."""
     request = max(requests, key=lambda request: request.deadline)
-    request.duty = duty
+    request.duties.append(duty)
     _wake(request)
 
 

@@ -36,6 +36,7 @@ class Way:
         self.stalled = False
         self.bytes_per_s: float | None = None
         self.num_bytes = 0
+        self.lock = threading.Lock()
 
 
 class Line:
@@ -92,7 +93,9 @@ class Line:
 
     def num_bytes(self, direction: Direction) -> int:
         """Return how many bytes went that way over all connections so far."""
-        return self._way(direction).num_bytes
+        way = self._way(direction)
+        with way.lock:
+            return way.num_bytes
 
     # What happens once.
 
@@ -449,8 +452,9 @@ class Pipe:
         size = min(len(self._pending), self._allowed())
         if size:
             with contextlib.suppress(BlockingIOError), memoryview(self._pending) as view:
-                size = self._sink.send(view[:size])
-                self._way.num_bytes += size
+                with self._way.lock:  # who has got the bytes finds them counted
+                    size = self._sink.send(view[:size])
+                    self._way.num_bytes += size
                 self._allowance -= size
                 view.release()
                 del self._pending[:size]

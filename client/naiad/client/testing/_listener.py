@@ -17,6 +17,7 @@ from naiad.client.testing._status import Refusal
 
 SERVICE: Final = "/inference.GRPCInferenceService/"
 _HEALTH: Final = "/grpc.health.v1.Health/Check"
+_FOR_EVER_S: Final = 1e9
 _SERVING: Final = b"\x08\x01"
 _OPTIONS: Final = (
     ("grpc.max_send_message_length", -1),
@@ -148,6 +149,12 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no t
 def headers_of(context: Any) -> dict[str, str]:
     """Return the headers that came with a call, without binary ones."""
     return {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
+
+
+def time_left_s(context: Any) -> float | None:
+    """Return how long the caller of a call still waits; ``None`` for one without a deadline."""
+    left_s = context.time_remaining()
+    return None if left_s is None or left_s > _FOR_EVER_S else float(left_s)  # grpcio may say "until 2262"
 
 
 def _aborted(context: Any, refusal: Refusal) -> Exception:

@@ -14,7 +14,7 @@ from naiad.client._routing.endpoint import parse_endpoint
 from naiad.client._transport.grpcio import _channel
 from naiad.client._transport.seam import Connection
 from naiad.client.options import TLS
-from naiad.client.testing._listener import SERVICE, Listener, headers_of
+from naiad.client.testing._listener import SERVICE, Listener, headers_of, time_left_s
 from naiad.client.testing._matching import named
 from naiad.client.testing._recording import Kind, Record, RecordingWriter
 from naiad.client.testing._status import Refusal
@@ -153,4 +153,4 @@ def _passed_on(context: Any) -> dict[str, Any]:
         for key, value in headers_of(context).items()
         if key not in _OWN_HEADERS and not key.startswith((":", "grpc-"))
     ]
-    return {"timeout": context.time_remaining(), "metadata": headers}
+    return {"timeout": time_left_s(context), "metadata": headers}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
 
-from naiad.client.testing._listener import Listener, headers_of
+from naiad.client.testing._listener import Listener, headers_of, time_left_s
 from naiad.client.testing._requests import Request, RequestLog
 from naiad.client.testing._service import Service, request_types
 from naiad.client.testing._status import Refusal
@@ -55,7 +55,7 @@ class FakeServer(Listener):
             message = self._types[method].FromString(data)
         except DecodeError as exc:
             raise Refusal("Unable to parse request", "INTERNAL") from exc
-        request = Request(method, message, headers_of(context), context.time_remaining(), context.peer())
+        request = Request(method, message, headers_of(context), time_left_s(context), context.peer())
         if not context.add_callback(request.call_ended):
             request.call_ended()
         self._log.add(request)

@@ -179,7 +179,7 @@ def test_new_connections_are_refused_for_a_while(line):
 def test_a_server_that_is_not_there_breaks_the_connection(line, echo):
     """As if the line were not."""
     echo.close()
-    with connect(line) as connection, pytest.raises(ConnectionResetError):
+    with pytest.raises(ConnectionResetError), connect(line) as connection:
         connection.recv(1)
 
 

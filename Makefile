@@ -2,9 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+RUNS ?= 10000000
+REQUESTS ?= 1000000
 STUB_SIDE := server/naiad/server/backends/onnxruntime
 
-.PHONY: help setup demo test check types format bench bench-client bench-backend wheel clean
+.PHONY: help setup demo test fuzz soak check types format bench bench-client bench-backend wheel clean
 
 help:            ## what there is to run
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile
@@ -22,6 +24,13 @@ demo: $(READY)   ## the whole way on a small real model: train, export, serve, c
 
 test: $(READY)   ## all tests, on the real Triton
 	$(BIN)/python -m pytest
+
+fuzz: $(READY)   ## RUNS inputs (10 million) for the client's reader of answers, held against protobuf's
+	$(BIN)/python -m pip install --quiet atheris==3.0.0
+	$(BIN)/python tests/fuzz/response.py -runs=$(RUNS)
+
+soak: $(READY)   ## REQUESTS (a million, about ten minutes) with errors among them: nothing grows, nothing is left
+	$(BIN)/python tests/soak/client.py --requests $(REQUESTS)
 
 check: $(READY) types  ## style, types, boundaries
 	$(BIN)/ruff check .

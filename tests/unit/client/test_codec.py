@@ -149,6 +149,32 @@ def test_answers_with_an_id_are_known_by_the_rest():
         codec.decode(answer("aaaa").replace(b"aaaa", b"aa\xff\xfe"))
 
 
+def test_contents_that_look_like_the_framing_of_others_are_not_taken_for_it():
+    """What follows the contents moves them away from the end; what they end with is theirs."""
+    codec, x = Codec("m", "", contract_of("FP32")), np.zeros(6, np.float32)
+    message = a_response()
+    message.id = ""
+    add_output(message, "y", x, "FP32")
+    whole = bytearray(message.SerializeToString())
+    whole[-17:-15] = b"\x32\x18"  # what precedes 24 bytes of contents
+    moved = bytes(whole) + b"\x7a\x07" + bytes(7)  # an unknown field of nine bytes
+    for _ in range(2):
+        assert codec.decode(moved)["y"].tobytes() == bytes(whole[-24:])
+    other = bytearray(moved)
+    other[-24:-9] = bytes(15)
+    assert codec.decode(bytes(other))["y"].tobytes() == bytes(other[-33:-9])
+
+
+def test_of_two_ids_in_one_answer_the_later_counts():
+    """Also when the answer is known."""
+    codec, message = Codec("m", "", contract_of("FP32")), pb.ModelInferResponse(id="aa")
+    add_output(message, "y", np.ones(1, np.float32), "FP32")
+    whole = message.SerializeToString()
+    twice = whole[:4] + whole
+    assert codec.decode(twice).request_id == "aa"
+    assert codec.decode(b"\x1a\2bb" + whole).request_id == "aa"
+
+
 def test_known_answers_are_not_parsed_again(monkeypatch):
     """Also where several kinds of one size take turns, and whatever their ids."""
     codec, messages = Codec("m", "", contract_of("FP32")), []

@@ -41,7 +41,8 @@ GROUP, END = varint(99 << 3 | 3), varint(99 << 3 | 4)
 HOSTILE = {
     "truncated": PLAIN[:-1],
     "a number without end": b"\xff" * 11,
-    "a number of more than 64 bits": b"\x28" + b"\xff" * 9 + b"\x7f",
+    "a key of six bytes": b"\xb2\x80\x80\x80\x80\x00" + b"\0",
+    "a length of six bytes": output() + b"\x32\x84\x80\x80\x80\x80\x00" + bytes(4),
     "field number 0": PLAIN + b"\0\0",
     "field number 0 with bytes": PLAIN + b"\2\0",
     "a field number beyond 29 bits": PLAIN + varint(1 << 32) + b"\0",
@@ -82,6 +83,7 @@ HOSTILE = {
     "the end of another group": PLAIN + GROUP + varint(98 << 3 | 4),
     "a group cut off within": PLAIN + GROUP + b"\x0a\x05a",
     "groups a million deep": PLAIN + GROUP * MANY,
+    "raw contents and typed ones": output(more=nested(5, nested(6, bytes(4)))) + nested(6, bytes(4)),
     "typed contents of another number": output(more=nested(5, nested(6, bytes(8)))),
     "typed contents for FP16": output(datatype=b"FP16", more=nested(5, nested(6, bytes(4)))),
     "typed contents out of range": output(datatype=b"INT8", more=nested(5, nested(2, varint(300)))),

@@ -29,7 +29,7 @@ from naiad.client._protocol.tensors import ALIGNED_FROM_BYTES, as_array, copy_of
 from naiad.client.result import Result
 
 _MAX_KEPT = 256  # of each kind; dynamic shapes could make more without end
-_MAX_ALIKE = 4  # answers of one size that differ in more than their tensors: versions, subsets of the outputs
+_MAX_OTHERS = 3  # of one size, that differ in more than their tensors: in versions or names
 
 _Signature = tuple[tuple[str, "np.dtype[Any]", tuple[int, ...]], ...]
 _RAW_CONTENTS = b"\x3a"  # field 7 of a request
@@ -57,6 +57,9 @@ class _KnownResponse(NamedTuple):
     model: str
     version: str
     parameters: Mapping[str, wire.Parameter]
+    other: _KnownResponse | None = None
+    """One of the same size that was known before."""
+    num_others: int = 0
 
 
 class Codec:
@@ -72,7 +75,7 @@ class Codec:
         self._model, self._version, self._contract = model, version, contract
         self._cast = cast is not None
         self._requests: dict[_Signature, tuple[bytes, ...]] = {}
-        self._responses: dict[int, tuple[_KnownResponse, ...]] = {}
+        self._responses: dict[int, _KnownResponse] = {}
 
     @property
     def contract(self) -> Contract:
@@ -128,21 +131,20 @@ class Codec:
         Raises:
             InvalidResponse: the message is cut off, or its tensors do not fit their description.
         """
-        for known in self._responses.get(len(message), ()):
-            head, id_size, rest, outputs, model, version, parameters = known
-            if not message.startswith(head):
-                continue
-            request_id = ""
-            if id_size:
-                at = len(head) + id_size
-                request_id = message[len(head) : at].decode("utf-8", "replace")
-                if not message.startswith(rest, at) or "\ufffd" in request_id:
-                    continue
-            arrays = _read(message, outputs)
-            if arrays is not None:
-                return Result(
-                    arrays, model_name=model, model_version=version, request_id=request_id, parameters=parameters
-                )
+        known = self._responses.get(len(message))
+        while known is not None:
+            if message.startswith(known.head):
+                request_id = _request_id(message, known) if known.id_size else ""
+                arrays = _read(message, known.outputs)
+                if arrays is not None and request_id is not None:
+                    return Result(
+                        arrays,
+                        model_name=known.model,
+                        model_version=known.version,
+                        request_id=request_id,
+                        parameters=known.parameters,
+                    )
+            known = known.other
         result = decode_infer(message)
         self._remember_response(message)
         return result
@@ -181,37 +183,55 @@ class Codec:
     def _remember_response(self, message: bytes) -> None:
         pattern = _pattern(message)
         if pattern is not None:
-            others = self._responses.get(len(message), ())
-            _keep(self._responses, len(message), (pattern, *others[: _MAX_ALIKE - 1]))
+            other = self._responses.get(len(message))
+            if other is None or other.num_others < _MAX_OTHERS:
+                pattern = pattern._replace(other=other, num_others=0 if other is None else other.num_others + 1)
+            _keep(self._responses, len(message), pattern)
+
+
+def _request_id(message: bytes, known: _KnownResponse) -> str | None:
+    """Return the id of an answer that begins as a known one, ``None`` if it goes on in another way or is no text."""
+    at = len(known.head) + known.id_size
+    if not message.startswith(known.rest, at):
+        return None
+    request_id = message[len(known.head) : at].decode("utf-8", "replace")
+    return None if "\ufffd" in request_id else request_id
 
 
 def _pattern(message: bytes) -> _KnownResponse | None:
-    """Return what an answer looks like apart from its id and tensors, ``None`` if that is not worth remembering."""
+    """Return what an answer looks like apart from its id and tensors, ``None`` if that is not worth remembering.
+
+    Another message that begins with ``head``, has the length, and has ``framing`` where this one has it, is made of the
+    same fields: everything between is the contents of a field whose length is part of what was compared.
+    """
     response = wire.decode_response(message)
     if response.typed_contents or not response.outputs:
         return None
-    end, known = len(message), list[_KnownOutput]()
+    start, end, known = _address(message), len(message), list[_KnownOutput]()
     for output, raw in zip(reversed(response.outputs), reversed(response.raw), strict=True):
         dtype = numpy_dtype(output.datatype)
-        if dtype is None or dtype.hasobject or not raw:
-            return None
+        offset = end - len(raw)
+        if dtype is None or dtype.hasobject or not raw or _address(raw) != start + offset:
+            return None  # the contents come last and in order, as every encoder writes them
         framing = _RAW_OUTPUTS + wire.varint(len(raw))
         copy = np.ndarray.copy if len(raw) < ALIGNED_FROM_BYTES else copy_of
-        known.append(_KnownOutput(output.name, dtype, output.shape, framing, end - len(raw), copy))
-        end -= len(raw) + len(framing)
+        known.append(_KnownOutput(output.name, dtype, output.shape, framing, offset, copy))
+        end = offset - len(framing)
     known.reverse()
-    if _read(message, known) is None:  # the contents come last and in order, as every encoder writes them
+    if _read(message, known) is None:
         return None
     head, rest = message[:end], b""
-    request_id = response.request_id.encode()
-    if request_id:
-        start = wire.start_of_request_id(head, response)
-        if start is None:
+    id_size = len(response.request_id.encode())
+    if id_size:
+        at = wire.start_of_request_id(head, response)
+        if at is None:
             return None
-        head, rest = head[:start], head[start + len(request_id) :]
-    return _KnownResponse(
-        head, len(request_id), rest, tuple(known), response.model, response.version, response.parameters
-    )
+        head, rest = head[:at], head[at + id_size :]
+    return _KnownResponse(head, id_size, rest, tuple(known), response.model, response.version, response.parameters)
+
+
+def _address(buffer: bytes | memoryview) -> int:
+    return int(np.frombuffer(buffer, np.uint8).ctypes.data)
 
 
 def _read(message: bytes, outputs: tuple[_KnownOutput, ...] | list[_KnownOutput]) -> dict[str, NDArray[Any]] | None:

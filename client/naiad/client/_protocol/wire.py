@@ -24,6 +24,7 @@ from naiad.client.errors import InvalidInput, InvalidResponse
 Parameter = bool | int | float | str
 _VARINT, _FIXED64, _BYTES, _GROUP, _END_OF_GROUP, _FIXED32 = 0, 1, 2, 3, 4, 5
 _MAX_VARINT_BYTES = 10
+_MAX_KEY_BYTES = 5  # of keys and lengths, which have 32 bits
 _MAX_FIELD_NUMBER = 2**29 - 1
 _MAX_DEPTH = 100  # of groups within groups, as in protobuf's own parsers
 _MAX_KEPT_BYTES = 256
@@ -206,6 +207,8 @@ def decode_response(message: bytes) -> WireResponse:
             continue
         if max(len(outputs), len(raw)) > MAX_ENTRIES:
             raise InvalidResponse(f"expected at most {MAX_ENTRIES} outputs, found more")
+    if raw and any(output.typed_contents for output in outputs):
+        raise InvalidResponse("expected raw contents or typed ones, found both")
     if len(raw) != len(outputs) and not response.typed_contents:
         response.raw = _matched(response)
     return response
@@ -213,8 +216,14 @@ def decode_response(message: bytes) -> WireResponse:
 
 def start_of_request_id(head: bytes, response: WireResponse) -> int | None:
     """Return where the id's text is in what precedes the contents, ``None`` if it is not where encoders write it."""
-    before = _text(1, response.model) + _text(2, response.version) + _text(3, response.request_id)
-    return len(before) - len(response.request_id.encode()) if head.startswith(before) else None
+    field = _text(3, response.request_id)
+    before = _text(1, response.model) + _text(2, response.version)
+    if not head.startswith(before + field):
+        return None
+    without = memoryview(before + head[len(before) + len(field) :])
+    if any(number == 3 for number, _ in _fields(without)):
+        return None  # of two ids the later counts
+    return len(before) + len(field) - len(response.request_id.encode())
 
 
 def _matched(response: WireResponse) -> list[memoryview]:
@@ -240,7 +249,7 @@ def _describe(description: bytes) -> WireOutput:
         elif number == 2:
             datatype = _string(value)
         elif number == 3:
-            shape.extend([_signed(value)] if isinstance(value, int) else islice(_packed(value), MAX_DIMS + 1))
+            shape.extend([_signed(value)] if isinstance(value, int) else islice(_packed(_view(value)), MAX_DIMS + 1))
             if len(shape) > MAX_DIMS:
                 raise InvalidResponse(f"expected at most {MAX_DIMS} dimensions, found more")
         elif number == 4:
@@ -251,13 +260,17 @@ def _describe(description: bytes) -> WireOutput:
 
 
 def _add_map_entry(into: dict[str, Parameter], view: memoryview) -> None:
-    key, parameter = "", None
+    key, parameter, whole = "", None, True
     for number, value in _fields(view):
         if number == 1:
             key = _string(value)
         elif number == 2:
             found = _decode_parameter(_view(value))
             parameter = parameter if found is None else found
+        else:
+            whole = False
+    if not whole:
+        return  # protobuf, too, takes those entries only that are a key and a value and nothing else
     if parameter is None:
         into.pop(key, None)  # of two entries with one key the later counts, even if it says nothing
         return
@@ -284,14 +297,17 @@ def _decode_parameter(view: memoryview) -> Parameter | None:
     return found
 
 
-def _fields(view: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Walk a message: (field number, number or bytes); fixed-size fields come as bytes, groups not at all."""
+_Value = int | memoryview | bytes  # a varint, something with a length, or four or eight bytes without one
+
+
+def _fields(view: memoryview) -> Iterator[tuple[int, _Value]]:
+    """Walk a message: (field number, value); a group, which nothing in this protocol is, comes as field 0."""
     at, end = 0, len(view)
     while at < end:
         key = view[at]
         at += 1
         if key > 0x7F:
-            key, at = _read_varint(view, at - 1)
+            key, at = _read_varint(view, at - 1, _MAX_KEY_BYTES)
         number, wire_type = key >> 3, key & 7
         if not 0 < number <= _MAX_FIELD_NUMBER:
             raise InvalidResponse(f"expected a protobuf field, found number {number}")
@@ -300,27 +316,29 @@ def _fields(view: memoryview) -> Iterator[tuple[int, int | memoryview]]:
                 size = view[at]
                 at += 1
             else:
-                size, at = _read_varint(view, at)
+                size, at = _read_varint(view, at, _MAX_KEY_BYTES)
         elif wire_type == _VARINT:
             value, at = _read_varint(view, at)
             yield number, value
             continue
         elif wire_type == _GROUP:
             at = _end_of_group(view, at, number)
+            yield 0, b""
             continue
         else:
             size = _fixed_size(wire_type)
         if at + size > end:
             raise InvalidResponse(f"the message ends within field {number} ({size} bytes announced, {end - at} left)")
-        yield number, view[at : at + size]
+        contents = view[at : at + size]
+        yield number, contents if wire_type == _BYTES else contents.tobytes()
         at += size
 
 
 def _end_of_group(view: memoryview, at: int, number: int) -> int:
-    """Return where the group ends whose first field is at ``at``; nothing in this protocol is one."""
+    """Return where the group ends whose first field is at ``at``."""
     opened = [number]
     while opened:
-        key, at = _read_varint(view, at)
+        key, at = _read_varint(view, at, _MAX_KEY_BYTES)
         number, wire_type = key >> 3, key & 7
         if not 0 < number <= _MAX_FIELD_NUMBER:
             raise InvalidResponse(f"expected a protobuf field, found number {number}")
@@ -334,7 +352,7 @@ def _end_of_group(view: memoryview, at: int, number: int) -> int:
         elif wire_type == _VARINT:
             _, at = _read_varint(view, at)
         elif wire_type == _BYTES:
-            size, at = _read_varint(view, at)
+            size, at = _read_varint(view, at, _MAX_KEY_BYTES)
             at += size
         else:
             at += _fixed_size(wire_type)
@@ -349,16 +367,14 @@ def _fixed_size(wire_type: int) -> int:
     raise InvalidResponse(f"expected a protobuf field, found wire type {wire_type}")
 
 
-def _read_varint(view: memoryview, at: int) -> tuple[int, int]:
+def _read_varint(view: memoryview, at: int, max_bytes: int = _MAX_VARINT_BYTES) -> tuple[int, int]:
     value = 0
-    for shift, position in enumerate(range(at, min(at + _MAX_VARINT_BYTES, len(view)))):
+    for shift, position in enumerate(range(at, min(at + max_bytes, len(view)))):
         byte = view[position]
         value |= (byte & 0x7F) << 7 * shift
         if byte < 0x80:
-            if value >= 2**64:
-                break
-            return value, position + 1
-    raise InvalidResponse("the message ends within a number, or the number within none of 64 bits")
+            return value & 0xFFFFFFFFFFFFFFFF, position + 1
+    raise InvalidResponse(f"the message ends within a number, or the number goes on after {max_bytes} bytes")
 
 
 def _packed(view: memoryview) -> Iterator[int]:
@@ -372,44 +388,26 @@ def _signed(value: int) -> int:
     return value - 2**64 if value >= 2**63 else value
 
 
-def _number(value: int | memoryview) -> int:
+def _number(value: _Value) -> int:
     if not isinstance(value, int):
         raise InvalidResponse("expected a number, found bytes")
     return value
 
 
-def _double(value: int | memoryview) -> float:
-    view = _view(value)
-    if len(view) != _DOUBLE.size:
-        raise InvalidResponse(f"expected a double of {_DOUBLE.size} bytes, found {len(view)}")
-    return float(_DOUBLE.unpack(view)[0])
+def _double(value: _Value) -> float:
+    if not isinstance(value, bytes) or len(value) != _DOUBLE.size:
+        raise InvalidResponse(f"expected a double of {_DOUBLE.size} bytes, found another kind of field")
+    return float(_DOUBLE.unpack(value)[0])
 
 
-def _view(value: int | memoryview) -> memoryview:
-    if isinstance(value, int):
-        raise InvalidResponse("expected bytes, found a number")
+def _view(value: _Value) -> memoryview:
+    if not isinstance(value, memoryview):
+        raise InvalidResponse("expected bytes with their length, found a number")
     return value
 
 
-def _string(value: int | memoryview) -> str:
+def _string(value: _Value) -> str:
     try:
         return str(_view(value), "utf-8")
     except UnicodeDecodeError as exc:
         raise InvalidResponse(f"expected UTF-8 text, found {bytes(_view(value))[:40]!r}") from exc
-
-
-def open_envelope(message: bytes) -> tuple[str, bytes]:
-    """Return the ``error_message`` and the ``infer_response`` of a ModelStreamInferResponse; either may be empty.
-
-    Raises:
-        InvalidResponse: the message is cut off, or is none.
-    """
-    if len(message) > 1 and message[0] == 0x12 and message[1] < 0x80 and len(message) == message[1] + 2:
-        return "", message[2:]  # a small part, as nearly all of a stream of tokens are
-    details, responses = "", list[memoryview]()
-    for number, value in _fields(memoryview(message)):
-        if number == 1:
-            details = _string(value)
-        elif number == 2:
-            responses.append(_view(value))
-    return details, b"".join(responses)  # of several, protobuf says that they are one in pieces

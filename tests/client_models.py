@@ -220,7 +220,7 @@ sequence_batching {
 instance_group { kind: KIND_CPU count: 1 }
 """
 DIRECT = {"strategy": "direct", "slots": "", "corrid": "UINT64"}
-OLDEST = {"strategy": "oldest", "slots": "max_candidate_sequences: 2", "corrid": "STRING"}
+OLDEST = {"strategy": "oldest", "slots": "max_candidate_sequences: 2", "corrid": "INT32"}
 """Both have two slots: a third sequence waits until one of the two has ended."""
 
 

@@ -11,6 +11,7 @@
 
 from naiad.client._async_batched import AsyncBatched as AsyncBatched
 from naiad.client._async_client import AsyncClient as AsyncClient
+from naiad.client._async_sequences import AsyncSequence as AsyncSequence
 from naiad.client._async_streams import AsyncStream as AsyncStream
 from naiad.client._batched import Batched as Batched
 from naiad.client._call import Call as Call
@@ -21,7 +22,6 @@ from naiad.client._observe import CallInfo as CallInfo
 from naiad.client._observe import Observation as Observation
 from naiad.client._observe import Observer as Observer
 from naiad.client._protocol.request import Output as Output
-from naiad.client._sequences import AsyncSequence as AsyncSequence
 from naiad.client._sequences import Sequence as Sequence
 from naiad.client._streams import Stream as Stream
 from naiad.client.config import ModelConfig as ModelConfig

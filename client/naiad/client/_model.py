@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from naiad.client import _many
 from naiad.client._async_batched import AsyncBatched
+from naiad.client._async_sequences import AsyncSequence
 from naiad.client._async_streams import AsyncStream
 from naiad.client._batched import Batched
 from naiad.client._flow import Wish
@@ -17,7 +18,7 @@ from naiad.client._protocol.contract import Contract
 from naiad.client._protocol.operations import Operation
 from naiad.client._protocol.placing import Placing, placing_of
 from naiad.client._protocol.request import NO_OPTIONS, InferKeywords, InferOptions, Inputs, options_of
-from naiad.client._sequences import AsyncSequence, Sequence, SequenceOptions
+from naiad.client._sequences import Sequence, SequenceOptions
 from naiad.client._streams import Stream
 from naiad.client.config import ModelConfig
 from naiad.client.errors import InvalidInput, ModelNotFound

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 import threading
@@ -34,17 +33,17 @@ from naiad.client.result import Result
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from naiad.client._model import AsyncModel, Description, Handle, Model
+    from naiad.client._model import Description, Handle, Model
     from naiad.client._protocol.operations import Operation
     from naiad.client._routing.attempts import Attempts
     from naiad.client.config import ModelConfig
     from naiad.client.options import Retry
 
 _log = logging.getLogger("naiad.client")
-_END_S: Final = 5.0
+END_S: Final = 5.0
 _CORRELATION_ID: Final = 3  # of model_config.proto's ModelSequenceBatching.Control.Kind
 _STRING: Final = 13  # of its DataType
-_BITS: Final = {4: 32, 5: 64, 8: 31, 9: 63}  # UINT32, UINT64, INT32, INT64
+_BITS: Final = {4: 32, 5: 63, 8: 31, 9: 63}  # UINT32, UINT64, INT32, INT64; Triton takes no request with more
 _MAY_HAVE_RUN: Final = (Cancelled, DeadlineExceeded, InferenceFailed, InvalidResponse)
 
 
@@ -61,11 +60,11 @@ class SequenceOptions:
         given = self.sequence_id
         if given is None or (isinstance(given, str) and given):
             return
-        if isinstance(given, bool) or not isinstance(given, int) or not 0 < given < 2**64:
-            raise InvalidInput(f"a sequence_id is a number above 0 of at most 64 bits, or a text, found {given!r}")
+        if isinstance(given, bool) or not isinstance(given, int) or not 0 < given < 2**63:
+            raise InvalidInput(f"a sequence_id is a number above 0 of at most 63 bits, or a text, found {given!r}")
 
 
-class _State:
+class State:
     """What a sequence knows between its requests; shared by both clients, never waits."""
 
     def __init__(self, model: Handle, options: SequenceOptions) -> None:
@@ -145,7 +144,7 @@ class _State:
         _log.warning("sequence %r of model '%s' was not ended: %s", self._id, self._handle.name, error)
 
 
-class Sequence(_State):
+class Sequence(State):
     """Requests that a stateful model counts together, made by :meth:`Model.sequence`.
 
     ::
@@ -202,7 +201,7 @@ class Sequence(_State):
             zeros = self._zeros()
             if zeros is not None:
                 try:
-                    self._infer(zeros, InferOptions(sequence_end=True), _END_S)
+                    self._infer(zeros, InferOptions(sequence_end=True), END_S)
                 except ClientError as error:
                     self._not_ended(error)
             self._ended = True
@@ -235,91 +234,12 @@ class Sequence(_State):
         return result
 
 
-class AsyncSequence(_State):
-    """:class:`Sequence` with ``await``, made by :meth:`AsyncModel.sequence`.
-
-    ::
-
-        async with model.sequence() as seq:
-            async for chunk in chunks:
-                text = (await seq(audio=chunk))["text"]
-
-    Tasks may share a sequence: their requests are sent one after the other.
-    """
-
-    def __init__(self, model: AsyncModel, options: SequenceOptions) -> None:
-        super().__init__(model, options)
-        self._model = model
-        self._lock = asyncio.Lock()
-
-    async def __call__(self, **inputs: Any) -> Result:
-        """Infer with the inputs as keyword arguments: ``(await seq(x=batch))["y"]``."""
-        return await self.infer(inputs)
-
-    async def infer(
-        self,
-        inputs: Inputs,
-        *,
-        end: bool = False,
-        timeout_s: float | NotGiven = NOT_GIVEN,
-        outputs: Items[str | Output] | None = None,
-        request_id: str = "",
-        priority: int = 0,
-        parameters: Mapping[str, Parameter] | None = None,
-    ) -> Result:
-        """Make the next request of the sequence, the last one with ``end``; the rest is as in :meth:`Model.infer`."""
-        options = InferOptions(
-            outputs=outputs, request_id=request_id, priority=priority, parameters=parameters, sequence_end=end
-        )
-        limit = self._options.timeout_s if isinstance(timeout_s, NotGiven) else timeout_s
-        async with self._lock:
-            return await self._infer(inputs, options, limit)
-
-    async def aclose(self) -> None:
-        """End the sequence, unless it has ended or nothing was sent; that this fails is only logged."""
-        async with self._lock:
-            zeros = self._zeros()
-            if zeros is not None:
-                try:
-                    await self._infer(zeros, InferOptions(sequence_end=True), _END_S)
-                except ClientError as error:
-                    self._not_ended(error)
-            self._ended = True
-
-    async def __aenter__(self) -> AsyncSequence:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-    async def _infer(self, inputs: Inputs, options: InferOptions, timeout_s: float | NotGiven) -> Result:
-        client = self._model._client
-        description, operation = await self._model._with_description(
-            lambda description: (description, self._operation(description, inputs, options, timeout_s))
-        )
-        attempts = await client._caller.begin(
-            operation, timeout_s, retry=self._retry(client._settings.retry), peer=self._peer or client._pinned
-        )
-        try:
-            result: Result = await client._caller.complete(attempts)
-        except BaseException as error:
-            found = self._failed(attempts, description, inputs, error)
-            if found is error:
-                raise
-            raise found from error
-        self._answered(attempts, description, inputs, result)
-        self._ended = options.sequence_end
-        return result
-
-
 def random_id(config: ModelConfig) -> int | str:
-    """Return a correlation ID that no other sequence has, of the type that the model declares, of 63 bits at most."""
+    """Return a correlation ID that no other sequence has, of the type that the model declares."""
     datatype = _datatype_of_id(config)
     if datatype == _STRING:
         return secrets.token_hex(16)
-    return 1 + secrets.randbelow(2 ** min(_BITS[datatype], 63) - 1)
+    return 1 + secrets.randbelow(2 ** _BITS[datatype] - 1)
 
 
 def check_id(given: int | str, config: ModelConfig) -> None:

@@ -102,7 +102,7 @@ def infer(
     began = time.monotonic()
     buffers = buffers_of(options, None if codec is None else codec.contract) if options.out else None
     placed = None
-    if placing is not None:
+    if placing is not None and (buffers is not None or placing.concerns(inputs)):
         limited = replace(options, queue_timeout_us=queue_timeout_us) if queue_timeout_us else options
         placed = placing.request(inputs, limited, buffers, repeatable=idempotent)
     if placed is not None:

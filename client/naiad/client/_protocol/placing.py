@@ -118,8 +118,12 @@ class Placing:
         self._seen: dict[Any, _Sizes] = {}
         self._trusted = True
         largest = [codec.output_size_bytes(name, max(max_batch_size, 1)) for name in self._names]
-        self._large_outputs = sum(size or 0 for size in largest) >= min_bytes
+        self._large_outputs = sum(size or 0 for size in largest) >= min_bytes  # or seen, at least once
         self._learns = None in largest
+
+    def concerns(self, inputs: Inputs) -> bool:
+        """Whether :meth:`request` is worth a call: all that small requests pay."""
+        return self._large_outputs or _size_of(inputs) >= self._min_bytes
 
     def request(
         self, inputs: Inputs, options: InferOptions, out: Buffers | None = None, *, repeatable: bool
@@ -129,9 +133,6 @@ class Placing:
         Raises:
             InvalidInput: a tensor has an unknown name, or another type or shape than the model expects.
         """
-        may_come = self._large_outputs or (repeatable and self._seen) or out is not None
-        if not may_come and _size_of(inputs) < self._min_bytes:
-            return None
         codec = self._codec
         tensors = codec.placeable(inputs, options)
         outputs = self._output_sizes(tensors, options, out, repeatable) if self._trusted else _UNKNOWN
@@ -164,6 +165,7 @@ class Placing:
                 self._seen.clear()
             sizes = {name: array.nbytes for name, array in result.items() if not array.dtype.hasobject}
             self._seen[_signature(self._codec.placeable(inputs))] = sizes
+            self._large_outputs = True
         return result
 
     def _output_sizes(
@@ -193,6 +195,10 @@ class UncheckedPlacing:
     def __init__(self, model: str, version: str, min_bytes: int) -> None:
         self._model, self._version, self._min_bytes = model, version, min_bytes
 
+    def concerns(self, inputs: Inputs) -> bool:
+        """Whether :meth:`request` is worth a call."""
+        return _size_of(inputs) >= self._min_bytes
+
     def request(
         self, inputs: Inputs, options: InferOptions, out: Buffers | None = None, *, repeatable: bool
     ) -> Placeable | None:
@@ -201,7 +207,7 @@ class UncheckedPlacing:
         Raises:
             InvalidInput: a value has no Triton data type.
         """
-        if _size_of(inputs) < self._min_bytes:
+        if not self.concerns(inputs):
             return None
         model, version, tensors = self._model, self._version, shared.placeable(inputs, None)
         return Placeable(

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -109,22 +109,22 @@ class Threads:
 
 
 class Tasks:
-    """Requests from an asyncio client."""
+    """Requests from an asyncio client, in the one loop of the process: grpcio keeps every loop that it ever saw."""
+
+    runner: ClassVar = asyncio.Runner()
 
     def __init__(self, url: str) -> None:
-        self._runner = asyncio.Runner()
         self._client = AsyncClient(url, **OPTIONS)
         self._double = self._client.model("double", idempotent=True)
         self._wait = self._client.model("wait")
 
     def run(self, numbers: range) -> None:
         """Send the requests of these numbers."""
-        self._runner.run(self._run(iter(numbers)))
+        self.runner.run(self._run(iter(numbers)))
 
     def close(self) -> None:
-        """Close the client and the loop."""
-        self._runner.run(self._client.close())
-        self._runner.close()
+        """Close the client."""
+        self.runner.run(self._client.close())
 
     async def _run(self, left: Iterator[int]) -> None:
         async with asyncio.TaskGroup() as group:

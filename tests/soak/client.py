@@ -74,7 +74,9 @@ def soak(url: str, num_requests: int) -> None:
             )
     threads.close()
     tasks.close()
-    sys.exit(report(num_requests, memory, before, seen))  # with both still there: closed is closed
+    outcome = report(num_requests, memory, before, seen)  # with both still there: closed is closed
+    Tasks.runner.close()
+    sys.exit(outcome)
 
 
 def send(url: str, numbers: range) -> None:

@@ -109,6 +109,12 @@ def cases(address: str, secret: str = "") -> Iterator[Case]:
         yield blocking(address, f"{size} in", unread(size_bytes), goal=2.5)
     for size, size_bytes in LARGE_OUT.items():
         yield blocking(address, f"{size} out", kept(size_bytes), goal=1.5)
+    for size in ("4 KiB", "4 kB"):
+        row = Request(model="seen_rows", inputs=(Tensor(name="x", shape=(1, SMALL[size] // 4)),))
+        for callers, goal in ((16, 6.0), (64, None)):
+            yield in_flight(
+                address, f"{size} in, asyncio, {callers} callers batched", row, callers, goal=goal, batched=True
+            )
     yield from arena(address, secret)
     yield from words(address)
     yield from real(address)
@@ -178,9 +184,11 @@ def blocking(
     return Case(name, ours, partial(peer_blocking_calls, address, request, num_threads), goal)
 
 
-def in_flight(address: str, name: str, request: Request, calls: int, *, goal: float | None = None) -> Case:
-    """So many calls at a time in one event loop."""
-    ours = partial(ours_asyncio, address, request, calls, WIRE)
+def in_flight(
+    address: str, name: str, request: Request, calls: int, *, goal: float | None = None, batched: bool = False
+) -> Case:
+    """So many calls at a time in one event loop; ``batched`` has naiad.client send them together."""
+    ours = partial(ours_asyncio, address, request, calls, WIRE, batched)
     return Case(name, ours, partial(peer_asyncio_calls, address, request, calls), goal)
 
 

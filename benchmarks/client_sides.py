@@ -19,7 +19,7 @@ from measure import Work
 from numpy.typing import NDArray
 from tritonclient.utils import np_to_triton_dtype
 
-from naiad.client import AsyncClient, Client
+from naiad.client import AsyncBatched, AsyncClient, Client
 
 Array = NDArray[Any]
 Kind = Literal["numbers", "count", "objects", "fixed"]
@@ -82,18 +82,26 @@ def peer_blocking_calls(address: str, request: Request, num_threads: int) -> Ite
 
 
 @contextmanager
-def ours_asyncio(address: str, request: Request, in_flight: int, options: Mapping[str, Any]) -> Iterator[Work]:
-    """naiad.client.AsyncClient."""
+def ours_asyncio(
+    address: str, request: Request, in_flight: int, options: Mapping[str, Any], batched: bool = False
+) -> Iterator[Work]:
+    """naiad.client.AsyncClient; ``batched`` sends the requests of concurrent callers together."""
     arrays, output = request.arrays(), request.output
     with asyncio.Runner() as runner:
         client = AsyncClient(address, **options)
-        model = client.model(request.model, idempotent=request.idempotent)
+        handle = client.model(request.model, idempotent=request.idempotent)
+        model = handle.batched() if batched else handle
 
         async def once() -> object:
             return (await model(**arrays))[output]
 
+        async def close() -> None:
+            if isinstance(model, AsyncBatched):
+                await model.close()
+            await client.close()
+
         yield lambda count: runner.run(_in_flight(count, in_flight, once))
-        runner.run(client.close())
+        runner.run(close())
 
 
 @contextmanager

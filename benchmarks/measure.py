@@ -103,15 +103,16 @@ def _serve(prepare: Prepare, round_s: float, pipe: Connection) -> None:
 
 
 def _units(work: Work, round_s: float) -> int:
-    """Warm up, and return how many units fill a round."""
-    units = 1
+    """Warm up for two rounds, and return how many units fill one then."""
+    units, begun = 1, time.perf_counter()
     while True:
         start = time.perf_counter()
         work(units)
-        spent_s = time.perf_counter() - start
-        if spent_s > round_s / 2:
-            return max(_FEWEST, round(units * round_s / spent_s))
-        units *= 2
+        now = time.perf_counter()
+        if now - begun > 2 * round_s:
+            return max(_FEWEST, round(units * round_s / (now - start)))
+        if now - start < round_s / 2:
+            units *= 2
 
 
 def compare(case: Case, *, rounds: int, round_s: float) -> Comparison:

@@ -43,12 +43,12 @@ def write(repository: Path) -> None:
     """Write all of them below ``repository``.
 
     * ``seen``: any ``x`` in, one number out; from the cache when it was seen before.
-    * ``seen_rows``: the same for rows of 1,024 numbers, up to 64 a request.
+    * ``seen_rows``: the same for rows, up to 64 a request.
     * ``unread``, ``unread_words``: ``n`` and ``x`` in, one number out for ``n``, if ``y`` alone is asked for.
     * ``kept``, ``kept_words``: one number ``n`` in, so many numbers (or words of 16 bytes) out, from the cache.
     """
     _python(repository, "seen", "x: FP32[-1]", "y: INT32[1]", _ONE_NUMBER, _CACHED)
-    _python(repository, "seen_rows", "x: FP32[1024]", "y: FP32[1]", _ONE_EACH, _CACHED + " max_batch_size: 64")
+    _python(repository, "seen_rows", "x: FP32[-1]", "y: FP32[1]", _ONE_EACH, _CACHED + " max_batch_size: 64")
     _python(repository, "kept", "n: INT32[1]", "y: FP32[-1]", _N_NUMBERS, _CACHED)
     _python(repository, "kept_words", "n: INT32[1]", "y: STRING[-1]", _N_WORDS, _CACHED)
     _python(repository, "number", "n: INT32[1]", "y: INT32[1]", _ONE_NUMBER, _CACHED)

@@ -296,6 +296,38 @@ output [
 instance_group { kind: KIND_CPU count: 1 }
 """
 
+MIRROR = '''
+import triton_python_backend_utils as pb
+
+class TritonPythonModel:
+    """Gives back whichever of its inputs it gets: strings as they are, numbers by their memory, bfloat16 too."""
+
+    def execute(self, requests):
+        return [pb.InferenceResponse([self.back(tensor) for tensor in request.inputs()]) for request in requests]
+
+    def back(self, tensor):
+        name = tensor.name() + "_out"
+        if name.startswith("in_STRING"):
+            return pb.Tensor(name, tensor.as_numpy())
+        return pb.Tensor.from_dlpack(name, tensor.to_dlpack())
+'''
+
+MIRRORED = (*NUMBERS, "STRING")
+MIRROR_RANKS = (1, 2, 3, 4)
+
+
+def _mirror_config() -> str:
+    def tensors(kind: str, suffix: str, more: str) -> str:
+        dims = {rank: ", ".join(["-1"] * rank) for rank in MIRROR_RANKS}
+        return "\n".join(
+            f'{kind} {{ name: "in_{name}_{rank}{suffix}" data_type: TYPE_{name} dims: [ {dims[rank]} ]{more} }}'
+            for name in MIRRORED
+            for rank in MIRROR_RANKS
+        )
+
+    inputs, outputs = tensors("input", "", " optional: true"), tensors("output", "_out", "")
+    return f'name: "mirror"\nbackend: "python"\n{inputs}\n{outputs}\ninstance_group {{ kind: KIND_CPU count: 1 }}\n'
+
 
 def write(repository: Path) -> None:
     """Write all of them below `repository`."""
@@ -350,6 +382,7 @@ def write(repository: Path) -> None:
         ("rows", ROWS, ROWS_CONFIG),
         ("uneven", UNEVEN, UNEVEN_CONFIG),
         ("queued", QUEUED, QUEUED_CONFIG),
+        ("mirror", MIRROR, _mirror_config()),
     )
     write_stateful(repository)
 

@@ -95,6 +95,16 @@ def test_a_retired_slot_is_never_lent_again(arena, tmp_path):
     assert arena.lease(MIB) not in (slot, unknown)
 
 
+def test_a_finalizer_may_give_up_a_slot_at_any_moment(arena, tmp_path):
+    """Also while the thread that it runs in has the arena's lock: it only leaves word."""
+    slot = arena.lease(MIB)
+    with arena._lock:
+        arena.retire_later(slot)
+    assert slot.name in files(tmp_path)
+    assert arena.lease(MIB) is not slot
+    assert slot.name not in files(tmp_path)
+
+
 def test_threads_never_share_a_slot(tmp_path):
     """What one of 16 threads writes is there until it gives the slot back."""
     arena = Arena(16 * MIB, tmp_path)

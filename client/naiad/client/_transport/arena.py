@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -67,6 +68,7 @@ class Arena:
         self._free: list[Slot] = []  # the longest unused first
         self._lent: set[Slot] = set()
         self._retired: set[Slot] = set()
+        self._dropped: deque[Slot] = deque()
         self._being_made_bytes = 0
         self._broken = False
         self._said_full = False
@@ -128,9 +130,11 @@ class Arena:
     def retire(self, slot: Slot) -> None:
         """Never lend the slot again: a server may still use it. It counts until the servers have unregistered it."""
         with self._lock:
-            if slot in self._lent:
-                self._lent.remove(slot)
-                self._discard(slot)
+            self._retire(slot)
+
+    def retire_later(self, slot: Slot) -> None:
+        """Retire the slot with the next lease: for finalizers, which may run while this very thread has the lock."""
+        self._dropped.append(slot)
 
     def drop(self, slot: Slot) -> None:
         """Stop counting a slot that no server knows any more."""
@@ -179,7 +183,14 @@ class Arena:
                 self._broken = True
         return self._owner
 
+    def _retire(self, slot: Slot) -> None:
+        if slot in self._lent:
+            self._lent.remove(slot)
+            self._discard(slot)
+
     def _grow_old(self, now: float) -> None:
+        while self._dropped:
+            self._retire(self._dropped.popleft())
         while self._free and now - self._free[0].since > _IDLE_S:
             self._discard(self._free.pop(0))
         # What servers did not unregister within a minute does not count any more: they are gone, or stuck with it.

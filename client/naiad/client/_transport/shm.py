@@ -113,6 +113,10 @@ class Lease:
         """Give the slot up: its request may still run."""
         self._arena.retire(self.slot)
 
+    def abandon_later(self) -> None:
+        """Give the slot up from a finalizer."""
+        self._arena.retire_later(self.slot)
+
 
 class _Base:
     """What the transports for threads and for event loops have in common: everything but waiting."""
@@ -244,7 +248,7 @@ class SharedCall:
         self._lease = lease
         self._again = again
         self._answer: bytes | None = None
-        self._unread = finalize(self, lease.abandon)  # nobody asked for the answer: nobody knows when it came
+        self._unread = finalize(self, lease.abandon_later)  # nobody asked for the answer: nobody knows when it came
         self._unread.atexit = False
 
     def result(self) -> bytes:

@@ -190,9 +190,8 @@ class Batched:
         """Send the next batch; when its answer is there, one of those whom it is for reads it."""
         try:
             batch = self._gather(request)
-        except BaseException:
-            with self._lock:
-                self._pass_on()
+        except BaseException:  # it leaves, see `_abandon`
+            request.duties.append(self._send)
             raise
         if batch is None:
             return
@@ -209,7 +208,11 @@ class Batched:
             batch.call.cancel()
 
     def _gather(self, request: _Waiting) -> Batch[_Waiting] | None:
-        """Take the next batch as soon as it is due, ``None`` if all who waited have left."""
+        """Take the next batch as soon as it is due, ``None`` if there is none, or another one shall do it.
+
+        Raises:
+            DeadlineExceeded: that is later than this caller waits.
+        """
         time.sleep(0)  # threads that are about to add theirs, as those of the last batch often are, come along
         while True:
             with self._lock:
@@ -218,8 +221,10 @@ class Batched:
                 if due_at is None or not request.open:  # it has its answer: another one gathers
                     self._pass_on()
                     return None
-                if due_at <= now or request.deadline <= now:
-                    return self._queue.take(now) or self._queue.take(math.inf)
+                if due_at <= now:
+                    return self._queue.take(now)
+                if request.deadline <= now:
+                    raise expired(request, self._model.name, self._model._client.url)
                 self._gathering = request
             request.wake.acquire(timeout=min(due_at, request.deadline) - now)
 

@@ -110,13 +110,20 @@ class AsyncClient:
         view._pinned = self._caller.router.find(address)
         return view
 
-    def model(self, name: str, version: str | int | None = None, *, idempotent: bool = False) -> AsyncModel:
+    def model(
+        self,
+        name: str,
+        version: str | int | None = None,
+        *,
+        idempotent: bool = False,
+        cast: Literal["safe"] | None = None,
+    ) -> AsyncModel:
         """Return a handle that checks requests before they are sent; the server is asked at its first use.
 
         ``idempotent`` says that a server may run the same request twice: a call whose connection broke is then sent
-        again to the same server too.
+        again to the same server too. ``cast`` is that of :meth:`Model.infer`, for every request.
         """
-        return AsyncModel(self, name, version_text(version), idempotent=idempotent)
+        return AsyncModel(self, name, version_text(version), idempotent=idempotent, cast=cast)
 
     async def infer(
         self,

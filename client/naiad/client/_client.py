@@ -127,13 +127,20 @@ class Client:
         view._pinned = self._caller.router.find(address)
         return view
 
-    def model(self, name: str, version: str | int | None = None, *, idempotent: bool = False) -> Model:
+    def model(
+        self,
+        name: str,
+        version: str | int | None = None,
+        *,
+        idempotent: bool = False,
+        cast: Literal["safe"] | None = None,
+    ) -> Model:
         """Return a handle that checks requests before they are sent; the server is asked at its first use.
 
         ``idempotent`` says that a server may run the same request twice: a call whose connection broke is then sent
-        again to the same server too.
+        again to the same server too. ``cast`` is that of :meth:`Model.infer`, for every request.
         """
-        return Model(self, name, version_text(version), idempotent=idempotent)
+        return Model(self, name, version_text(version), idempotent=idempotent, cast=cast)
 
     def infer(
         self,

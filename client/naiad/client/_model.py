@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 from naiad.client import _many
 from naiad.client._async_batched import AsyncBatched
@@ -17,7 +17,7 @@ from naiad.client._protocol.codec import Codec
 from naiad.client._protocol.contract import Contract
 from naiad.client._protocol.operations import Operation
 from naiad.client._protocol.placing import Placing, placing_of
-from naiad.client._protocol.request import NO_OPTIONS, InferKeywords, InferOptions, Inputs, options_of
+from naiad.client._protocol.request import NO_OPTIONS, InferKeywords, InferOptions, Inputs, check_cast, options_of
 from naiad.client._sequences import Sequence, SequenceOptions
 from naiad.client._streams import Stream
 from naiad.client.config import ModelConfig
@@ -47,10 +47,11 @@ class Description:
         metadata: ModelMetadata,
         config: ModelConfig,
         shared_memory: SharedMemory | None = None,
+        cast: Literal["safe"] | None = None,
     ) -> None:
         self.metadata: ModelMetadata = metadata
         self.config: ModelConfig = config
-        self.codec: Codec = Codec(name, version or "", Contract.of(metadata, config))
+        self.codec: Codec = Codec(name, version or "", Contract.of(metadata, config), cast)
         self.placing: Placing | None = placing_of(self.codec, metadata, config.max_batch_size, shared_memory)
         self.versions: set[str] = set(metadata.versions)
         self.taken_at: float = time.monotonic()
@@ -64,7 +65,11 @@ class Description:
 class Handle:
     """What :class:`Model` and :class:`AsyncModel` share: everything but waiting."""
 
-    def __init__(self, name: str, version: str | None, *, idempotent: bool, total_s: float) -> None:
+    def __init__(
+        self, name: str, version: str | None, *, idempotent: bool, cast: Literal["safe"] | None, total_s: float
+    ) -> None:
+        check_cast(cast)
+        self._cast: Literal["safe"] | None = cast
         self._described: Description | None = None
         self._total_s = total_s
         self.idempotent = idempotent
@@ -110,8 +115,16 @@ class Model(Handle):
     a second: a model that was replaced by another is noticed.
     """
 
-    def __init__(self, client: Client, name: str, version: str | None, *, idempotent: bool = False) -> None:
-        super().__init__(name, version, idempotent=idempotent, total_s=client._settings.timeout.total_s)
+    def __init__(
+        self,
+        client: Client,
+        name: str,
+        version: str | None,
+        *,
+        idempotent: bool = False,
+        cast: Literal["safe"] | None = None,
+    ) -> None:
+        super().__init__(name, version, idempotent=idempotent, cast=cast, total_s=client._settings.timeout.total_s)
         self._client = client
 
     def __call__(self, **inputs: Any) -> Result:
@@ -128,11 +141,12 @@ class Model(Handle):
         """Check the inputs, send them, return the outputs.
 
         Values are arrays, anything with DLPack (torch tensors on the CPU), or Python numbers, strings and lists,
-        which take
-        the model's data type. The type of an array is never changed silently.
+        which take the model's data type. The type of an array is never changed silently; ``cast="safe"`` converts
+        where NumPy's rule of that name says that no value is lost.
 
-        Keywords: ``outputs`` (names or :class:`Output`; all by default), ``request_id``, ``priority`` (1 is the
-        highest), ``sequence_id`` with ``sequence_start`` and ``sequence_end``, ``parameters`` (passed to the model).
+        Keywords: ``outputs`` (names or :class:`Output`; all by default), ``out`` (arrays or tensors of the caller's
+        that receive outputs in place, by name), ``cast``, ``request_id``, ``priority`` (1 is the highest),
+        ``sequence_id`` with ``sequence_start`` and ``sequence_end``, ``parameters`` (passed to the model).
 
         Raises:
             InvalidInput: an input has a wrong name, type or shape; nothing was sent.
@@ -332,15 +346,25 @@ class Model(Handle):
             metadata = self._client.model_metadata(self.name, self.version)
             config = self._client.model_config(self.name, self.version)
             shared_memory = self._client._settings.shared_memory
-            description = self._described = Description(self.name, self.version, metadata, config, shared_memory)
+            description = self._described = Description(
+                self.name, self.version, metadata, config, shared_memory, self._cast
+            )
         return description
 
 
 class AsyncModel(Handle):
     """A model on a server, made by :meth:`AsyncClient.model`; :class:`Model` with ``await``."""
 
-    def __init__(self, client: AsyncClient, name: str, version: str | None, *, idempotent: bool = False) -> None:
-        super().__init__(name, version, idempotent=idempotent, total_s=client._settings.timeout.total_s)
+    def __init__(
+        self,
+        client: AsyncClient,
+        name: str,
+        version: str | None,
+        *,
+        idempotent: bool = False,
+        cast: Literal["safe"] | None = None,
+    ) -> None:
+        super().__init__(name, version, idempotent=idempotent, cast=cast, total_s=client._settings.timeout.total_s)
         self._client = client
 
     def __call__(self, **inputs: Any) -> Coroutine[Any, Any, Result]:
@@ -493,5 +517,7 @@ class AsyncModel(Handle):
             metadata = await self._client.model_metadata(self.name, self.version)
             config = await self._client.model_config(self.name, self.version)
             shared_memory = self._client._settings.shared_memory
-            description = self._described = Description(self.name, self.version, metadata, config, shared_memory)
+            description = self._described = Description(
+                self.name, self.version, metadata, config, shared_memory, self._cast
+            )
         return description

@@ -18,6 +18,7 @@ from naiad.client import (
     InvalidInput,
     ModelNotFound,
     Output,
+    RankedClass,
     ServerUnavailable,
 )
 
@@ -111,9 +112,78 @@ def test_outputs_are_chosen_and_optional_inputs_left_out(triton):
 
 
 def test_classification_gives_scores_indices_and_labels(triton):
-    """The best classes come as text, as Triton's classification extension writes them."""
-    answer = triton.model("labelled").infer({"x": [[0.25, 2, 1]]}, outputs=[Output(name="y", class_count=2)])
-    assert answer["y"].tolist() == [[b"2.000000:1:dog", b"1.000000:2:fish"]]
+    """The best classes come as text, as Triton's classification extension writes them, and as what it says."""
+    answer = triton.model("labelled").infer(
+        {"x": [[0.25, 2, 1], [3, 0, -1]]}, outputs=[Output(name="y", class_count=2)]
+    )
+    assert answer["y"].tolist() == [[b"2.000000:1:dog", b"1.000000:2:fish"], [b"3.000000:0:cat", b"0.000000:1:dog"]]
+    assert answer.classes("y") == [
+        [RankedClass(2.0, 1, "dog"), RankedClass(1.0, 2, "fish")],
+        [RankedClass(3.0, 0, "cat"), RankedClass(0.0, 1, "dog")],
+    ]
+    without_labels = triton.model("scale").infer({"x": [[1, 2, 3]]}, outputs=[Output(name="y", class_count=1)])
+    assert without_labels.classes("y") == [[RankedClass(9.0, 2, None)]]
+    with pytest.raises(InvalidInput, match=r"outputs=\[Output\(name='y', class_count=...\)\]"):
+        triton.model("scale")(x=[[1, 2, 3]]).classes("y")
+
+
+async def test_outputs_are_received_in_memory_of_the_callers(triton, url):
+    """By a handle, without one and by asyncio, again and again; the result has the very array."""
+    x, buffers = np.arange(6, dtype=np.float32).reshape(2, 3), np.zeros((5, 2, 3), np.float32)
+    async with AsyncClient(url) as client:
+        for number in range(3):
+            given, outs = {"x": x + number}, [{"y": buffer} for buffer in buffers]
+            answers = (
+                triton.model("scale").infer(given, out=outs[0]),
+                triton.infer("scale", given, out=outs[1], outputs=["y"]),
+                triton.model("scale").submit(given, out=outs[2]).result(),
+                await client.model("scale").infer(given, out=outs[3]),
+                await client.infer("scale", given, out=outs[4]),
+            )
+            for answer, out in zip(answers, outs, strict=True):
+                assert answer["y"] is out["y"]
+            np.testing.assert_array_equal(buffers, np.stack([3 * (x + number)] * 5))
+
+
+def test_a_buffer_that_does_not_fit_is_refused(triton):
+    """Before anything is sent where the model is known, else when the answer is there; the client stays usable."""
+    scale, wrong = triton.model("scale"), np.zeros((2, 4), np.float32)
+    before = sum(version.success.count for version in triton.statistics("scale"))
+    with pytest.raises(
+        InvalidInput, match=r"out\['y'\] is float32 \[2, 4\], the output of model 'scale' is y FP32 \[\?, 3\]"
+    ):
+        scale.infer({"x": np.zeros((2, 3), np.float32)}, out={"y": wrong})
+    assert sum(version.success.count for version in triton.statistics("scale")) == before
+    with pytest.raises(InvalidInput, match=r"out\['y'\] is float32 \[2, 4\], the answer has FP32 \[2, 3\]"):
+        triton.infer("scale", {"x": np.zeros((2, 3), np.float32)}, out={"y": wrong})
+    with pytest.raises(InvalidInput, match=r"the answer has FP32 \[2, 3\]"):
+        scale.infer({"x": np.zeros((2, 3), np.float32)}, out={"y": wrong[:1, :3].copy()})
+    assert scale(x=[[1, 2, 3]])["y"].tolist() == [[3, 6, 9]]
+
+
+async def test_a_safe_cast_is_made_on_request(triton, url):
+    """For one request or for all of a handle; what could lose a value is refused all the same."""
+    narrow, wide = np.ones((1, 3), np.float16), np.ones((1, 3))
+    always = triton.model("scale", cast="safe")
+    async with AsyncClient(url) as client:
+        for answer in (
+            always(x=narrow),
+            triton.model("scale").infer({"x": narrow}, cast="safe"),
+            await client.model("scale", cast="safe")(x=narrow),
+            await client.model("scale").infer({"x": narrow}, cast="safe"),
+        ):
+            assert answer["y"].tolist() == [[3, 3, 3]]
+    for refused in (
+        lambda: triton.model("scale")(x=narrow),
+        lambda: always(x=wide),
+        lambda: triton.model("scale").infer({"x": wide}, cast="safe"),
+    ):
+        with pytest.raises(InvalidInput, match=r"'x' .* is FP32, found FP\d\d"):
+            refused()
+    with pytest.raises(InvalidInput, match="cast='safe' needs to know the model's types"):
+        triton.infer("scale", {"x": narrow}, cast="safe")
+    with pytest.raises(InvalidInput, match="cast is None or 'safe', found 'unsafe'"):
+        triton.model("scale", cast="unsafe")
 
 
 @pytest.mark.parametrize(

@@ -363,6 +363,7 @@ class FakeTriton:
         if server is not None:
             server.stop(grace_s)
         self._line.close()
+        self._service.regions.unregister("")
 
     def kill(self) -> None:
         """Be gone at once, as a process that was killed: connections break, new ones are refused."""
@@ -370,7 +371,10 @@ class FakeTriton:
         self.stop(None)
 
     def restart(self) -> None:
-        """Kill it, if it runs, and start it on the same port with the same models; only sequences are forgotten."""
+        """Kill it, if it runs, and start it on the same port with the same models.
+
+        Sequences and registered shared memory are forgotten, as by any server that starts; the rest stays.
+        """
         self.kill()
         self._repository.forget_sequences()
         self._start()

@@ -101,10 +101,12 @@ class Inference:
             self._check_input(tensor)
         for tensor in self.message.inputs:
             self._check_size(tensor, contents[tensor.name])
-        return {
+        arrays = {
             tensor.name: decode(contents[tensor.name], tensor.datatype, tuple(tensor.shape), tensor.name)
             for tensor in self.message.inputs
         }
+        self.request.keep(arrays)
+        return arrays
 
     def _contents(self, tensor: Any, raws: Iterator[bytes]) -> bytes:
         shared = self.regions.place(tensor)

@@ -58,7 +58,7 @@ class Recorder:
         self._target = connection.endpoint.shown
 
     @property
-    def address(self) -> str:
+    def grpc_address(self) -> str:
         """Host and port, as tritonclient takes them."""
         return self._address
 

@@ -48,7 +48,7 @@ class Replay:
         self._address = self._player.start(port=port)
 
     @property
-    def address(self) -> str:
+    def grpc_address(self) -> str:
         """Host and port, as tritonclient takes them."""
         return self._address
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from numpy.typing import NDArray
@@ -68,6 +68,8 @@ class Request:
         self.request_id: str = getattr(message, "id", "")
         self.status: str | None = None
         """``"OK"`` or the error that was answered; ``None`` while there is no answer."""
+        self._elsewhere: dict[str, NDArray[Any]] = {}
+        self._grew: Callable[[int], None] = lambda _: None
         self.ended: threading.Event = threading.Event()
         self.cancelled: bool = False
         """Whether the caller went away, or its deadline passed, before there was an answer."""
@@ -85,17 +87,26 @@ class Request:
 
     @property
     def inputs(self) -> dict[str, NDArray[Any]]:
-        """The tensors that came with the message itself, by name."""
-        tensors = getattr(self.message, "inputs", ())
-        return {
-            tensor.name: decode(raw, tensor.datatype, tuple(tensor.shape), tensor.name)
-            for tensor, raw in zip(tensors, getattr(self.message, "raw_input_contents", ()), strict=False)
-        }
+        """The tensors by name; those that lay in shared memory only if the request got as far as its model."""
+        found: dict[str, NDArray[Any]] = {}
+        raws = iter(getattr(self.message, "raw_input_contents", ()))
+        for tensor in getattr(self.message, "inputs", ()):
+            if tensor.name in self._elsewhere:
+                found[tensor.name] = self._elsewhere[tensor.name]
+            elif "shared_memory_region" not in tensor.parameters and (raw := next(raws, None)) is not None:
+                found[tensor.name] = decode(raw, tensor.datatype, tuple(tensor.shape), tensor.name)
+        return found
 
-    @property
-    def size_bytes(self) -> int:
-        """The size of the message."""
-        return int(self.message.ByteSize())
+    def keep(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Keep the tensors that are not among the raw contents of the message."""
+        tensors = {tensor.name: tensor for tensor in self.message.inputs}
+        self._elsewhere = {
+            name: array
+            for name, array in arrays.items()
+            if "shared_memory_region" in tensors[name].parameters or tensors[name].HasField("contents")
+        }
+        if self._elsewhere:
+            self._grew(sum(array.nbytes for array in self._elsewhere.values()))
 
     def answered(self, status: str) -> None:
         """Note what was answered; without effect if the call had ended before."""
@@ -123,7 +134,7 @@ class RequestLog:
     def __init__(self, num_kept: int) -> None:
         if num_kept < 1:
             raise InvalidInput(f"keep_requests is at least 1, found {num_kept}")
-        self._kept: deque[Request] = deque()
+        self._kept: deque[tuple[Request, list[int]]] = deque()  # each with its size in bytes
         self._num_kept = num_kept
         self._size_bytes = 0
         self._changed = threading.Condition()
@@ -131,17 +142,29 @@ class RequestLog:
     def add(self, request: Request) -> None:
         """Remember a request, and wake those who wait for one."""
         with self._changed:
-            self._kept.append(request)
-            self._size_bytes += request.size_bytes
-            while len(self._kept) > self._num_kept or (self._size_bytes > _MAX_KEPT_BYTES and len(self._kept) > 1):
-                self._size_bytes -= self._kept.popleft().size_bytes
+            size_bytes = [0]
+            self._kept.append((request, size_bytes))
+            self._grow(size_bytes, request.message.ByteSize())
             self._changed.notify_all()
+        request._grew = lambda more: self._grow(size_bytes, more)
+
+    def _grow(self, size_bytes: list[int], more: int) -> None:
+        with self._changed:
+            if not size_bytes:  # it is not kept any more
+                return
+            size_bytes[0] += more
+            self._size_bytes += more
+            while len(self._kept) > self._num_kept or (self._size_bytes > _MAX_KEPT_BYTES and len(self._kept) > 1):
+                _, gone = self._kept.popleft()
+                self._size_bytes -= gone.pop()
 
     def find(self, method: str | None, model: str | None) -> tuple[Request, ...]:
         """Return the requests of a method, of a model, in the order of their arrival."""
         with self._changed:
             return tuple(
-                request for request in self._kept if method in (None, request.method) and model in (None, request.model)
+                request
+                for request, _ in self._kept
+                if method in (None, request.method) and model in (None, request.model)
             )
 
     def wait(self, number: int, method: str | None, model: str | None, timeout_s: float) -> tuple[Request, ...]:
@@ -159,5 +182,7 @@ class RequestLog:
     def clear(self) -> None:
         """Forget all of them."""
         with self._changed:
+            for _, size_bytes in self._kept:
+                size_bytes.clear()
             self._kept.clear()
             self._size_bytes = 0

@@ -1,10 +1,12 @@
 """Faults of requests, seen by two clients."""
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import tritonclient.grpc as tritonclient
 
 from naiad.client import AccessDenied, Client, DeadlineExceeded, InferenceFailed, InvalidInput
 from naiad.client.testing import FakeModel, FakeTriton
@@ -42,6 +44,45 @@ def test_a_request_is_kept_with_all_that_came_with_it(fake):
     assert fake.calls("ServerMetadata") == (other,)
     fake.forget()
     assert fake.requests == ()
+
+
+def test_tensors_in_shared_memory_are_kept_too():
+    """What the client put there by itself, and what tritonclient put there."""
+    from tritonclient.utils import shared_memory
+
+    big = np.random.default_rng(0).random((8, 300_000), np.float32)
+    key = f"/naiad-test-kit-{os.getpid()}"
+    with FakeTriton({"sum": lambda x: {"y": x.sum(axis=1)}}) as server:
+        with Client(server.url) as client:
+            np.testing.assert_array_equal(client.infer("sum", {"x": big})["y"], big.sum(axis=1))
+        (request,) = server.calls()
+        assert "shared_memory_region" in request.message.inputs[0].parameters
+        np.testing.assert_array_equal(request.inputs["x"], big)
+        region = shared_memory.create_shared_memory_region("r", key, 12)
+        try:
+            shared_memory.set_shared_memory_region(region, [np.array([[1, 2, 3]], np.float32)])
+            with tritonclient.InferenceServerClient(server.grpc_address) as client:
+                client.register_system_shared_memory("r", key, 12)
+                wanted = tritonclient.InferInput("x", [1, 3], "FP32")
+                wanted.set_shared_memory("r", 12)
+                assert client.infer("sum", [wanted]).as_numpy("y").tolist() == [6]
+            server.restart()
+            with tritonclient.InferenceServerClient(server.grpc_address) as client:
+                assert not client.get_system_shared_memory_status().regions
+        finally:
+            shared_memory.destroy_shared_memory_region(region)
+        assert server.calls()[-1].inputs["x"].tolist() == [[1, 2, 3]]
+
+
+def test_requests_that_are_too_big_to_be_kept_go_first(fake, monkeypatch):
+    """The oldest, until the rest is small enough; the latest is always there."""
+    monkeypatch.setattr("naiad.client.testing._requests._MAX_KEPT_BYTES", 3000)
+    with Client(fake.url, shared_memory=False) as client:
+        for rows in (1, 2, 3, 4, 5, 6, 7, 8):
+            client.infer("double", {"x": np.ones((rows, 3), np.float32)}, parameters={"ballast": "x" * 1000})
+        assert [len(request.inputs["x"]) for request in fake.calls()] == [7, 8]
+        client.infer("double", {"x": np.ones((1, 3), np.float32)}, parameters={"ballast": "x" * 9000})
+        assert [len(request.inputs["x"]) for request in fake.calls()] == [1]
 
 
 def test_it_fails_as_often_as_asked(fake, ask):

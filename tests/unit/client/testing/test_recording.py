@@ -81,7 +81,7 @@ def test_another_client_may_ask_the_same(fake, path):
         client.infer("moody", x(3), parameters={"timeout": 5_000_000})
     wanted = tritonclient.InferInput("x", [1], "FP32")
     wanted.set_data_from_numpy(x(3)["x"])
-    with Replay(path) as replay, tritonclient.InferenceServerClient(replay.address) as client:
+    with Replay(path) as replay, tritonclient.InferenceServerClient(replay.grpc_address) as client:
         assert client.infer("moody", [wanted], request_id="other").as_numpy("y").tolist() == [6]
         assert client.is_server_live()
         assert client.is_server_ready()
@@ -188,7 +188,7 @@ def test_shared_memory_is_not_offered(fake, path):
     """What is not on the wire cannot be recorded, and the client sends its tensors instead."""
     with (
         Recorder(fake.url, path) as recorder,
-        tritonclient.InferenceServerClient(recorder.address) as client,
+        tritonclient.InferenceServerClient(recorder.grpc_address) as client,
         pytest.raises(tritonclient.InferenceServerException, match="UNIMPLEMENTED"),
     ):
         client.register_system_shared_memory("r", "/nothing", 64)
@@ -229,17 +229,17 @@ class Stream:
 def test_streams_are_recorded_and_played(fake, path):
     """Answers come with the ids of the requests that ask now; another question ends the stream."""
     with Recorder(fake.url, path) as recorder:
-        stream = Stream(recorder.address)
+        stream = Stream(recorder.grpc_address)
         stream.ask(3, "a", 3)
         stream.ask(2, "b", 5)
         recorded = stream.close()
     assert recorded == [("a", 0), ("a", 1), ("a", 2), ("b", 0), ("b", 1)]
     with Replay(path) as replay:
-        stream = Stream(replay.address)
+        stream = Stream(replay.grpc_address)
         stream.ask(3, "c", 3)
         stream.ask(2, "d", 5)
         assert stream.close() == [("c", 0), ("c", 1), ("c", 2), ("d", 0), ("d", 1)]
-        stream = Stream(replay.address)
+        stream = Stream(replay.grpc_address)
         stream.ask(3, "c", 3)
         stream.ask(9, "d", 4)
         assert "input 'n' has 1 other values, the first at 0" in str(stream.close()[-1])
@@ -306,7 +306,7 @@ def test_another_file_is_no_recording(fake, tmp_path):
 def test_a_server_that_breaks_off_is_recorded_as_such(fake, path):
     """A connection lost behind the recorder is UNAVAILABLE before it, and later."""
     fake.drop(1)
-    with Recorder(fake.url, path) as recorder, tritonclient.InferenceServerClient(recorder.address) as client:
+    with Recorder(fake.url, path) as recorder, tritonclient.InferenceServerClient(recorder.grpc_address) as client:
         wanted = tritonclient.InferInput("x", [1], "FP32")
         wanted.set_data_from_numpy(x(1)["x"])
         with pytest.raises(tritonclient.InferenceServerException, match="UNAVAILABLE"):

@@ -87,10 +87,12 @@ class AsyncBatched:
     async def close(self) -> None:
         """Take no more requests, and wait until those that were taken have ended."""
         self._queue.closed = True
-        if self._loop is asyncio.get_running_loop():
-            self._send_now()
-            while self._sent:
-                await asyncio.wait(self._sent.values())
+        loop = asyncio.get_running_loop()
+        if self._loop is loop:
+            if self._has_place():
+                self._send_soon(loop)
+            while self._sending_soon or self._sent:
+                await (asyncio.wait(self._sent.values()) if self._sent else asyncio.sleep(0))
             if self._expiry is not None:
                 self._expiry.cancel()
 
@@ -119,7 +121,7 @@ class AsyncBatched:
         self._queue.add(request)
         if request.deadline < self._expiry_at:
             self._expire_at(request.deadline, loop)
-        if not self._sending_soon and len(self._sent) < self._inflight:
+        if self._has_place():
             self._send_soon(loop)
         try:
             return await request.answer
@@ -135,27 +137,32 @@ class AsyncBatched:
         self._begin()
 
     def _send_soon(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Send at the end of this turn of the loop, so that all callers of the turn come along."""
+        """Send in the next turn of the loop, so that all callers of this one come along."""
         self._sending_soon = True
-        loop.call_soon(self._send_now)
+        loop.create_task(self._send(loop))
 
-    def _send_now(self) -> None:
-        """Send what is due, as far as there is a place; set a timer for what is due later."""
-        loop = asyncio.get_running_loop()
-        self._sending_soon = False
+    def _send_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Send when something is due."""
         if self._sending_later is not None:
             self._sending_later.cancel()
             self._sending_later = None
-        while len(self._sent) < self._inflight:
-            batch = self._queue.take(loop.time())
-            if batch is None:
-                due_at = self._queue.due_at()
-                if due_at is not None:
-                    self._sending_later = loop.call_at(due_at, self._send_now)
-                return
-            self._sent[batch] = loop.create_task(self._send(batch, loop))
+        due_at = self._queue.due_at()
+        if due_at is not None:
+            self._sending_later = loop.call_at(due_at, self._send_soon, loop)
 
-    async def _send(self, batch: Batch[_Waiting], loop: asyncio.AbstractEventLoop) -> None:
+    def _has_place(self) -> bool:
+        return not self._sending_soon and len(self._sent) < self._inflight
+
+    async def _send(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Send the next batch and give everybody their answer."""
+        self._sending_soon = False
+        batch = self._queue.take(loop.time())
+        if batch is None:
+            self._send_later(loop)
+            return
+        self._sent[batch] = _this_task()
+        if self._queue.num_waiting and self._has_place():
+            self._send_soon(loop)
         try:
             await self._answer(batch, batch.requests, loop)
         except Exception as error:  # noqa: BLE001  (its callers get it)
@@ -167,7 +174,7 @@ class AsyncBatched:
             for request in batch.still_open():  # this task was cancelled from outside, as a loop that ends does
                 request.answer.cancel()
             del self._sent[batch]
-            if self._queue.num_waiting and not self._sending_soon:
+            if self._queue.num_waiting and self._has_place():
                 self._send_soon(loop)
 
     async def _answer(self, batch: Batch[_Waiting], requests: list[_Waiting], loop: asyncio.AbstractEventLoop) -> None:
@@ -180,7 +187,8 @@ class AsyncBatched:
         for request, answer in zip(requests, answers, strict=True):
             if request.open:
                 request.open = False
-                request.answer.set_result(request.timed(answer, now))
+                if not request.answer.done():  # cancelled in this turn of the loop, its task does not know it yet
+                    request.answer.set_result(request.timed(answer, now))
 
     async def _answer_one(self, batch: Batch[_Waiting], request: _Waiting, loop: asyncio.AbstractEventLoop) -> None:
         try:
@@ -208,7 +216,7 @@ class AsyncBatched:
         for request in everybody:
             if request.deadline <= now:
                 self._leave(request)
-                request.answer.set_exception(expired(request, self._model.name, self._model._client.url))
+                _raise(request, expired(request, self._model.name, self._model._client.url))
         next_at = min((request.deadline for request in everybody if request.open), default=math.inf)
         if next_at < math.inf:
             self._expire_at(next_at, loop)
@@ -217,4 +225,15 @@ class AsyncBatched:
 def _fail(requests: list[_Waiting], error: Exception) -> None:
     for request in requests:
         request.open = False
-        request.answer.set_exception(error if len(requests) == 1 else own(error))
+        _raise(request, error if len(requests) == 1 else own(error))
+
+
+def _raise(request: _Waiting, error: BaseException) -> None:
+    if not request.answer.done():
+        request.answer.set_exception(error)
+
+
+def _this_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task

@@ -19,6 +19,7 @@ from naiad.client import (
     AsyncBatched,
     AsyncClient,
     Batched,
+    CallInfo,
     Cancelled,
     Client,
     ClientClosed,
@@ -29,6 +30,7 @@ from naiad.client import (
     InvalidResponse,
     Overloaded,
     Result,
+    Timing,
 )
 from rows_helpers import num_cancelled, num_requests, wait_until_busy
 
@@ -428,6 +430,51 @@ async def test_a_task_that_is_cancelled_leaves_the_others_alone(url):
             with pytest.raises(asyncio.CancelledError):
                 await task
         assert batched.num_requests == 3
+
+
+class Watching:
+    """An observer that does something when an answer has come, before those whom it is for get theirs."""
+
+    def __init__(self) -> None:
+        self.when_answered: Callable[[], object] = bool
+
+    def call(self, info: CallInfo) -> "Watching":
+        return self
+
+    def attempt(self, endpoint: str, number: int) -> dict[str, str]:
+        return {}
+
+    def attempt_failed(self, error: ClientError) -> None:
+        """Nothing fails here."""
+
+    def done(self, timing: Timing, response_bytes: int, error: BaseException | None) -> None:
+        self.when_answered()
+
+
+async def test_a_task_that_is_cancelled_in_the_moment_of_the_answer_leaves_the_others_alone(url):
+    """The answer is there, the task does not know yet that it is cancelled."""
+    watching = Watching()
+    async with AsyncClient(url, observers=[watching]) as client, client.model("rows").batched() as batched:
+        await batched(x=[[0]])
+        one, two = (asyncio.create_task(batched(x=[[number]])) for number in (1, 2))
+        watching.when_answered = one.cancel
+        assert (await two)["size"].tolist() == [[2]]
+        with pytest.raises(asyncio.CancelledError):
+            await one
+
+
+async def test_tasks_that_are_cancelled_before_their_rows_leave_take_no_place(url):
+    """In the very turn of the loop in which they came, as often as it happens."""
+    async with AsyncClient(url) as client, client.model("rows").batched(inflight=1) as batched:
+        await batched(x=[[0]])
+        for turns in (0, 1, 2, 3, 0, 1, 2, 3):
+            task = asyncio.create_task(batched(x=[[FOREVER]]))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert (await batched(x=[[1]]))["y"].tolist() == [[2]]
 
 
 async def test_cancelling_all_tasks_of_a_batch_cancels_it_on_the_server(url):

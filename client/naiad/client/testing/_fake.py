@@ -250,18 +250,18 @@ class FakeTriton:
         def script(stream: int, answer: bytes) -> bytes:
             half = http2.message(answer[: len(answer) // 2], announced=len(answer))
             after = {"reset": http2.rst_stream(stream), "trailers": http2.headers(stream, http2.OK, end=True)}
-            return http2.headers(stream, http2.RESPONSE) + http2.data(stream, half) + after.get(ending, b"")
+            return http2.data(stream, half) + after.get(ending, b"")
 
-        return self._scripted(f"half an answer, then {ending}", script, times, which, cut=ending == "cut")
+        name = f"half an answer, then {ending}"
+        return self._scripted(name, script, times, which, headers=True, cut=ending == "cut")
 
     def no_trailers(self, times: int | None = None, **which: Unpack[Which]) -> Fault:
         """Answer with the whole message, and end the stream without a status."""
 
         def script(stream: int, answer: bytes) -> bytes:
-            whole = http2.data(stream, http2.message(answer), end=True)
-            return http2.headers(stream, http2.RESPONSE) + whole
+            return http2.data(stream, http2.message(answer), end=True)
 
-        return self._scripted("no trailers", script, times, which)
+        return self._scripted("no trailers", script, times, which, headers=True)
 
     def endless_headers(self, times: int | None = None, *, size_bytes: int = 16 << 20, **which: Unpack[Which]) -> Fault:
         """Answer with header fields of that size, which is more than any client should take."""
@@ -341,13 +341,18 @@ class FakeTriton:
         times: int | None,
         which: Which,
         *,
+        headers: bool = False,
         cut: bool = False,
     ) -> Fault:
         if self._tls is not None:
             raise InvalidInput("frames can be replaced on a connection without TLS only")
 
         def spoil(_: Request, answer: bytes) -> bytes:
-            return self._marks.add(lambda stream: script(stream, answer), cut=cut)
+            def frames(stream: int, first: bool) -> bytes:
+                head = http2.headers(stream, http2.RESPONSE) if headers and first else b""
+                return head + script(stream, answer)
+
+            return self._marks.add(frames, cut=cut)
 
         return self._add(name, times, which, spoil=spoil)
 

@@ -10,8 +10,9 @@ from typing import Final
 
 from naiad.client.testing import http2
 
-Script = Callable[[int], bytes]
-"""Gives the frames that answer a stream, by the stream's number."""
+Script = Callable[[int, bool], bytes]
+"""Gives the frames that answer a stream: by its number, and whether the header fields before the answer are among
+them, or have gone out already."""
 _MARK_BYTES: Final = 24
 _MARKED_FRAME_BYTES: Final = 5 + _MARK_BYTES
 
@@ -198,7 +199,7 @@ class FramesToClient(Frames):
             return held + whole
         script, self.cut = found
         self._replaced.add(stream)
-        return script(stream)
+        return script(stream, bool(held))
 
     def _script(self, kind: int, whole: bytes) -> tuple[Script, bool] | None:
         if self._marks is None or kind != http2.DATA or len(whole) != http2.HEADER_BYTES + _MARKED_FRAME_BYTES:

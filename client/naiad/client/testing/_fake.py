@@ -59,6 +59,7 @@ class FakeTriton:
 
     Raises:
         InvalidInput: an argument is wrong.
+        OSError: the port is taken.
     """
 
     def __init__(
@@ -77,9 +78,13 @@ class FakeTriton:
         self.admin_secret = admin_secret
         self._tls = tls
         self._marks = Marks()
-        self._line = Line("127.0.0.1:9", port=port, marks=self._marks)
-        self._server: FakeServer | None = None
-        self._start()
+        self._server: FakeServer | None = FakeServer(self._service, self._faults, self._log)
+        address = self._server.start(tls)
+        try:
+            self._line = Line._replacing(address, port, self._marks)
+        except OSError:
+            self._server.stop(None)
+            raise
 
     # Where it is.
 
@@ -382,9 +387,6 @@ class FakeTriton:
         """
         self.kill()
         self._repository.forget_sequences()
-        self._start()
-
-    def _start(self) -> None:
         self._server = FakeServer(self._service, self._faults, self._log)
         self._line.lead_to(self._server.start(self._tls))
         self._line.listen()

@@ -158,6 +158,19 @@ def test_what_hangs_is_let_go_when_the_server_stops(fake, ask):
         assert waiting.result(timeout=20) in ("CANCELLED", "UNAVAILABLE")
 
 
+def test_a_port_can_be_chosen_and_must_be_free(fake):
+    """A second server on it is refused, and leaves nothing behind."""
+    port = int(fake.grpc_address.rpartition(":")[2])
+    before = threading.active_count()
+    with pytest.raises(OSError, match="in use"):
+        FakeTriton(port=port)
+    assert threading.active_count() <= before
+    fake.stop()
+    with FakeTriton({"same": lambda x: {"y": x}}, port=port) as other, Client(other.url) as client:
+        assert other.grpc_address == fake.grpc_address
+        assert client.live()
+
+
 def test_a_stop_with_grace_lets_requests_finish(fake, ask):
     """What was in flight is answered, and nobody new gets in."""
     fake.delay(0.5)

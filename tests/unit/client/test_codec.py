@@ -184,7 +184,7 @@ def test_known_answers_are_not_parsed_again(monkeypatch):
         messages.append(message.SerializeToString())
     for message in messages:
         codec.decode(message)
-    monkeypatch.setattr("naiad.client._protocol.codec.decode_infer", None)
+    monkeypatch.setattr("naiad.client._protocol.codec.read_response", None)
     for version, message in zip("123", messages, strict=True):
         known = codec.decode(message.replace(b"id", b"ID"))
         assert (known.model_version, known.request_id) == (version, f"ID {version}")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from naiad.client._protocol.contract import Contract
 from naiad.client._protocol.datatypes import triton_datatype
 from naiad.client._protocol.dlpack import array_from
-from naiad.client._protocol.tensors import checked_dtype, decode, decode_start
+from naiad.client._protocol.tensors import decode, decode_start, described
 from naiad.client._protocol.wire import WireOutput
 from naiad.client.errors import InvalidInput, InvalidResponse
 from naiad.client.result import Result
@@ -50,12 +50,15 @@ class Buffers:
             InvalidResponse: the bytes do not make a tensor of that type and shape.
         """
         name, datatype, shape = output.name, output.datatype, output.shape
+        try:
+            described(datatype, shape)
+        except InvalidResponse as exc:
+            raise InvalidResponse(f"output '{name}': {exc}") from exc
         array = self._fitting(name, datatype, shape)
         if array.dtype == object:
             array[...] = (decode if to_the_end else decode_start)(raw, datatype, shape)
             return self._given[name]
         contents = raw if to_the_end else raw[: array.nbytes]
-        checked_dtype(datatype, shape)
         if len(contents) != array.nbytes:
             raise InvalidResponse(
                 f"output '{name}': expected {array.nbytes} bytes for {datatype} {list(shape)}, found {len(contents)}"

@@ -21,8 +21,8 @@ from naiad.client._protocol.request import (
     InferOptions,
     Inputs,
     check_cast,
-    decode_infer,
     encode_options,
+    read_response,
     wire_inputs,
 )
 from naiad.client._protocol.tensors import ALIGNED_FROM_BYTES, as_array, copy_of
@@ -132,21 +132,25 @@ class Codec:
             InvalidResponse: the message is cut off, or its tensors do not fit their description.
         """
         known = self._responses.get(len(message))
+        if known is not None and not known.id_size and message.startswith(known.head):  # the fast way of what follows
+            arrays = _read(message, known.outputs)
+            if arrays is not None:
+                return Result(arrays, model_name=known.model, model_version=known.version, parameters=known.parameters)
         while known is not None:
-            if message.startswith(known.head):
-                request_id = _request_id(message, known) if known.id_size else ""
-                arrays = _read(message, known.outputs)
-                if arrays is not None and request_id is not None:
-                    return Result(
-                        arrays,
-                        model_name=known.model,
-                        model_version=known.version,
-                        request_id=request_id,
-                        parameters=known.parameters,
-                    )
+            request_id = _request_id(message, known)
+            arrays = None if request_id is None else _read(message, known.outputs)
+            if arrays is not None and request_id is not None:
+                return Result(
+                    arrays,
+                    model_name=known.model,
+                    model_version=known.version,
+                    request_id=request_id,
+                    parameters=known.parameters,
+                )
             known = known.other
-        result = decode_infer(message)
-        self._remember_response(message)
+        response = wire.decode_response(message)
+        result = read_response(response, message)
+        self._remember_response(message, response)
         return result
 
     def placeable(self, inputs: Inputs, options: InferOptions = NO_OPTIONS) -> list[wire.WireInput]:
@@ -180,8 +184,8 @@ class Codec:
         head = message[start : len(message) - sum(sizes) - sum(map(len, framings))]
         _keep(self._requests, signature, (head + framings[0], *framings[1:]))
 
-    def _remember_response(self, message: bytes) -> None:
-        pattern = _pattern(message)
+    def _remember_response(self, message: bytes, response: wire.WireResponse) -> None:
+        pattern = _pattern(message, response)
         if pattern is not None:
             other = self._responses.get(len(message))
             if other is None or other.num_others < _MAX_OTHERS:
@@ -190,28 +194,27 @@ class Codec:
 
 
 def _request_id(message: bytes, known: _KnownResponse) -> str | None:
-    """Return the id of an answer that begins as a known one, ``None`` if it goes on in another way or is no text."""
+    """Return the id of an answer, ``None`` if it begins in another way than the known one or its id is no text."""
     at = len(known.head) + known.id_size
-    if not message.startswith(known.rest, at):
+    if not message.startswith(known.head) or not message.startswith(known.rest, at):
         return None
     request_id = message[len(known.head) : at].decode("utf-8", "replace")
     return None if "\ufffd" in request_id else request_id
 
 
-def _pattern(message: bytes) -> _KnownResponse | None:
+def _pattern(message: bytes, response: wire.WireResponse) -> _KnownResponse | None:
     """Return what an answer looks like apart from its id and tensors, ``None`` if that is not worth remembering.
 
     Another message that begins with ``head``, has the length, and has ``framing`` where this one has it, is made of the
     same fields: everything between is the contents of a field whose length is part of what was compared.
     """
-    response = wire.decode_response(message)
-    if response.typed_contents or not response.outputs:
+    if not response.raw or any(output.datatype == "BYTES" for output in response.outputs):
         return None
     start, end, known = _address(message), len(message), list[_KnownOutput]()
     for output, raw in zip(reversed(response.outputs), reversed(response.raw), strict=True):
         dtype = numpy_dtype(output.datatype)
         offset = end - len(raw)
-        if dtype is None or dtype.hasobject or not raw or _address(raw) != start + offset:
+        if dtype is None or not raw or _address(raw) != start + offset:
             return None  # the contents come last and in order, as every encoder writes them
         framing = _RAW_OUTPUTS + wire.varint(len(raw))
         copy = np.ndarray.copy if len(raw) < ALIGNED_FROM_BYTES else copy_of

@@ -207,14 +207,20 @@ def decode_infer(message: bytes, out: Buffers | None = None) -> Result:
         InvalidResponse: the message is cut off, or its tensors do not fit their description.
         InvalidInput: a buffer has another type or shape than its output.
     """
-    response = wire.decode_response(message)
+    return read_response(wire.decode_response(message), message, out)
+
+
+def read_response(response: wire.WireResponse, message: bytes, out: Buffers | None = None) -> Result:
+    """Make a result of a message that was decoded; see :func:`decode_infer`."""
     if response.typed_contents:
         result = result_of(response, typed_outputs(message))
         return result if out is None else out.filled_from(result)
+    if out is None:
+        return result_of(response, map(array_of, response.outputs, response.raw))
     return result_of(
         response,
         (
-            array_of(output, raw) if out is None or output.name not in out else out.receive(output, raw)
+            out.receive(output, raw) if output.name in out else array_of(output, raw)
             for output, raw in zip(response.outputs, response.raw, strict=True)
         ),
     )
@@ -226,7 +232,7 @@ def result_of(response: wire.WireResponse, arrays: Iterable[Any]) -> Result:
     Raises:
         InvalidResponse: two outputs have one name.
     """
-    outputs = dict(zip((output.name for output in response.outputs), arrays, strict=True))
+    outputs = dict(zip([output.name for output in response.outputs], arrays, strict=True))
     if len(outputs) != len(response.outputs):
         raise InvalidResponse(f"expected each output once, found {len(response.outputs)} with {len(outputs)} names")
     return Result(

@@ -28,6 +28,8 @@ def encode_strings(array: NDArray[Any]) -> bytes | NDArray[Any]:
     Raises:
         InvalidInput: an element is neither ``str`` nor ``bytes``, or is no text that UTF-8 can hold.
     """
+    if array.dtype == object:
+        return _encode_items(array.reshape(-1))
     flat = np.ascontiguousarray(array).reshape(-1)
     fixed = _fixed_width(flat)
     return _encode_fixed(fixed) if fixed is not None else _encode_items(flat)

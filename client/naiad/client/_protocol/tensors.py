@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from ctypes import addressof, c_char
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -71,10 +72,16 @@ def _from_python(value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
         return found.astype(dtype)
     if found.dtype.kind not in _NUMBERS:
         raise ValueError(f"the values are {found.dtype}")
+    if found.dtype == dtype:
+        return found
     with np.errstate(all="ignore"):
         array = found.astype(dtype)
-        # A float is the nearest one that there is, but not infinite.
-        same = array == found if dtype.kind in "biu" else np.isfinite(array) == np.isfinite(found)
+        if dtype.kind in "biu":
+            same = array == found
+        else:
+            same = np.isfinite(array)
+            if not same.all():  # a float is the nearest one that there is, but infinite only if it was
+                same = same == np.isfinite(found)
     if not same.all():
         raise ValueError(f"{found[~same].flat[0]} is no value of {dtype}")
     return array
@@ -102,8 +109,7 @@ def decode(buffer: Buffer, datatype: str, shape: tuple[int, ...]) -> NDArray[Any
     Raises:
         InvalidResponse: the bytes do not make a tensor of that type and shape.
     """
-    dtype = checked_dtype(datatype, shape)
-    num_elements = math.prod(shape)
+    dtype, num_elements = described(datatype, shape)
     if datatype == "BYTES":
         return _strings(buffer, num_elements, shape, to_the_end=True)
     if len(buffer) != num_elements * dtype.itemsize:
@@ -119,16 +125,16 @@ def decode_start(memory: memoryview, datatype: str, shape: tuple[int, ...]) -> N
     Raises:
         InvalidResponse: the memory is too small for a tensor of that type and shape.
     """
-    dtype = checked_dtype(datatype, shape)
-    num_elements = math.prod(shape)
+    dtype, num_elements = described(datatype, shape)
     if datatype == "BYTES":
         # Lengths that another process could change meanwhile are not walked: a copy of our own is.
         return _strings(bytes(memory), num_elements, shape, to_the_end=False)
     return decode(memory[: num_elements * dtype.itemsize], datatype, shape)
 
 
-def checked_dtype(datatype: str, shape: tuple[int, ...]) -> np.dtype[Any]:
-    """Return the NumPy type of a tensor that a server describes.
+@lru_cache(maxsize=4096)  # answers describe the same few tensors again and again
+def described(datatype: str, shape: tuple[int, ...]) -> tuple[np.dtype[Any], int]:
+    """Return the NumPy type, and the number of elements, of a tensor that a server describes.
 
     Raises:
         InvalidResponse: there is no such data type, there are more dimensions than NumPy knows, or one is negative.
@@ -138,19 +144,26 @@ def checked_dtype(datatype: str, shape: tuple[int, ...]) -> np.dtype[Any]:
         raise InvalidResponse(f"expected one of Triton's data types, found {datatype!r}")
     if len(shape) > MAX_DIMS or min(shape, default=0) < 0:
         raise InvalidResponse(f"expected at most {MAX_DIMS} dimensions of 0 or more, found {list(shape)}")
-    return dtype
+    return dtype, math.prod(shape)
 
 
 def copy_of(array: NDArray[Any]) -> NDArray[Any]:
     """Return a row-major copy that is aligned if it is large."""
-    size = array.nbytes
-    if size < ALIGNED_FROM_BYTES:
+    if array.nbytes < ALIGNED_FROM_BYTES:
         return array.copy()
-    room = np.empty(size + ALIGNMENT, np.uint8)
-    address = addressof(c_char.from_buffer(room.data))  # a third of the time that room.ctypes.data takes
-    copy = np.ndarray(array.shape, array.dtype, room, -address % ALIGNMENT)
+    copy = room_for(array.shape, array.dtype)
     copy[...] = array
     return copy
+
+
+def room_for(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return an array to be filled, which is aligned if it is large."""
+    size = math.prod(shape) * dtype.itemsize
+    if size < ALIGNED_FROM_BYTES or dtype.hasobject:
+        return np.empty(shape, dtype)
+    room = np.empty(size + ALIGNMENT, np.uint8)
+    address = addressof(c_char.from_buffer(room.data))  # a third of the time that room.ctypes.data takes
+    return np.ndarray(shape, dtype, room, -address % ALIGNMENT)
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -5,14 +5,13 @@ Source: ``InferTensorContents`` of the KServe v2 gRPC specification; it has none
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from naiad.client._protocol.tensors import checked_dtype, empty
+from naiad.client._protocol.tensors import described, empty
 from naiad.client.errors import InvalidResponse
 
 _FIELDS: Final = {
@@ -52,15 +51,15 @@ def typed_outputs(message: bytes) -> Iterator[NDArray[Any]]:
 
 
 def _array(datatype: str, shape: tuple[int, ...], contents: Any) -> NDArray[Any]:
-    dtype = checked_dtype(datatype, shape)
-    if not math.prod(shape):
+    dtype, num_elements = described(datatype, shape)
+    if not num_elements:
         return empty(shape, dtype)
     field = _FIELDS.get(datatype)
     if field is None:
         raise InvalidResponse(f"expected raw contents: the protocol has no typed ones for {datatype}")
     values = getattr(contents, field)
-    if len(values) != math.prod(shape):
-        raise InvalidResponse(f"expected {math.prod(shape)} values for {datatype} {list(shape)}, found {len(values)}")
+    if len(values) != num_elements:
+        raise InvalidResponse(f"expected {num_elements} values for {datatype} {list(shape)}, found {len(values)}")
     try:
         return np.fromiter(values, dtype, len(values)).reshape(shape)
     except OverflowError as exc:

@@ -25,7 +25,7 @@ Parameter = bool | int | float | str
 _VARINT, _FIXED64, _BYTES, _GROUP, _END_OF_GROUP, _FIXED32 = 0, 1, 2, 3, 4, 5
 _MAX_VARINT_BYTES = 10
 _MAX_KEY_BYTES = 5  # of keys and lengths, which have 32 bits
-_MAX_FIELD_NUMBER = 2**29 - 1
+_MAX_KEY = 2**32 - 1  # field numbers have 29 bits, and the lowest is 1
 _MAX_DEPTH = 100  # of groups within groups, as in protobuf's own parsers
 _MAX_KEPT_BYTES = 256
 MAX_ENTRIES: Final = 1 << 14  # of outputs or parameters: each takes a hundred times its two bytes of message here
@@ -193,8 +193,12 @@ def decode_response(message: bytes) -> WireResponse:
     for number, value in _fields(memoryview(message)):
         if number == 6:
             raw.append(_view(value))
+            if len(raw) > MAX_ENTRIES:
+                raise InvalidResponse(f"expected at most {MAX_ENTRIES} contents, found more")
         elif number == 5:
             outputs.append(_output(bytes(_view(value))))
+            if len(outputs) > MAX_ENTRIES:
+                raise InvalidResponse(f"expected at most {MAX_ENTRIES} outputs, found more")
         elif number == 1:
             response.model = _string(value)
         elif number == 2:
@@ -203,14 +207,10 @@ def decode_response(message: bytes) -> WireResponse:
             response.request_id = _string(value)
         elif number == 4:
             _add_map_entry(response.parameters, _view(value))
-        else:
-            continue
-        if max(len(outputs), len(raw)) > MAX_ENTRIES:
-            raise InvalidResponse(f"expected at most {MAX_ENTRIES} outputs, found more")
-    if raw and any(output.typed_contents for output in outputs):
-        raise InvalidResponse("expected raw contents or typed ones, found both")
-    if len(raw) != len(outputs) and not response.typed_contents:
+    if len(raw) != len(outputs):
         response.raw = _matched(response)
+    elif any(output.typed_contents for output in outputs):
+        raise InvalidResponse("expected raw contents or typed ones, found both")
     return response
 
 
@@ -228,9 +228,14 @@ def start_of_request_id(head: bytes, response: WireResponse) -> int | None:
 
 def _matched(response: WireResponse) -> list[memoryview]:
     """Return one content for each output: nothing for those in shared memory, where a server leaves their entry out."""
+    if response.typed_contents:
+        return response.raw
     contents = iter(response.raw)
-    if len(response.raw) != sum(not output.placed for output in response.outputs):
+    num_placed = sum(output.placed for output in response.outputs)
+    if len(response.raw) != len(response.outputs) - num_placed:
         raise InvalidResponse(f"expected the contents of {len(response.outputs)} outputs, found {len(response.raw)}")
+    if any(output.typed_contents for output in response.outputs):
+        raise InvalidResponse("expected outputs in shared memory or typed contents, found both")
     return [memoryview(b"") if output.placed else next(contents) for output in response.outputs]
 
 
@@ -308,30 +313,36 @@ def _fields(view: memoryview) -> Iterator[tuple[int, _Value]]:
         at += 1
         if key > 0x7F:
             key, at = _read_varint(view, at - 1, _MAX_KEY_BYTES)
-        number, wire_type = key >> 3, key & 7
-        if not 0 < number <= _MAX_FIELD_NUMBER:
-            raise InvalidResponse(f"expected a protobuf field, found number {number}")
+        if not 7 < key <= _MAX_KEY:
+            raise InvalidResponse(f"expected a protobuf field, found number {key >> 3}")
+        wire_type = key & 7
         if wire_type == _BYTES:
             if at < end and view[at] < 0x80:
                 size = view[at]
                 at += 1
             else:
                 size, at = _read_varint(view, at, _MAX_KEY_BYTES)
+            after = at + size
+            if after > end:
+                raise _cut_off(key >> 3, size, end - at)
+            yield key >> 3, view[at:after]
+            at = after
         elif wire_type == _VARINT:
             value, at = _read_varint(view, at)
-            yield number, value
-            continue
+            yield key >> 3, value
         elif wire_type == _GROUP:
-            at = _end_of_group(view, at, number)
+            at = _end_of_group(view, at, key >> 3)
             yield 0, b""
-            continue
         else:
             size = _fixed_size(wire_type)
-        if at + size > end:
-            raise InvalidResponse(f"the message ends within field {number} ({size} bytes announced, {end - at} left)")
-        contents = view[at : at + size]
-        yield number, contents if wire_type == _BYTES else contents.tobytes()
-        at += size
+            if at + size > end:
+                raise _cut_off(key >> 3, size, end - at)
+            yield key >> 3, view[at : at + size].tobytes()
+            at += size
+
+
+def _cut_off(number: int, size: int, left: int) -> InvalidResponse:
+    return InvalidResponse(f"the message ends within field {number} ({size} bytes announced, {left} left)")
 
 
 def _end_of_group(view: memoryview, at: int, number: int) -> int:
@@ -340,7 +351,7 @@ def _end_of_group(view: memoryview, at: int, number: int) -> int:
     while opened:
         key, at = _read_varint(view, at, _MAX_KEY_BYTES)
         number, wire_type = key >> 3, key & 7
-        if not 0 < number <= _MAX_FIELD_NUMBER:
+        if not 7 < key <= _MAX_KEY:
             raise InvalidResponse(f"expected a protobuf field, found number {number}")
         if wire_type == _GROUP:
             opened.append(number)

@@ -130,7 +130,7 @@ def test_headers_go_with_every_call(fake):
 
 def test_the_real_triton_behind_a_line_that_breaks(address):
     """Stalled, cut and told to go: each call fails in its own way or not at all, and the client goes on."""
-    with Line(address) as line, Client(line.url, retry=Retry(attempts=1)) as client:
+    with Line(address) as line, Client(line.url) as client:
         assert client.infer("scale", X)["y"].tolist() == [[3, 3, 3]]
         line.goaway()
         while line.num_accepted < 2:

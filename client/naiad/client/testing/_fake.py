@@ -86,8 +86,6 @@ class FakeTriton:
             self._server.stop(None)
             raise
 
-    # Where it is.
-
     @property
     def url(self) -> str:
         """The address for :class:`naiad.client.Client`, without the admin secret."""
@@ -112,8 +110,6 @@ class FakeTriton:
         """Return a client of it that may do everything; ``options`` are those of :class:`naiad.client.Client`."""
         return Client(self.url, admin_secret=self.admin_secret, **options)
 
-    # What it serves.
-
     def serve(self, name: str, model: FakeModel | Function) -> None:
         """Add a model, or replace the one of that name by another."""
         self._repository.put(name, model)
@@ -121,8 +117,6 @@ class FakeTriton:
     def remove(self, name: str) -> None:
         """Remove a model as if it had never been there; without effect if there is none."""
         self._repository.discard(name)
-
-    # What it was asked.
 
     @property
     def requests(self) -> tuple[Request, ...]:
@@ -151,8 +145,6 @@ class FakeTriton:
     def forget(self) -> None:
         """Forget the requests so far."""
         self._log.clear()
-
-    # What goes wrong with requests.
 
     def fail(
         self,
@@ -289,8 +281,6 @@ class FakeTriton:
         """
         return self._scripted("frames of one's own", script, times, which)
 
-    # What goes wrong with the server.
-
     def goaway(self, *, graceful: bool = True) -> None:
         """Send a GOAWAY on every open connection; see :meth:`Line.goaway`.
 
@@ -360,8 +350,6 @@ class FakeTriton:
             return self._marks.add(frames, cut=cut)
 
         return self._add(name, times, which, spoil=spoil)
-
-    # Its life.
 
     def stop(self, grace_s: float | None = 5.0) -> None:
         """Refuse new connections, let requests in flight finish for ``grace_s``, then cancel them.

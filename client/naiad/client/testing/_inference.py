@@ -85,8 +85,6 @@ class Inference:
                     "starting with 'triton_' are allowed: triton_enable_empty_final_response"
                 )
 
-    # What comes in.
-
     def _inputs(self) -> Arrays:
         contents: dict[str, bytes] = {}
         raws = iter(self.message.raw_input_contents)
@@ -222,8 +220,6 @@ class Inference:
                 f"input byte size mismatch for input {where}. Expected {number * dtype.itemsize}, got {len(data)}"
             )
 
-    # What the function makes of it.
-
     def _answers(self, inputs: Arrays) -> Iterator[Mapping[str, Any]]:
         model = self.served.model
         passed: dict[str, Any] = {"request": self.request} if "request" in model.passed else {}
@@ -266,8 +262,6 @@ class Inference:
             if end:
                 del self.served.sequences[key]
         return sequence
-
-    # What goes out.
 
     def _wanted(self) -> dict[str, Any]:
         wanted: dict[str, Any] = {}

@@ -86,8 +86,6 @@ class Line:
         with way.lock:
             return way.num_bytes
 
-    # What happens once.
-
     def cut(self) -> None:
         """Break every open connection; both ends see a reset. New connections are taken."""
         for connection in self._open():
@@ -117,8 +115,6 @@ class Line:
         told = [connection for connection in self._open() if connection.goaway(graceful=graceful)]
         if not told:
             raise InvalidInput("a GOAWAY needs an open connection that carries plain HTTP/2, found none")
-
-    # What lasts.
 
     def stalled(self, direction: Direction | None = None) -> Trouble:
         """Move nothing, one way or both, on new connections too; nothing is lost."""

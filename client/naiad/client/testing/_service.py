@@ -95,8 +95,6 @@ class Service:
         stopping = "Server is stopping, scheduler for model has stopped accepting new inference requests"
         raise Refusal(invalid(stopping, request.request_id).message, "UNAVAILABLE")
 
-    # Health and metadata.
-
     def _ServerLive(self, _: Request) -> Any:  # noqa: N802  (named as the protocol names them)
         return self._pb.ServerLiveResponse(live=True)
 
@@ -149,8 +147,6 @@ class Service:
             raise invalid(f"requested model '{name}' is not available")
         return response
 
-    # The model repository.
-
     def _RepositoryIndex(self, request: Request) -> Any:  # noqa: N802
         _check_repository(request.message)
         response = self._pb.RepositoryIndexResponse()
@@ -174,8 +170,6 @@ class Service:
         _check_repository(request.message)
         self.repository.unload(request.message.model_name)
         return self._pb.RepositoryModelUnloadResponse()
-
-    # Shared memory.
 
     def _SystemSharedMemoryStatus(self, request: Request) -> Any:  # noqa: N802
         response = self._pb.SystemSharedMemoryStatusResponse()
@@ -204,8 +198,6 @@ class Service:
 
     def _CudaSharedMemoryUnregister(self, _: Request) -> Any:  # noqa: N802
         return self._pb.CudaSharedMemoryUnregisterResponse()
-
-    # Settings.
 
     def _TraceSetting(self, request: Request) -> Any:  # noqa: N802
         model = request.message.model_name

@@ -28,12 +28,19 @@ def ask(request: pytest.FixtureRequest) -> Iterator[Ask]:
         yield {"naiad": _naiad, "tritonclient": _tritonclient}[request.param](opened)
 
 
-def _naiad(opened: ExitStack) -> Ask:
+@pytest.fixture(params=["naiad", "tritonclient"])
+def ask_on(request: pytest.FixtureRequest) -> Iterator[Ask]:
+    """As `ask`, but naiad's client may send again what has surely not run, as gRPC does by itself for tritonclient."""
+    with ExitStack() as opened:
+        yield _naiad(opened, Retry()) if request.param == "naiad" else _tritonclient(opened)
+
+
+def _naiad(opened: ExitStack, retry: Retry = Retry(attempts=1)) -> Ask:
     clients: dict[str, Client] = {}
 
     def ask(address: str, timeout_s: float = 10.0) -> object:
         if address not in clients:
-            clients[address] = opened.enter_context(Client(f"grpc://{address}", retry=Retry(attempts=1)))
+            clients[address] = opened.enter_context(Client(f"grpc://{address}", retry=retry))
         try:
             return clients[address].infer("double", {"x": row()}, timeout_s=timeout_s)["y"].tolist()
         except ClientError as error:

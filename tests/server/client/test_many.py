@@ -93,7 +93,9 @@ def test_the_callers_memory_receives_all_rows(many):
 def test_large_outputs_are_received_in_place(many):
     """Parts of a megabyte each, which the answer's array receives without another copy."""
     x = np.random.default_rng(0).random((24, 65536), np.float32)
-    np.testing.assert_array_equal(many("long", {"x": x})["y"], x * 2)
+    y = many("long", {"x": x})["y"]
+    np.testing.assert_array_equal(y, x * 2)
+    assert y.ctypes.data % 64 == 0
 
 
 def test_no_rows_are_answered_without_asking(many):

@@ -255,6 +255,15 @@ def test_what_is_joined_and_split_again_is_what_it_was(sizes, width, dtype):
             assert answer["a"].base is None
 
 
+def test_large_rows_are_aligned_as_large_outputs_are():
+    """Each caller's part at a multiple of 64 bytes."""
+    large = Result({"y": np.ones((3, 70_001), np.float32), "words": np.full((3, 40_000), b"a", object)})
+    for part in split(large, [1, 2]):
+        assert part["y"].ctypes.data % 64 == 0
+        assert part["y"].all()
+        assert (part["words"] == b"a").all()
+
+
 @pytest.mark.parametrize("shape", [(4, 2), (), (2, 3)])
 def test_an_output_without_a_row_for_each_row_cannot_be_split(shape):
     """Neither one more, nor a scalar, nor the number of callers."""

@@ -14,7 +14,7 @@ from naiad.client._protocol.codec import Codec
 from naiad.client._protocol.contract import Contract
 from naiad.client._protocol.datatypes import numpy_dtype
 from naiad.client._protocol.request import InferKeywords, Output
-from naiad.client._protocol.tensors import as_array
+from naiad.client._protocol.tensors import as_array, copy_of, room_for
 from naiad.client.errors import InvalidInput, InvalidResponse
 from naiad.client.metadata import TensorMetadata
 from naiad.client.result import Result, Timing
@@ -78,7 +78,7 @@ def split(result: Result, sizes: Sequence[int]) -> list[Result]:
     outputs = list(result.items())
     for size in sizes:
         stop = start + size
-        answers.append(_like(result, {name: array[start:stop].copy() for name, array in outputs}))
+        answers.append(_like(result, {name: copy_of(array[start:stop]) for name, array in outputs}))
         start = stop
     return answers
 
@@ -120,7 +120,7 @@ class Whole:
             if tensor.name in out or dtype is None or dtype.hasobject or min(dims, default=0) < 0:
                 continue
             if rows * math.prod(dims) * dtype.itemsize >= _WORTH_IT_BYTES:
-                self._in_place[tensor.name] = np.empty((num_rows, *dims), dtype)
+                self._in_place[tensor.name] = room_for((num_rows, *dims), dtype)
 
     def out(self, span: range) -> Mapping[str, Any]:
         """Return where the outputs of these rows belong, as far as that is known."""
@@ -154,7 +154,7 @@ class Whole:
 
     def _whole(self, name: str, first: NDArray[Any]) -> Any:
         found = self._in_place.get(name)
-        return np.empty((self._num_rows, *first.shape[1:]), first.dtype) if found is None else found
+        return room_for((self._num_rows, *first.shape[1:]), first.dtype) if found is None else found
 
     def _copy(self, span: range, name: str, array: NDArray[Any], result: Result) -> None:
         whole = self._outputs[name]

@@ -1,5 +1,6 @@
 """A fake server and two clients that ask it, which know nothing of each other."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -25,7 +26,7 @@ def fake() -> Iterator[FakeTriton]:
 def ask(request: pytest.FixtureRequest) -> Iterator[Ask]:
     """Both clients must find the fake to be a Triton."""
     with ExitStack() as opened:
-        yield {"naiad": _naiad, "tritonclient": _tritonclient}[request.param](opened)
+        yield _naiad(opened, Retry(attempts=1)) if request.param == "naiad" else _tritonclient(opened)
 
 
 @pytest.fixture(params=["naiad", "tritonclient"])
@@ -35,7 +36,7 @@ def ask_on(request: pytest.FixtureRequest) -> Iterator[Ask]:
         yield _naiad(opened, Retry()) if request.param == "naiad" else _tritonclient(opened)
 
 
-def _naiad(opened: ExitStack, retry: Retry = Retry(attempts=1)) -> Ask:
+def _naiad(opened: ExitStack, retry: Retry) -> Ask:
     clients: dict[str, Client] = {}
 
     def ask(address: str, timeout_s: float = 10.0) -> object:
@@ -63,6 +64,20 @@ def _tritonclient(opened: ExitStack) -> Ask:
             return str(error.status()).removeprefix("StatusCode.")
 
     return ask
+
+
+@pytest.fixture
+def until_well() -> Callable[[Callable[[], object]], object]:
+    """Ask again until the server is there: a channel of grpcio waits a moment before it connects again."""
+
+    def ask_again(ask: Callable[[], object]) -> object:
+        for _ in range(200):
+            if (answer := ask()) != "UNAVAILABLE":
+                return answer
+            threading.Event().wait(0.05)
+        return "UNAVAILABLE"
+
+    return ask_again
 
 
 def row() -> np.ndarray:

@@ -182,7 +182,7 @@ def test_a_stop_with_grace_lets_requests_finish(fake, ask):
     assert ask(fake.grpc_address) == "UNAVAILABLE"
 
 
-def test_a_killed_server_comes_back_on_the_same_port(fake, ask):
+def test_a_killed_server_comes_back_on_the_same_port(fake, ask, until_well):
     """Requests in flight break, later ones are refused, and all is well after the restart."""
     address = fake.grpc_address
     assert ask(address) == GOOD
@@ -194,16 +194,7 @@ def test_a_killed_server_comes_back_on_the_same_port(fake, ask):
     assert ask(address) == "UNAVAILABLE"
     fake.restart()
     assert fake.grpc_address == address
-    assert until_well(ask, address) == GOOD
-
-
-def until_well(ask, address: str) -> object:
-    """A channel of grpcio waits a moment before it connects again."""
-    for _ in range(200):
-        if (answer := ask(address)) != "UNAVAILABLE":
-            return answer
-        threading.Event().wait(0.05)
-    return "UNAVAILABLE"
+    assert until_well(lambda: ask(address)) == GOOD
 
 
 @pytest.mark.parametrize("stage", ["waiting", "unloading"])

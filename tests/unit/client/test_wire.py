@@ -8,8 +8,9 @@ import pytest
 from tritonclient.grpc import service_pb2 as pb
 
 from naiad.client import InvalidInput, InvalidResponse, Output
+from naiad.client._protocol.protobuf import varint
 from naiad.client._protocol.request import InferOptions, decode_infer, encode_infer
-from naiad.client._protocol.wire import decode_response, varint
+from naiad.client._protocol.wire import decode_response
 
 
 def request_message(inputs, **options) -> pb.ModelInferRequest:

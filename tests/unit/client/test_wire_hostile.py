@@ -10,9 +10,9 @@ from hostile_answers import HOSTILE, MANY, PLAIN, TAKEN, nested, output
 from naiad.client import InvalidResponse, TensorMetadata
 from naiad.client._protocol.codec import Codec
 from naiad.client._protocol.contract import Contract
+from naiad.client._protocol.protobuf import varint
 from naiad.client._protocol.request import decode_infer
 from naiad.client._protocol.shared import decode_shared
-from naiad.client._protocol.wire import varint
 
 TIMES = 20
 """How many times its own size reading a message may take: an element of two bytes is an object of 40 here."""
@@ -74,5 +74,19 @@ def test_a_million_different_strings_take_what_they_take():
     try:
         assert decode_infer(message)["y"].tolist() == items
         assert tracemalloc.get_traced_memory()[1] <= TIMES * len(message) + FIXED
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_a_server_says_beside_its_tensors_is_not_kept():
+    """A thousand answers of different sizes, each with 100 kB that nobody knows, leave next to nothing behind."""
+    tensor = TensorMetadata(name="y", datatype="FP32", shape=(-1,))
+    known = Contract(model="m", inputs={}, outputs={"y": tensor}, optional=frozenset(), max_batch_size=0)
+    codec = Codec("m", "", known)
+    tracemalloc.start()
+    try:
+        for number in range(1000):
+            assert codec.decode(nested(99, bytes(100_000 + number)) + PLAIN)["y"].tolist() == [0]
+        assert tracemalloc.get_traced_memory()[0] <= FIXED
     finally:
         tracemalloc.stop()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from naiad.client._protocol import shared, wire
 from naiad.client._protocol.contract import Contract
 from naiad.client._protocol.datatypes import numpy_dtype
+from naiad.client._protocol.protobuf import varint
 from naiad.client._protocol.request import (
     NO_OPTIONS,
     InferOptions,
@@ -29,6 +30,7 @@ from naiad.client._protocol.tensors import ALIGNED_FROM_BYTES, as_array, copy_of
 from naiad.client.result import Result
 
 _MAX_KEPT = 256  # of each kind; dynamic shapes could make more without end
+_MAX_HEAD_BYTES = 1 << 13  # of what is kept of an answer: a server could send as much as it likes before its tensors
 _MAX_OTHERS = 3  # of one size, that differ in more than their tensors: in versions or names
 
 _Signature = tuple[tuple[str, "np.dtype[Any]", tuple[int, ...]], ...]
@@ -180,7 +182,7 @@ class Codec:
         if any(dtype.hasobject or dtype.kind in "SUT" or dtype.byteorder == ">" for _, dtype, _ in signature):
             return
         sizes = [array.nbytes for array in arrays.values()]
-        framings = [_RAW_CONTENTS + wire.varint(size) for size in sizes]
+        framings = [_RAW_CONTENTS + varint(size) for size in sizes]
         head = message[start : len(message) - sum(sizes) - sum(map(len, framings))]
         _keep(self._requests, signature, (head + framings[0], *framings[1:]))
 
@@ -216,12 +218,12 @@ def _pattern(message: bytes, response: wire.WireResponse) -> _KnownResponse | No
         offset = end - len(raw)
         if dtype is None or not raw or _address(raw) != start + offset:
             return None  # the contents come last and in order, as every encoder writes them
-        framing = _RAW_OUTPUTS + wire.varint(len(raw))
+        framing = _RAW_OUTPUTS + varint(len(raw))
         copy = np.ndarray.copy if len(raw) < ALIGNED_FROM_BYTES else copy_of
         known.append(_KnownOutput(output.name, dtype, output.shape, framing, offset, copy))
         end = offset - len(framing)
     known.reverse()
-    if _read(message, known) is None:
+    if end > _MAX_HEAD_BYTES or _read(message, known) is None:
         return None
     head, rest = message[:end], b""
     id_size = len(response.request_id.encode())

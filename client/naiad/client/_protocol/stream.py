@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+from naiad.client._protocol.protobuf import fields, string_of, view_of
 from naiad.client._protocol.request import NO_OPTIONS, InferOptions
-from naiad.client._protocol.wire import _fields, _string, _view
 from naiad.client.errors import InvalidResponse
 from naiad.client.result import Result
 
@@ -117,9 +117,9 @@ def open_envelope(message: bytes) -> tuple[str, bytes]:
     if len(message) > 1 and message[0] == _RESPONSE_TAG and message[1] < 0x80 and len(message) == message[1] + 2:
         return "", message[2:]  # a small part, as nearly all of a stream of tokens are
     details, responses = "", list[memoryview]()
-    for number, value in _fields(memoryview(message)):
+    for number, value in fields(memoryview(message)):
         if number == 1:
-            details = _string(value)
+            details = string_of(value)
         elif number == 2:
-            responses.append(_view(value))
+            responses.append(view_of(value))
     return details, b"".join(responses)  # of several, protobuf says that they are one in pieces

@@ -1,16 +1,13 @@
 """ModelInferRequest and ModelInferResponse, framed by hand.
 
 A generated message would copy every tensor into the message and once more into its encoding; here the payload is
-copied once,
-into the buffer that goes to the transport. Field numbers and wire types are those of ``grpc_service.proto``
-(KServe v2), the
-encoding is https://protobuf.dev/programming-guides/encoding/.
+copied once, into the buffer that goes to the transport. Field numbers and types are those of ``grpc_service.proto``
+(KServe v2).
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice, starmap
@@ -18,48 +15,33 @@ from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
 
+from naiad.client._protocol.protobuf import (
+    DOUBLE,
+    FIXED64,
+    VARINT,
+    double_of,
+    fields,
+    nested,
+    number_of,
+    packed,
+    signed,
+    string_of,
+    tag,
+    text,
+    varint,
+    view_of,
+)
 from naiad.client._protocol.tensors import MAX_DIMS, Payload
 from naiad.client.errors import InvalidInput, InvalidResponse
 
 Parameter = bool | int | float | str
-_VARINT, _FIXED64, _BYTES, _GROUP, _END_OF_GROUP, _FIXED32 = 0, 1, 2, 3, 4, 5
-_MAX_VARINT_BYTES = 10
-_MAX_KEY_BYTES = 5  # of keys and lengths, which have 32 bits
-_MAX_KEY = 2**32 - 1  # field numbers have 29 bits, and the lowest is 1
-_MAX_DEPTH = 100  # of groups within groups, as in protobuf's own parsers
 _MAX_KEPT_BYTES = 256
 MAX_ENTRIES: Final = 1 << 14  # of outputs or parameters: each takes a hundred times its two bytes of message here
-_DOUBLE = struct.Struct("<d")
 SHARED_REGION: Final = "shared_memory_region"  # these three parameters: "System-Shared-Memory Extension" of Triton
 SHARED_OFFSET: Final = "shared_memory_offset"
 SHARED_SIZE: Final = "shared_memory_byte_size"
 QUEUE_TIMEOUT: Final = "timeout"  # in microseconds: "Schedule Policy Extension"
 _UNSIGNED = frozenset({"priority"})  # the one parameter that Triton reads as uint64
-
-
-def varint(value: int) -> bytes:
-    """Encode a number; negative ones take ten bytes, as protobuf's int64 does."""
-    if 0 <= value < 0x80:
-        return value.to_bytes(1, "little")
-    value &= 0xFFFFFFFFFFFFFFFF
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _tag(number: int, wire_type: int) -> bytes:
-    return varint(number << 3 | wire_type)
-
-
-def _nested(number: int, payload: bytes) -> bytes:
-    return _tag(number, _BYTES) + varint(len(payload)) + payload
-
-
-def _text(number: int, text: str) -> bytes:
-    return _nested(number, text.encode()) if text else b""
 
 
 class WireInput(NamedTuple):
@@ -101,7 +83,7 @@ def encode_options(
     request_id: str, parameters: Mapping[str, Parameter], outputs: Sequence[tuple[str, Mapping[str, Parameter]]]
 ) -> bytes:
     """Encode what of a ModelInferRequest is neither the model nor its inputs."""
-    return _text(3, request_id) + _map(4, parameters) + b"".join(starmap(_output_header, outputs))
+    return text(3, request_id) + _map(4, parameters) + b"".join(starmap(_output_header, outputs))
 
 
 @lru_cache(maxsize=1024)
@@ -112,17 +94,17 @@ def encode_queue_timeout(milliseconds: int) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _head(model: str, version: str) -> bytes:
-    return _text(1, model) + _text(2, version)
+    return text(1, model) + text(2, version)
 
 
 @lru_cache(maxsize=4096)
 def _input_header(name: str, datatype: str, shape: tuple[int, ...], parameters: bytes) -> bytes:
     dims = b"".join(map(varint, shape))
-    return _nested(5, _text(1, name) + _text(2, datatype) + (_nested(3, dims) if dims else b"") + parameters)
+    return nested(5, text(1, name) + text(2, datatype) + (nested(3, dims) if dims else b"") + parameters)
 
 
 def _output_header(name: str, parameters: Mapping[str, Parameter]) -> bytes:
-    return _nested(6, _text(1, name) + _map(2, parameters))
+    return nested(6, text(1, name) + _map(2, parameters))
 
 
 def _map(number: int, entries: Mapping[str, Parameter]) -> bytes:
@@ -130,19 +112,19 @@ def _map(number: int, entries: Mapping[str, Parameter]) -> bytes:
 
 
 def _map_entry(number: int, key: str, value: Parameter) -> bytes:
-    return _nested(number, _text(1, key) + _nested(2, _parameter(key, value)))
+    return nested(number, text(1, key) + nested(2, _parameter(key, value)))
 
 
 def _parameter(key: str, value: Parameter) -> bytes:
     """Encode an InferParameter: bool 1, int64 2, string 3, double 4, uint64 5."""
     if isinstance(value, bool):
-        return _tag(1, _VARINT) + varint(value)
+        return tag(1, VARINT) + varint(value)
     if isinstance(value, int) and -(2**63) <= value < 2**64:
-        return _tag(5 if key in _UNSIGNED or value >= 2**63 else 2, _VARINT) + varint(value)
+        return tag(5 if key in _UNSIGNED or value >= 2**63 else 2, VARINT) + varint(value)
     if isinstance(value, str):
-        return _nested(3, value.encode())
+        return nested(3, value.encode())
     if isinstance(value, float):
-        return _tag(4, _FIXED64) + _DOUBLE.pack(value)
+        return tag(4, FIXED64) + DOUBLE.pack(value)
     raise InvalidInput(f"parameter '{key}' is a bool, an int of 64 bits, a float or a str, found {value!r}")
 
 
@@ -190,23 +172,23 @@ def decode_response(message: bytes) -> WireResponse:
     """
     response = WireResponse()
     outputs, raw = response.outputs, response.raw
-    for number, value in _fields(memoryview(message)):
+    for number, value in fields(memoryview(message)):
         if number == 6:
-            raw.append(_view(value))
+            raw.append(view_of(value))
             if len(raw) > MAX_ENTRIES:
                 raise InvalidResponse(f"expected at most {MAX_ENTRIES} contents, found more")
         elif number == 5:
-            outputs.append(_output(bytes(_view(value))))
+            outputs.append(_output(bytes(view_of(value))))
             if len(outputs) > MAX_ENTRIES:
                 raise InvalidResponse(f"expected at most {MAX_ENTRIES} outputs, found more")
         elif number == 1:
-            response.model = _string(value)
+            response.model = string_of(value)
         elif number == 2:
-            response.version = _string(value)
+            response.version = string_of(value)
         elif number == 3:
-            response.request_id = _string(value)
+            response.request_id = string_of(value)
         elif number == 4:
-            _add_map_entry(response.parameters, _view(value))
+            _add_map_entry(response.parameters, view_of(value))
     if len(raw) != len(outputs):
         response.raw = _matched(response)
     elif any(output.typed_contents for output in outputs):
@@ -216,12 +198,12 @@ def decode_response(message: bytes) -> WireResponse:
 
 def start_of_request_id(head: bytes, response: WireResponse) -> int | None:
     """Return where the id's text is in what precedes the contents, ``None`` if it is not where encoders write it."""
-    field = _text(3, response.request_id)
-    before = _text(1, response.model) + _text(2, response.version)
+    field = text(3, response.request_id)
+    before = text(1, response.model) + text(2, response.version)
     if not head.startswith(before + field):
         return None
     without = memoryview(before + head[len(before) + len(field) :])
-    if any(number == 3 for number, _ in _fields(without)):
+    if any(number == 3 for number, _ in fields(without)):
         return None  # of two ids the later counts
     return len(before) + len(field) - len(response.request_id.encode())
 
@@ -248,29 +230,29 @@ def _output(description: bytes) -> WireOutput:
 def _describe(description: bytes) -> WireOutput:
     name = datatype = ""
     shape, typed_contents, parameters = list[int](), False, dict[str, Parameter]()
-    for number, value in _fields(memoryview(description)):
+    for number, value in fields(memoryview(description)):
         if number == 1:
-            name = _string(value)
+            name = string_of(value)
         elif number == 2:
-            datatype = _string(value)
+            datatype = string_of(value)
         elif number == 3:
-            shape.extend([_signed(value)] if isinstance(value, int) else islice(_packed(_view(value)), MAX_DIMS + 1))
+            shape.extend([signed(value)] if isinstance(value, int) else islice(packed(view_of(value)), MAX_DIMS + 1))
             if len(shape) > MAX_DIMS:
                 raise InvalidResponse(f"expected at most {MAX_DIMS} dimensions, found more")
         elif number == 4:
-            _add_map_entry(parameters, _view(value))
+            _add_map_entry(parameters, view_of(value))
         elif number == 5:
-            typed_contents = typed_contents or len(_view(value)) > 0
+            typed_contents = typed_contents or len(view_of(value)) > 0
     return WireOutput(name, datatype, tuple(shape), typed_contents, parameters)
 
 
 def _add_map_entry(into: dict[str, Parameter], view: memoryview) -> None:
     key, parameter, whole = "", None, True
-    for number, value in _fields(view):
+    for number, value in fields(view):
         if number == 1:
-            key = _string(value)
+            key = string_of(value)
         elif number == 2:
-            found = _decode_parameter(_view(value))
+            found = _decode_parameter(view_of(value))
             parameter = parameter if found is None else found
         else:
             whole = False
@@ -285,140 +267,18 @@ def _add_map_entry(into: dict[str, Parameter], view: memoryview) -> None:
 
 
 _PARAMETER_READERS: dict[int, Callable[[Any], Parameter]] = {
-    1: lambda value: bool(_number(value)),
-    2: lambda value: _signed(_number(value)),
-    3: lambda value: _string(value),
-    4: lambda value: _double(value),
-    5: lambda value: _number(value),
+    1: lambda value: bool(number_of(value)),
+    2: lambda value: signed(number_of(value)),
+    3: lambda value: string_of(value),
+    4: lambda value: double_of(value),
+    5: lambda value: number_of(value),
 }
 
 
 def _decode_parameter(view: memoryview) -> Parameter | None:
     found: Parameter | None = None
-    for number, value in _fields(view):
+    for number, value in fields(view):
         reader = _PARAMETER_READERS.get(number)
         if reader is not None:
             found = reader(value)
     return found
-
-
-_Value = int | memoryview | bytes  # a varint, something with a length, or four or eight bytes without one
-
-
-def _fields(view: memoryview) -> Iterator[tuple[int, _Value]]:
-    """Walk a message: (field number, value); a group, which nothing in this protocol is, comes as field 0."""
-    at, end = 0, len(view)
-    while at < end:
-        key = view[at]
-        at += 1
-        if key > 0x7F:
-            key, at = _read_varint(view, at - 1, _MAX_KEY_BYTES)
-        if not 7 < key <= _MAX_KEY:
-            raise InvalidResponse(f"expected a protobuf field, found number {key >> 3}")
-        wire_type = key & 7
-        if wire_type == _BYTES:
-            if at < end and view[at] < 0x80:
-                size = view[at]
-                at += 1
-            else:
-                size, at = _read_varint(view, at, _MAX_KEY_BYTES)
-            after = at + size
-            if after > end:
-                raise _cut_off(key >> 3, size, end - at)
-            yield key >> 3, view[at:after]
-            at = after
-        elif wire_type == _VARINT:
-            value, at = _read_varint(view, at)
-            yield key >> 3, value
-        elif wire_type == _GROUP:
-            at = _end_of_group(view, at, key >> 3)
-            yield 0, b""
-        else:
-            size = _fixed_size(wire_type)
-            if at + size > end:
-                raise _cut_off(key >> 3, size, end - at)
-            yield key >> 3, view[at : at + size].tobytes()
-            at += size
-
-
-def _cut_off(number: int, size: int, left: int) -> InvalidResponse:
-    return InvalidResponse(f"the message ends within field {number} ({size} bytes announced, {left} left)")
-
-
-def _end_of_group(view: memoryview, at: int, number: int) -> int:
-    """Return where the group ends whose first field is at ``at``."""
-    opened = [number]
-    while opened:
-        key, at = _read_varint(view, at, _MAX_KEY_BYTES)
-        number, wire_type = key >> 3, key & 7
-        if not 7 < key <= _MAX_KEY:
-            raise InvalidResponse(f"expected a protobuf field, found number {number}")
-        if wire_type == _GROUP:
-            opened.append(number)
-            if len(opened) > _MAX_DEPTH:
-                raise InvalidResponse(f"expected groups within at most {_MAX_DEPTH} others, found more")
-        elif wire_type == _END_OF_GROUP:
-            if opened.pop() != number:
-                raise InvalidResponse(f"expected the end of another group, found that of {number}")
-        elif wire_type == _VARINT:
-            _, at = _read_varint(view, at)
-        elif wire_type == _BYTES:
-            size, at = _read_varint(view, at, _MAX_KEY_BYTES)
-            at += size
-        else:
-            at += _fixed_size(wire_type)
-    return at
-
-
-def _fixed_size(wire_type: int) -> int:
-    if wire_type == _FIXED64:
-        return 8
-    if wire_type == _FIXED32:
-        return 4
-    raise InvalidResponse(f"expected a protobuf field, found wire type {wire_type}")
-
-
-def _read_varint(view: memoryview, at: int, max_bytes: int = _MAX_VARINT_BYTES) -> tuple[int, int]:
-    value = 0
-    for shift, position in enumerate(range(at, min(at + max_bytes, len(view)))):
-        byte = view[position]
-        value |= (byte & 0x7F) << 7 * shift
-        if byte < 0x80:
-            return value & 0xFFFFFFFFFFFFFFFF, position + 1
-    raise InvalidResponse(f"the message ends within a number, or the number goes on after {max_bytes} bytes")
-
-
-def _packed(view: memoryview) -> Iterator[int]:
-    at = 0
-    while at < len(view):
-        value, at = _read_varint(view, at)
-        yield _signed(value)
-
-
-def _signed(value: int) -> int:
-    return value - 2**64 if value >= 2**63 else value
-
-
-def _number(value: _Value) -> int:
-    if not isinstance(value, int):
-        raise InvalidResponse("expected a number, found bytes")
-    return value
-
-
-def _double(value: _Value) -> float:
-    if not isinstance(value, bytes) or len(value) != _DOUBLE.size:
-        raise InvalidResponse(f"expected a double of {_DOUBLE.size} bytes, found another kind of field")
-    return float(_DOUBLE.unpack(value)[0])
-
-
-def _view(value: _Value) -> memoryview:
-    if not isinstance(value, memoryview):
-        raise InvalidResponse("expected bytes with their length, found a number")
-    return value
-
-
-def _string(value: _Value) -> str:
-    try:
-        return str(_view(value), "utf-8")
-    except UnicodeDecodeError as exc:
-        raise InvalidResponse(f"expected UTF-8 text, found {bytes(_view(value))[:40]!r}") from exc

@@ -87,7 +87,7 @@ def test_a_retired_slot_is_never_lent_again(arena, tmp_path):
     assert files(tmp_path) == {name for name in files(tmp_path) if name.endswith(".lock")}
     assert arena.size_bytes == MIB
     assert registry.owing
-    talk = registry.settle()
+    talk = registry.settle_all()
     assert next(talk).method == "SystemSharedMemoryUnregister"
     with pytest.raises(StopIteration):
         talk.send(None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import re
+import time
 from collections.abc import Generator
 from contextlib import suppress
 from typing import Any, Final, TypeVar
@@ -29,7 +30,9 @@ _EXTENSION: Final = "system_shared_memory"
 _FIRST_SAFE_VERSION: Final = (2, 50)
 _NOBODY_ANSWERED: Final = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"})
 _RESTRICTED: Final = "protocol is restricted"
-_MOST_AT_ONCE: Final = 8
+_MOST_AT_ONCE: Final = 2  # a request gives up one slot at most: so the debts do not grow
+_FIRST_S: Final = 0.02
+_AGAIN_S: Final = 0.25
 _MOST_LOSSES: Final = 3
 
 
@@ -46,7 +49,7 @@ class Registry:
         self._shown = shown
         self._listed: dict[str, Slot] = {}  # what it was told, also where the answer did not arrive
         self._known: set[str] = set()
-        self._owed: dict[str, Slot] = {}
+        self._owed: dict[str, tuple[Slot, float]] = {}  # and when to try, in that order
         self._met = False
         self._meeting = False
         self._num_losses = 0
@@ -58,6 +61,11 @@ class Registry:
         """Whether there are regions to unregister."""
         return bool(self._owed)
 
+    @property
+    def due(self) -> bool:
+        """Whether the time has come to unregister one."""
+        return bool(self._owed) and bool(self._ready(1))
+
     def knows(self, slot: Slot) -> bool:
         """Whether the server has the slot registered."""
         return slot.name in self._known
@@ -66,7 +74,7 @@ class Registry:
         """Note that a slot is to be unregistered."""
         if self._listed.pop(slot.name, None) is not None:
             self._known.discard(slot.name)
-            self._owed[slot.name] = slot
+            self._owed[slot.name] = slot, time.monotonic() + _FIRST_S
 
     def introduce(self, slot: Slot) -> Talk[bool]:
         """Register a slot; the first time, see whether the server takes it at all. Return whether it did."""
@@ -88,17 +96,28 @@ class Registry:
         for slot in list(self._listed.values()):
             self.owe(slot)
 
-    def settle(self, most: int | None = _MOST_AT_ONCE) -> Talk[bool]:
-        """Unregister what is owed, ``most`` of it; what is still in use stays owed. Return whether anybody answers."""
-        for name in list(self._owed)[:most]:
+    def settle(self) -> Talk[bool]:
+        """Unregister some of what is due; what is still in use stays owed. Return whether anybody answers."""
+        return (yield from self._unregister(self._ready(_MOST_AT_ONCE)))
+
+    def settle_all(self) -> Talk[bool]:
+        """Unregister all that is owed now."""
+        return (yield from self._unregister(list(self._owed)))
+
+    def _ready(self, most: int) -> list[str]:
+        now = time.monotonic()
+        return [name for name, (_, at) in list(self._owed.items())[:most] if at <= now]
+
+    def _unregister(self, names: list[str]) -> Talk[bool]:
+        for name in names:
             try:
                 yield regions.unregister(name)
             except RpcFailed as failure:
                 if failure.status in _NOBODY_ANSWERED:
                     return False
-                slot = self._owed.pop(name, None)
-                if slot is not None:
-                    self._owed[name] = slot  # the others' turn first
+                owed = self._owed.pop(name, None)
+                if owed is not None:
+                    self._owed[name] = owed[0], time.monotonic() + _AGAIN_S
             else:
                 self._done(name)
         return True
@@ -163,7 +182,8 @@ class Registry:
 
     def _done(self, name: str) -> None:
         self._known.discard(name)
-        slot = self._listed.pop(name, None) or self._owed.pop(name, None)
+        owed = self._owed.pop(name, None)
+        slot = self._listed.pop(name, None) if owed is None else owed[0]
         if slot is not None:
             slot.known_to.discard(self)
             if not slot.known_to:

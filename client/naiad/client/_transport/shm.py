@@ -40,7 +40,6 @@ _Next = Literal["raise", "place again", "send"]
 _REGISTER_S: Final = 1.0
 _LEAVE_S: Final = 1.0
 _ATTEMPTS: Final = 2  # the second where the server had lost its regions
-_SETTLE_AGAIN_S: Final = 0.25
 _STILL_IN_USE_S: Final = 0.02
 _LONG_COPY_BYTES: Final = 4 << 20
 # What Triton says before it runs a request.
@@ -128,7 +127,6 @@ class _Base:
         self._registry = Registry(arena, connection.endpoint.shown)
         self._registry.off = not (everywhere or is_local(connection.endpoint.target))
         self._headers: Headers = ()
-        self._settle_at = 0.0
         self._closed = False
         arena.attach()
         _living.add(self)
@@ -160,8 +158,7 @@ class _Base:
 
     def _tell(self, lease: Lease) -> Talk[bool]:
         """Tell the server what it must know before the request; return whether it takes it."""
-        if self._registry.owing and time.monotonic() > self._settle_at:
-            self._settle_at = time.monotonic() + _SETTLE_AGAIN_S
+        if self._registry.due:
             yield from self._registry.settle()
         return self._registry.knows(lease.slot) or (yield from self._registry.introduce(lease.slot))
 
@@ -228,7 +225,7 @@ class SharedTransport(_Base):
         if lease is None:
             return None
         try:
-            if not self._registry.knows(lease.slot) or self._registry.owing:
+            if not self._registry.knows(lease.slot) or self._registry.due:
                 until = min(deadline, time.monotonic() + _REGISTER_S)
                 if not converse(self._inner, self._tell(lease), until, headers):
                     lease.return_unused()
@@ -326,7 +323,7 @@ class AsyncSharedTransport(_Base):
         if lease is None:
             return None
         try:
-            if not self._registry.knows(lease.slot) or self._registry.owing:
+            if not self._registry.knows(lease.slot) or self._registry.due:
                 until = min(deadline, time.monotonic() + _REGISTER_S)
                 if not await converse_async(self._inner, self._tell(lease), until, headers):
                     lease.return_unused()
@@ -399,7 +396,7 @@ def _unregister(connection: Connection, registry: Registry, headers: Headers) ->
     deadline = time.monotonic() + _LEAVE_S
     transport = GrpcioTransport(connection)
     try:
-        while converse(transport, registry.settle(None), deadline, headers) and registry.owing:
+        while converse(transport, registry.settle_all(), deadline, headers) and registry.owing:
             if time.monotonic() + _STILL_IN_USE_S > deadline:
                 break
             time.sleep(_STILL_IN_USE_S)  # the server may not have noticed yet that a call was cancelled

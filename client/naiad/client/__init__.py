@@ -9,21 +9,21 @@
         answer["probabilities"]                        # numpy out, writable
 """
 
-from naiad.client._async_batched import AsyncBatched as AsyncBatched
 from naiad.client._async_client import AsyncClient as AsyncClient
-from naiad.client._async_sequences import AsyncSequence as AsyncSequence
-from naiad.client._async_streams import AsyncStream as AsyncStream
-from naiad.client._batched import Batched as Batched
-from naiad.client._call import Call as Call
+from naiad.client._calling.call import Call as Call
 from naiad.client._client import Client as Client
-from naiad.client._model import AsyncModel as AsyncModel
-from naiad.client._model import Model as Model
+from naiad.client._model.async_batched import AsyncBatched as AsyncBatched
+from naiad.client._model.async_model import AsyncModel as AsyncModel
+from naiad.client._model.async_sequences import AsyncSequence as AsyncSequence
+from naiad.client._model.async_streams import AsyncStream as AsyncStream
+from naiad.client._model.batched import Batched as Batched
+from naiad.client._model.model import Model as Model
+from naiad.client._model.sequences import Sequence as Sequence
+from naiad.client._model.streams import Stream as Stream
 from naiad.client._observe import CallInfo as CallInfo
 from naiad.client._observe import Observation as Observation
 from naiad.client._observe import Observer as Observer
 from naiad.client._protocol.request import Output as Output
-from naiad.client._sequences import Sequence as Sequence
-from naiad.client._streams import Stream as Stream
 from naiad.client.config import ModelConfig as ModelConfig
 from naiad.client.control import LogSettings as LogSettings
 from naiad.client.control import TraceSettings as TraceSettings

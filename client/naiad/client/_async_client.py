@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
-from naiad.client._async_caller import AsyncCaller
-from naiad.client._model import AsyncModel
+from naiad.client._calling.async_caller import AsyncCaller
+from naiad.client._model.async_model import AsyncModel
 from naiad.client._observe import Observer
 from naiad.client._protocol import operations
 from naiad.client._protocol.operations import Operation

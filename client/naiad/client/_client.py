@@ -6,9 +6,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
-from naiad.client._call import Call
-from naiad.client._caller import Caller
-from naiad.client._model import Model
+from naiad.client._calling.call import Call
+from naiad.client._calling.caller import Caller
+from naiad.client._model.model import Model
 from naiad.client._observe import Observer
 from naiad.client._protocol import operations
 from naiad.client._protocol.operations import Operation

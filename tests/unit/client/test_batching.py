@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from naiad.client import ClientClosed, InferenceFailed, InvalidInput, InvalidResponse, Overloaded, Result
-from naiad.client._batching import Batch, Queue, Request, may_be_one_of_them, own
+from naiad.client._model.batching import Batch, Queue, Request, may_be_one_of_them, own
 from naiad.client._protocol.codec import Codec
 from naiad.client._protocol.contract import Contract
 from naiad.client._protocol.rows import Whole, join, part_of, spans, split

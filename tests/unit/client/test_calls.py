@@ -336,7 +336,7 @@ def test_models_are_loaded_on_every_server_and_statistics_added(run, two):
 
 def test_another_version_makes_the_handle_ask_again(run, monkeypatch):
     """Also when the request does not fit the old one any more: it is not refused on old knowledge."""
-    monkeypatch.setattr("naiad.client._model._OLD_S", 0.0)
+    monkeypatch.setattr("naiad.client._model.handle._OLD_S", 0.0)
     with FakeTriton({"double": DOUBLE}) as fake:
 
         def work(client: Any) -> None:

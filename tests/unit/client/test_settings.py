@@ -23,7 +23,9 @@ def test_addresses_are_read(url, target, secure, secret):
     assert (endpoint.target, endpoint.secure, endpoint.admin_secret) == (target, secure, secret)
 
 
-@pytest.mark.parametrize("url", ["http://x:1", "grpc://", "grpc://x:port", "grpc://x:99999", "x/y", "a:1,", "a:1,b:x", ""])
+@pytest.mark.parametrize(
+    "url", ["http://x:1", "grpc://", "grpc://x:port", "grpc://x:99999", "x/y", "a:1,", "a:1,b:x", ""]
+)
 def test_a_bad_address_is_refused_before_anything_is_contacted(url):
     """The message shows what an address looks like."""
     with pytest.raises(InvalidInput, match="expected an address like grpc://localhost:8001"):

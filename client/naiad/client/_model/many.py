@@ -15,8 +15,10 @@ from naiad.client.errors import ClientError, InvalidInput
 from naiad.client.result import Result
 
 if TYPE_CHECKING:
-    from naiad.client._call import Call
-    from naiad.client._model import AsyncModel, Description, Model
+    from naiad.client._calling.call import Call
+    from naiad.client._model.async_model import AsyncModel
+    from naiad.client._model.handle import Description
+    from naiad.client._model.model import Model
     from naiad.client.options import NotGiven
 
 _AT_LEAST_S = 1e-3  # a request whose time is over fails by itself

@@ -1,4 +1,4 @@
-"""Streams of the asyncio client: :mod:`naiad.client._streams` with ``await``."""
+"""Streams of the asyncio client: :mod:`naiad.client._model.streams` with ``await``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import weakref
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from naiad.client._flow import SETTLE_S, Flow, Wish, cancelled
+from naiad.client._model.flow import SETTLE_S, Flow, Wish, cancelled
 from naiad.client._protocol.stream import Refused
 from naiad.client._transport.seam import AsyncStreamCall, RpcFailed, TransportClosed
 from naiad.client.errors import ClientError, InvalidInput, InvalidResponse, ModelNotFound
@@ -16,7 +16,8 @@ from naiad.client.result import Result
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from naiad.client._model import AsyncModel, Description
+    from naiad.client._model.async_model import AsyncModel
+    from naiad.client._model.handle import Description
 
 
 class AsyncStream(AsyncIterator[Result]):

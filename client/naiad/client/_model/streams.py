@@ -7,8 +7,8 @@ import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from naiad.client import _idle
-from naiad.client._flow import SETTLE_S, Flow, Wish, cancelled
+from naiad.client._model import idle
+from naiad.client._model.flow import SETTLE_S, Flow, Wish, cancelled
 from naiad.client._protocol.stream import Refused
 from naiad.client._transport.seam import RpcFailed, StreamCall, TransportClosed
 from naiad.client.errors import ClientError, InvalidInput, InvalidResponse, ModelNotFound
@@ -17,7 +17,8 @@ from naiad.client.result import Result
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from naiad.client._model import Description, Model
+    from naiad.client._model.handle import Description
+    from naiad.client._model.model import Model
 
 
 class Stream(Iterator[Result]):
@@ -125,8 +126,8 @@ class Stream(Iterator[Result]):
         flow.opened(call)
         self._call = call
         if self._wish.idle_timeout_s is not None:
-            flow.guard = _idle.Guard(self._wish.idle_timeout_s, call.cancel)
-            _idle.watch(flow.guard)
+            flow.guard = idle.Guard(self._wish.idle_timeout_s, call.cancel)
+            idle.watch(flow.guard)
         return call
 
     def _advance(self, flow: Flow[StreamCall], call: StreamCall) -> Result | None:
@@ -185,8 +186,8 @@ class Stream(Iterator[Result]):
 
 def _settle(call: StreamCall) -> None:
     """Let a stream that has nothing more to say end by itself; cancel it if it does not."""
-    guard = _idle.Guard(SETTLE_S, call.cancel)
-    _idle.watch(guard)
+    guard = idle.Guard(SETTLE_S, call.cancel)
+    idle.watch(guard)
     try:
         with guard:
             while True:
@@ -194,13 +195,13 @@ def _settle(call: StreamCall) -> None:
     except (StopIteration, RpcFailed, TransportClosed):
         pass
     finally:
-        _idle.unwatch(guard)
+        idle.unwatch(guard)
 
 
 def _unwatch(flow: Flow[StreamCall]) -> None:
     guard, flow.guard = flow.guard, None
     if guard is not None:
-        _idle.unwatch(guard)
+        idle.unwatch(guard)
 
 
 def _drop(flow: Flow[StreamCall]) -> None:

@@ -1,4 +1,4 @@
-"""How an asyncio client makes a call: :mod:`naiad.client._caller` with ``await``."""
+"""How an asyncio client makes a call: :mod:`naiad.client._calling.caller` with ``await``."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Unpack
 
-from naiad.client._batching import Batch, Queue, Request, expired, may_be_one_of_them, own, remaining_s
+from naiad.client._model.batching import Batch, Queue, Request, expired, may_be_one_of_them, own, remaining_s
 from naiad.client._protocol.request import InferKeywords, Inputs
 from naiad.client._protocol.rows import join, split
 from naiad.client.errors import InvalidInput
@@ -17,7 +17,7 @@ from naiad.client.result import Result
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from naiad.client._model import AsyncModel
+    from naiad.client._model.async_model import AsyncModel
 
 
 class _Waiting(Request):

@@ -1,4 +1,4 @@
-"""Sequences of the asyncio client: :mod:`naiad.client._sequences` with ``await``."""
+"""Sequences of the asyncio client: :mod:`naiad.client._model.sequences` with ``await``."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from collections.abc import Sequence as Items
 from typing import TYPE_CHECKING, Any
 
+from naiad.client._model.sequences import END_S, SequenceOptions, State
 from naiad.client._protocol.request import InferOptions, Inputs, Output
 from naiad.client._protocol.wire import Parameter
-from naiad.client._sequences import END_S, SequenceOptions, State
 from naiad.client.errors import ClientError
 from naiad.client.options import NOT_GIVEN, NotGiven
 from naiad.client.result import Result
@@ -17,7 +17,7 @@ from naiad.client.result import Result
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from naiad.client._model import AsyncModel
+    from naiad.client._model.async_model import AsyncModel
 
 
 class AsyncSequence(State):

@@ -33,7 +33,8 @@ from naiad.client.result import Result
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from naiad.client._model import Description, Handle, Model
+    from naiad.client._model.handle import Description, Handle
+    from naiad.client._model.model import Model
     from naiad.client._protocol.operations import Operation
     from naiad.client._routing.attempts import Attempts
     from naiad.client.config import ModelConfig

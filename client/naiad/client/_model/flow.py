@@ -19,7 +19,7 @@ from naiad.client.options import NotGiven, check_timeout
 from naiad.client.result import Result
 
 if TYPE_CHECKING:
-    from naiad.client._model import Description, Handle
+    from naiad.client._model.handle import Description, Handle
     from naiad.client._protocol.operations import Operation
 
 SETTLE_S: Final = 0.1

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar, cast
 
-from naiad.client._caller import Caller
+from naiad.client._calling.caller import Caller
 from naiad.client._routing.attempts import Attempts
 from naiad.client._routing.pool import Peer
 from naiad.client._transport.seam import PendingCall, RpcFailed, Transport, TransportClosed

@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
-from naiad.client._batching import Batch, Queue, Request, expired, may_be_one_of_them, own, remaining_s
+from naiad.client._model.batching import Batch, Queue, Request, expired, may_be_one_of_them, own, remaining_s
 from naiad.client._protocol.request import InferKeywords, Inputs
 from naiad.client._protocol.rows import join, split
 from naiad.client.errors import Cancelled, ClientError, InvalidInput
@@ -26,8 +26,8 @@ from naiad.client.result import Result
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from naiad.client._call import Call
-    from naiad.client._model import Model
+    from naiad.client._calling.call import Call
+    from naiad.client._model.model import Model
 
 T = TypeVar("T")
 _Outcome = Result | BaseException

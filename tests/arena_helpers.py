@@ -55,7 +55,7 @@ def files(directory: Path = SHM) -> set[str]:
 def owners_here() -> set[str]:
     """The owners that live in this process: it has their locks open."""
     links = [os.readlink(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd") if _is_open(number)]
-    return {owner_of(Path(link).name) for link in links if "/naiad-client-" in link and ".lock" in link}
+    return {owner_of(Path(link).name) for link in links if link.startswith(f"{SHM}/naiad-client-") and ".lock" in link}
 
 
 def files_of(owners: set[str]) -> set[str]:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -28,9 +28,12 @@ LAYOUTS = {
 
 
 @pytest.fixture(autouse=True)
-def _on_this_machine(address: str) -> None:
+def new_owners(address: str) -> Callable[[], set[str]]:
+    """What gives the owners of shared memory that came to live in this process since the test began."""
     if not address.startswith("127."):
         pytest.skip("the server is not on this machine")
+    before = owners_here()
+    return lambda: owners_here() - before
 
 
 @pytest.fixture
@@ -41,11 +44,11 @@ def regions(url: str) -> Iterator[Regions]:
 
 
 @pytest.fixture
-def shared(url: str, regions: Regions) -> Iterator[Client]:
+def shared(url: str, regions: Regions, new_owners: Callable[[], set[str]]) -> Iterator[Client]:
     """A client that sends everything through memory, and must leave nothing behind."""
     with Client(url, shared_memory=ALL) as client:
         yield client
-        owners = owners_here()
+        owners = new_owners()
     assert_gone(owners, regions)
 
 
@@ -111,26 +114,26 @@ def test_tensors_of_no_size_go_along_with_others(shared):
     assert answer["in_FP64_out"].tobytes() == inputs["in_FP64"].tobytes()
 
 
-def test_small_requests_make_no_memory(url, regions):
+def test_small_requests_make_no_memory(url, regions, new_owners):
     """By default it is for tensors of 256 KiB and more."""
     with Client(url) as client:
         client.model("scale")(x=np.ones((8, 3), np.float32))
         client.infer("scale", {"x": np.ones((8, 3), np.float32)})
-        assert owners_here() == set()
+        assert new_owners() == set()
         large = {f"in_{name}": np.zeros((300, 300), numpy_dtype(name)) for name in NUMBERS}
         client.model("echo")(**large)
-        owners = owners_here()
+        owners = new_owners()
         assert len(files_of(owners)) == 2
     assert_gone(owners, regions)
 
 
-def test_a_slot_serves_request_after_request(shared, regions):
+def test_a_slot_serves_request_after_request(shared, regions, new_owners):
     """One file, registered once; other sizes get their own."""
     model = shared.model("scale")
     for number in range(20):
         rows = np.full((1 + number % 8, 3), number, np.float32)
         assert np.array_equal(model(x=rows)["y"], 3 * rows)
-    assert len({name for name in regions.names() if owner_of(name) in owners_here()}) == 1
+    assert len({name for name in regions.names() if owner_of(name) in new_owners()}) == 1
 
 
 def test_a_refused_request_leaves_the_slot_usable(shared, regions):
@@ -145,13 +148,13 @@ def test_a_refused_request_leaves_the_slot_usable(shared, regions):
     assert regions.names() == before
 
 
-def test_without_the_secret_requests_go_over_the_connection(address, caplog):
+def test_without_the_secret_requests_go_over_the_connection(address, caplog, new_owners):
     """A server that restricts shared memory is asked once, which is said once."""
     x = np.ones((8, 3), np.float32)
     with caplog.at_level(logging.INFO, "naiad.client"), Client(address, shared_memory=ALL) as client:
         for _ in range(3):
             assert client.model("scale")(x=x)["y"].tolist() == (3 * x).tolist()
-        owners = owners_here()
+        owners = new_owners()
         assert not [name for name in files_of(owners) if not name.endswith(".lock")]
     assert files_of(owners) == set()
     said = [record.getMessage() for record in caplog.records if "shared memory" in record.getMessage()]
@@ -159,12 +162,12 @@ def test_without_the_secret_requests_go_over_the_connection(address, caplog):
     assert "This protocol is restricted" in said[0]
 
 
-def test_a_client_that_is_told_not_to_makes_no_memory(url):
+def test_a_client_that_is_told_not_to_makes_no_memory(url, new_owners):
     """`shared_memory=False`."""
     with Client(url, shared_memory=False) as client:
         large = {f"in_{name}": np.zeros((300, 300), numpy_dtype(name)) for name in NUMBERS}
         client.model("echo")(**large)
-        assert owners_here() == set()
+        assert new_owners() == set()
 
 
 @pytest.mark.parametrize("value", ["yes", 1, None])
@@ -181,7 +184,7 @@ def test_bounds_make_sense():
             SharedMemory(**given)
 
 
-def test_more_than_there_may_be_goes_over_the_connection(url, regions):
+def test_more_than_there_may_be_goes_over_the_connection(url, regions, new_owners):
     """The arena's bound holds, and nobody waits for a slot."""
     with Client(url, shared_memory=SharedMemory(max_bytes=1 << 18, min_tensor_bytes=1)) as client:
         model = client.model("scale")
@@ -189,7 +192,7 @@ def test_more_than_there_may_be_goes_over_the_connection(url, regions):
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda number: model(x=number * x)["y"], range(100)))
         assert all(np.array_equal(answer, 3 * number * x) for number, answer in enumerate(answers))
-        owners = owners_here()
+        owners = new_owners()
         assert len({name for name in regions.names() if owner_of(name) in owners}) == 1
     assert_gone(owners, regions)
 
@@ -220,7 +223,7 @@ def test_calls_in_flight_get_their_own_answers(shared):
         assert call.result()["y"][0, 0] == 3 * number
 
 
-async def test_asyncio_gets_its_own_answers(url, regions):
+async def test_asyncio_gets_its_own_answers(url, regions, new_owners):
     """16 in flight in one event loop; nothing is left."""
     async with AsyncClient(url, shared_memory=ALL) as client:
         model = client.model("scale")
@@ -231,12 +234,12 @@ async def test_asyncio_gets_its_own_answers(url, regions):
 
         for start in range(0, 160, 16):
             assert all(await asyncio.gather(*map(ask, range(start, start + 16))))
-        owners = owners_here()
+        owners = new_owners()
         assert {owner_of(name) for name in regions.names()} >= owners
     assert_gone(owners, regions)
 
 
-def test_several_clients_and_servers_names_do_not_collide(url, address, regions):
+def test_several_clients_and_servers_names_do_not_collide(url, address, regions, new_owners):
     """Two clients, one of which knows the server by two addresses."""
     port = address.rpartition(":")[2]
     two = [url, url.replace("127.0.0.1", "localhost")]
@@ -246,7 +249,7 @@ def test_several_clients_and_servers_names_do_not_collide(url, address, regions)
             assert np.array_equal(one.model("scale")(x=x)["y"], 3 * x)
             assert np.array_equal(both.model("scale")(x=x)["y"], 3 * x)
         assert {peer.endpoint.target for peer in both._caller.router.pool.peers} == {address, f"localhost:{port}"}
-        owners = owners_here()
+        owners = new_owners()
         assert len(owners) == 2
     assert_gone(owners, regions)
 

@@ -13,14 +13,13 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, Literal, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 from weakref import WeakSet, finalize
 
-from naiad.client._protocol import regions
-from naiad.client._protocol.placing import Placeable, Placed
-from naiad.client._transport.arena import Arena, Slot
+from naiad.client._protocol.placing import Placeable
+from naiad.client._transport.arena import Arena
 from naiad.client._transport.grpcio import AsyncGrpcioTransport, GrpcioTransport
-from naiad.client._transport.memory import LARGE_BYTES, reuse_large_blocks
+from naiad.client._transport.lease import Lease, Next
 from naiad.client._transport.registry import Registry, Talk, is_local
 from naiad.client._transport.seam import (
     AsyncStreamCall,
@@ -32,89 +31,15 @@ from naiad.client._transport.seam import (
     StreamCall,
     Transport,
 )
-from naiad.client.errors import CallContext, ClientError, from_status
+from naiad.client._transport.talk import converse, converse_async, left_s
 from naiad.client.options import SharedMemory
 
 T = TypeVar("T")
-_Next = Literal["raise", "place again", "send"]
 _REGISTER_S: Final = 1.0
 _LEAVE_S: Final = 1.0
 _ATTEMPTS: Final = 2  # the second where the server had lost its regions
 _STILL_IN_USE_S: Final = 0.02
 _LONG_COPY_BYTES: Final = 4 << 20
-# What Triton says before it runs a request.
-_REFUSED: Final = frozenset({"INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED"})
-
-
-class Lease:
-    """A slot that one attempt has, and what becomes of it when the attempt ends."""
-
-    __slots__ = ("_arena", "_message", "_placed", "_registry", "memory", "slot")
-
-    def __init__(self, message: Placeable, slot: Slot, arena: Arena, registry: Registry) -> None:
-        self._message, self.slot, self._arena, self._registry = message, slot, arena, registry
-        self.memory = slot.segment.memory
-        self._placed: Placed | None = None
-
-    def place(self) -> None:
-        """Copy the tensors into the slot."""
-        self._placed = self._message.place(self.slot.name, self.memory)
-
-    @property
-    def message(self) -> bytes:
-        """What to send once the tensors are there."""
-        assert self._placed is not None
-        return self._placed.message
-
-    @property
-    def num_bytes_out(self) -> int:
-        """How much there may be to copy out."""
-        return self._message.room_bytes - len(self._message)
-
-    def land(self, answer: bytes) -> bytes:
-        """Read the answer, and give the slot back."""
-        assert self._placed is not None
-        if self.num_bytes_out >= LARGE_BYTES:
-            reuse_large_blocks(self.num_bytes_out)
-        landed = self._placed.land(answer)
-        self._registry.used()
-        self._arena.give_back(self.slot)
-        return cast("bytes", landed)  # what reads answers takes it, too: Placing.reader
-
-    def failed(self, failure: RpcFailed) -> _Next:
-        """Give the slot back or up; return what to do next."""
-        if failure.status == "NOT_FOUND" and regions.UNKNOWN_REGION in failure.details:
-            self._registry.lost(self.slot)
-            self._arena.give_back(self.slot)
-            return "place again"
-        if _has_ended(failure):
-            self._arena.give_back(self.slot)
-            return "raise"
-        self.abandon()
-        if regions.TOO_SMALL not in failure.details:
-            return "raise"
-        if self._message.repeatable:
-            self._message.distrust()
-            return "send"
-        if self._message.has_buffers:
-            raise RpcFailed("INVALID_ARGUMENT", failure.details) from failure
-        self._message.distrust()
-        return "raise"
-
-    def return_unused(self) -> None:
-        """Give the slot back: the request did not leave. Where the server takes none, nobody may want it: it goes."""
-        if self._registry.off:
-            self._arena.retire(self.slot)
-        else:
-            self._arena.give_back(self.slot)
-
-    def abandon(self) -> None:
-        """Give the slot up: its request may still run."""
-        self._arena.retire(self.slot)
-
-    def abandon_later(self) -> None:
-        """Give the slot up from a finalizer."""
-        self._arena.retire_later(self.slot)
 
 
 class _Base:
@@ -178,7 +103,7 @@ class SharedTransport(_Base):
             if lease is None:
                 break
             try:
-                return lease.land(self._inner.call(method, lease.message, _left(deadline), headers))
+                return lease.land(self._inner.call(method, lease.message, left_s(deadline), headers))
             except RpcFailed as failure:
                 following = lease.failed(failure)
                 if following == "raise":
@@ -188,7 +113,7 @@ class SharedTransport(_Base):
             except BaseException:
                 lease.abandon()
                 raise
-        return self._inner.call(method, message.wire(), _left(deadline), headers)
+        return self._inner.call(method, message.wire(), left_s(deadline), headers)
 
     def begin(self, method: str, message: bytes, timeout_s: float, headers: Headers) -> PendingCall:
         """Send one message without waiting for the answer, though until the server knows the slot."""
@@ -197,16 +122,16 @@ class SharedTransport(_Base):
         deadline = time.monotonic() + timeout_s
         lease = self._place(message, deadline, headers)
         if lease is None:
-            return self._inner.begin(method, message.wire(), _left(deadline), headers)
+            return self._inner.begin(method, message.wire(), left_s(deadline), headers)
         try:
-            call = self._inner.begin(method, lease.message, _left(deadline), headers)
+            call = self._inner.begin(method, lease.message, left_s(deadline), headers)
         except BaseException:
             lease.abandon()
             raise
 
-        def again(following: _Next) -> bytes:
+        def again(following: Next) -> bytes:
             whole = cast("bytes", message) if following == "place again" else message.wire()
-            return self.call(method, whole, _left(deadline), headers)
+            return self.call(method, whole, left_s(deadline), headers)
 
         return SharedCall(call, lease, again)
 
@@ -240,7 +165,7 @@ class SharedTransport(_Base):
 class SharedCall:
     """A call that is under way, with its tensors in a slot."""
 
-    def __init__(self, call: PendingCall, lease: Lease, again: Callable[[_Next], bytes]) -> None:
+    def __init__(self, call: PendingCall, lease: Lease, again: Callable[[Next], bytes]) -> None:
         self._call = call
         self._lease = lease
         self._again = again
@@ -293,7 +218,7 @@ class AsyncSharedTransport(_Base):
             if lease is None:
                 break
             try:
-                answer = await self._inner.call(method, lease.message, _left(deadline), headers)
+                answer = await self._inner.call(method, lease.message, left_s(deadline), headers)
                 return await _beside(lease.num_bytes_out, partial(lease.land, answer))
             except RpcFailed as failure:
                 following = lease.failed(failure)
@@ -304,7 +229,7 @@ class AsyncSharedTransport(_Base):
             except BaseException:
                 lease.abandon()
                 raise
-        return await self._inner.call(method, message.wire(), _left(deadline), headers)
+        return await self._inner.call(method, message.wire(), left_s(deadline), headers)
 
     def stream(
         self, method: str, messages: Iterable[bytes], timeout_s: float | None, headers: Headers
@@ -353,44 +278,6 @@ def async_connector(options: SharedMemory | None) -> Callable[[Connection], Asyn
     )
 
 
-def converse(transport: Transport, talk: Talk[T], deadline: float, headers: Headers) -> T:
-    """Carry out a conversation with a server, and return what came of it."""
-    try:
-        operation = next(talk)
-        while True:
-            try:
-                message = transport.call(operation.method, operation.request, _left(deadline), headers)
-                answer = operation.decode(message)
-            except RpcFailed as failure:
-                operation = talk.throw(failure)
-            except ClientError as error:  # the answer is none
-                operation = talk.throw(RpcFailed("INTERNAL", str(error)))
-            else:
-                operation = talk.send(answer)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-
-
-async def converse_async(transport: AsyncTransport, talk: Talk[T], deadline: float, headers: Headers) -> T:
-    """Carry out a conversation with a server, and return what came of it."""
-    try:
-        operation = next(talk)
-        while True:
-            try:
-                message = await transport.call(operation.method, operation.request, _left(deadline), headers)
-                answer = operation.decode(message)
-            except RpcFailed as failure:
-                operation = talk.throw(failure)
-            except ClientError as error:
-                operation = talk.throw(RpcFailed("INTERNAL", str(error)))
-            else:
-                operation = talk.send(answer)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-
-
 def _unregister(connection: Connection, registry: Registry, headers: Headers) -> None:
     """Unregister what is owed, over a connection of its own, and give up after a moment."""
     deadline = time.monotonic() + _LEAVE_S
@@ -407,16 +294,6 @@ def _unregister(connection: Connection, registry: Registry, headers: Headers) ->
 async def _beside(size_bytes: int, function: Callable[[], T]) -> T:
     """Copy much in a thread, so that the event loop goes on; little at once, which is quicker."""
     return function() if size_bytes < _LONG_COPY_BYTES else await asyncio.to_thread(function)
-
-
-def _left(deadline: float) -> float:
-    return max(deadline - time.monotonic(), 0.0)
-
-
-def _has_ended(failure: RpcFailed) -> bool:
-    """Whether a request that failed like this is surely not read or answered by the server any more."""
-    context = CallContext(endpoint="", method="")
-    return failure.status in _REFUSED or from_status(failure.status, failure.details, context).unprocessed
 
 
 _living: WeakSet[_Base] = WeakSet()

@@ -186,6 +186,8 @@ _NOT_RUN: Final = (
     "Request timeout expired",
     "Server is stopping",
     "Server exiting",
+    "Server not ready",
+    "is not at ready state",  # of a version that is named, while the server stops or the model loads
 )
 
 # INTERNAL, but of this server only: a Python model's process died, which Triton does not repair.
@@ -245,7 +247,7 @@ def _message(cls: type[ClientError], details: str, context: CallContext, unproce
     where = context.endpoint
     what = f"{context.method} of model '{context.model}'" if context.model else context.method
     if cls is ServerUnavailable:
-        reason = details.rsplit(": ", 1)[-1] or "no reason given"
+        reason = details.strip(": ").rsplit(": ", 1)[-1] or "no reason given"
         if not unprocessed:
             return f"{where} was lost while it had {what} ({reason}): it may have run there"
         return (

@@ -1,6 +1,7 @@
 """Callers that share requests, by threads and by tasks, on the real Triton."""
 
 import asyncio
+import gc
 import random
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -637,6 +639,31 @@ def test_a_forked_child_begins_anew(url):
         """,
         url,
     )
+
+
+def test_requests_are_freed_without_the_garbage_collector(crowd):
+    """Of calls that went well, and of one that gave up: what is large is gone with its caller."""
+    callers = crowd()
+    callers.ask(1).result(60)
+    seen = list[weakref.ref[np.ndarray]]()
+
+    def outcomes(*values: float, **keywords: Any) -> list[bool]:
+        callers.hold()
+        futures = []
+        for value in values:
+            x = np.full((1, 1), value, np.float32)
+            seen.append(weakref.ref(x))
+            futures.append(callers.queue_one({"x": x}, **keywords))
+        return [future.exception(60) is None for future in futures]
+
+    gc.disable()
+    try:
+        assert outcomes(1, 2, 3) == [True, True, True]
+        assert outcomes(1, timeout_s=0.05) == [False]
+        callers.close()
+        until(lambda: not any(x() is not None for x in seen))
+    finally:
+        gc.enable()
 
 
 def test_errors_have_the_fields_of_those_of_the_model(crowd):

@@ -117,18 +117,21 @@ class AsyncBatched:
         if loop is not self._loop:
             self._move_to(loop)
         request = _Waiting(kind, arrays, loop.time(), model._limit_s(timeout_s))
-        request.answer = loop.create_future()
+        answer: asyncio.Future[Result] = loop.create_future()
+        request.answer = answer
         self._queue.add(request)
         if request.deadline < self._expiry_at:
             self._expire_at(request.deadline, loop)
         if self._has_place():
             self._send_soon(loop)
         try:
-            return await request.answer
+            return await answer
         except asyncio.CancelledError:
             if request.open:
                 self._leave(request)
             raise
+        finally:
+            del answer, request  # an error knows this frame, and they know the error: no circle, no garbage
 
     def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is not None and not self._loop.is_closed():
@@ -174,6 +177,7 @@ class AsyncBatched:
             for request in batch.still_open():  # this task was cancelled from outside, as a loop that ends does
                 request.answer.cancel()
             del self._sent[batch]
+            batch.end()
             if self._queue.num_waiting and self._has_place():
                 self._send_soon(loop)
 
@@ -186,9 +190,7 @@ class AsyncBatched:
         answers, now = split(result, [request.num_rows for request in requests]), loop.time()
         for request, answer in zip(requests, answers, strict=True):
             if request.open:
-                request.open = False
-                if not request.answer.done():  # cancelled in this turn of the loop, its task does not know it yet
-                    request.answer.set_result(request.timed(answer, now))
+                _end(request, request.timed(answer, now))
 
     async def _answer_one(self, batch: Batch[_Waiting], request: _Waiting, loop: asyncio.AbstractEventLoop) -> None:
         try:
@@ -216,7 +218,7 @@ class AsyncBatched:
         for request in everybody:
             if request.deadline <= now:
                 self._leave(request)
-                _raise(request, expired(request, self._model.name, self._model._client.url))
+                _end(request, expired(request, self._model.name, self._model._client.url))
         next_at = min((request.deadline for request in everybody if request.open), default=math.inf)
         if next_at < math.inf:
             self._expire_at(next_at, loop)
@@ -224,13 +226,20 @@ class AsyncBatched:
 
 def _fail(requests: list[_Waiting], error: Exception) -> None:
     for request in requests:
-        request.open = False
-        _raise(request, error if len(requests) == 1 else own(error))
+        _end(request, error if len(requests) == 1 else own(error))
 
 
-def _raise(request: _Waiting, error: BaseException) -> None:
-    if not request.answer.done():
-        request.answer.set_exception(error)
+def _end(request: _Waiting, outcome: Result | BaseException) -> None:
+    """Give a caller its outcome and forget it."""
+    request.open = False
+    answer = request.answer
+    del request.answer
+    if answer.done():  # cancelled in this turn of the loop: its task does not know it yet
+        return
+    if isinstance(outcome, Result):
+        answer.set_result(outcome)
+    else:
+        answer.set_exception(outcome)
 
 
 def _this_task() -> asyncio.Task[Any]:

@@ -155,6 +155,7 @@ class Batched:
                 if duty is not None:
                     duty(request)
                 elif outcome is not None:
+                    request.outcome = None
                     break
                 elif not request.wake.acquire(timeout=max(request.deadline - time.monotonic(), 0.0)):
                     self._give_up(request)
@@ -163,7 +164,10 @@ class Batched:
             raise
         if isinstance(outcome, Result):
             return outcome
-        raise outcome
+        try:
+            raise outcome
+        finally:
+            del outcome  # an error knows this frame: no circle, no garbage
 
     def _give_up(self, request: _Waiting) -> None:
         with self._lock:
@@ -251,16 +255,18 @@ class Batched:
         """Read the answer and give everybody theirs."""
         batch = request.batch
         assert batch is not None
-        outcomes: Sequence[_Outcome]
         try:
-            answer = self._model._result(batch.call)
-            outcomes = split(answer, [request.num_rows for request in batch.requests])
-        except Exception as error:  # noqa: BLE001  (its callers get it)
-            outcomes = self._each(batch, error)
+            outcomes = self._outcomes(batch)
         except BaseException:
             self._settle(batch, [_interrupted() for _ in batch.requests])
             raise
         self._settle(batch, outcomes)
+
+    def _outcomes(self, batch: Batch[_Waiting]) -> Sequence[_Outcome]:
+        try:
+            return split(self._model._result(batch.call), [request.num_rows for request in batch.requests])
+        except Exception as error:  # noqa: BLE001  (its callers get it)
+            return self._each(batch, error)
 
     def _each(self, batch: Batch[_Waiting], error: Exception) -> list[_Outcome]:
         """Return what everybody gets from a batch that failed, after another try by themselves if that may help."""
@@ -282,6 +288,7 @@ class Batched:
                     request.outcome = request.timed(outcome, now) if isinstance(outcome, Result) else outcome
                     self._pass_on_sending(request)
                     _wake(request)
+            batch.end()
 
     def _pass_on(self) -> None:
         """Give the place of a batch that has ended to those who wait; the lock is held."""

@@ -86,6 +86,14 @@ class Batch(Generic[R]):
         """Those whose callers still wait."""
         return [request for request in self.requests if request.open]
 
+    def end(self) -> None:
+        """Let go of everything: whatever still knows this batch, as frames of errors do, keeps no memory of callers."""
+        for request in self.requests:
+            request.batch = None
+            request.arrays = {}
+        self.requests.clear()
+        self.call = None
+
 
 class Queue(Generic[R]):
     """The requests that wait to be sent, first come, first served. One thread at a time, but for :meth:`kind_of`."""

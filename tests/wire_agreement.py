@@ -136,4 +136,5 @@ def described(result: Result) -> tuple[Any, ...]:
 
 
 def contents_of_array(array: np.ndarray) -> Any:
-    return array.tolist() if array.dtype == object else array.tobytes()
+    flat = array.ravel()  # [9, 9, 9, 0] nested would be many lists of nothing
+    return flat.tolist() if array.dtype == object else flat.tobytes()

@@ -40,7 +40,7 @@ check: $(READY) types  ## style, types, boundaries
 	$(BIN)/lint-imports
 
 types: $(READY)  ## the public interface of naiad.client is typed completely; prints the score, fails below 100 %
-	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python --ignoreexternal --verifytypes naiad.client
+	PATH="$(CURDIR)/$(BIN):$$PATH" PYRIGHT_PYTHON_IGNORE_WARNINGS=1 pyright --ignoreexternal --verifytypes naiad.client
 
 format: $(READY) ## rewrite what ruff can
 	$(BIN)/ruff check --fix .

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -350,6 +351,20 @@ def test_another_version_makes_the_handle_ask_again(run, monkeypatch):
         run(fake.url, work)
 
 
+def test_servers_that_differ_in_their_versions_are_asked_again_once(run):
+    """While a version is rolled out, each answer of another version than the described one would cost two questions."""
+    old, new = (FakeModel(lambda x: {"y": x}, inputs={"x": "FP32[-1,3]"}, versions=(number,)) for number in "12")
+    with FakeTriton({"double": old}) as first, FakeTriton({"double": new}) as second:
+
+        def work(client: Any) -> None:
+            model = client.model("double")
+            for _ in range(20):
+                model.infer(ONE)
+
+        run(urls((first, second)), work)
+        assert sum(len(fake.calls("ModelMetadata")) for fake in (first, second)) <= 3
+
+
 def test_observers_see_every_attempt_and_the_end(run, two):
     """And their headers travel."""
     two[0].fail(method="ModelInfer", times=1)
@@ -453,7 +468,34 @@ def test_a_submitted_call_can_be_cancelled_on_the_server():
             call.result()
         assert fake.calls()[0].ended.wait(10)
         assert fake.calls()[0].cancelled
-        assert client.servers[0].outstanding == 0
+        wait_until(lambda: client.servers[0].outstanding == 0)
+
+
+def test_a_submitted_call_that_nobody_asks_for_does_not_count_for_ever(two):
+    """Neither one that was answered nor one that was cancelled: its server would get fewer calls from then on."""
+    two[0].hang()
+    with Client(urls(two)) as client:
+        model = client.model("double")
+        model.infer(ONE)
+        calls = [model.submit(ONE) for _ in range(10)]
+        for call in calls:
+            call.cancel()
+        del calls, call
+        ended = threading.Event()
+        model.submit(ONE).when_done(ended.set)
+        two[0].heal()
+        assert ended.wait(10)
+        for server in two:
+            for request in server.calls():
+                assert request.ended.wait(10)
+        wait_until(lambda: all(state.outstanding == 0 for state in client.servers))
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def test_a_submitted_call_gives_its_place_back_even_if_nobody_asks_for_its_result():

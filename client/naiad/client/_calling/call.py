@@ -113,6 +113,7 @@ class Call(Generic[T]):
         except BaseException:
             attempts.pool.left(peer)
             raise
+        pending.when_done(lambda: attempts.pool.left(peer))  # also if nobody ever asks for the result
         return peer, pending, began
 
     def _arrive(self) -> T:
@@ -123,10 +124,10 @@ class Call(Generic[T]):
         try:
             message = pending.result()
         except RpcFailed as failure:
+            attempts.pool.take(peer)  # it has left already, and is counted once more by what follows
             raise self._caller.failure(attempts, peer, failure) from failure
         except TransportClosed as exc:
+            attempts.pool.take(peer)
             raise self._caller.gone(attempts, peer) from exc
-        except BaseException:
-            attempts.pool.left(peer)
-            raise
+        attempts.pool.take(peer)
         return cast("T", attempts.answered(peer, message, began))

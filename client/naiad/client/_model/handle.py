@@ -59,6 +59,7 @@ class Handle:
         check_cast(cast)
         self._cast: Literal["safe"] | None = cast
         self._described: Description | None = None
+        self._noticed: set[str] = set()
         self._total_s = total_s
         self.idempotent = idempotent
         self.name = name
@@ -90,6 +91,7 @@ class Handle:
 
     def _notice(self, description: Description, result: Result) -> None:
         """Ask for the description again where another version answers than those that it spoke of."""
-        if result.model_version not in description.versions:
-            description.versions.add(result.model_version)  # once: servers may differ while a version is rolled out
+        version = result.model_version
+        if version not in description.versions and version not in self._noticed:
+            self._noticed.add(version)  # once: servers may differ for a while, and describe what the others do not have
             self.refresh()

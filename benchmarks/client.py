@@ -52,8 +52,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", metavar="PATTERN", default="", help="regular expression: the cases to run")
     parser.add_argument("--list", action="store_true", help="name the cases and run none")
-    parser.add_argument("--rounds", type=int, default=7, help="of each side, in each case")
-    parser.add_argument("--round-s", type=float, default=0.15, help="how long a round takes, about")
+    parser.add_argument("--rounds", type=int, default=7, help="of each side, in each case, at least")
+    parser.add_argument("--seconds", type=float, default=3.0, help="how long a case takes, about")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all samples")
     options = parser.parse_args()
     names = {case.name for case in cases("") if re.search(options.only, case.name)}
@@ -70,7 +70,7 @@ def main() -> None:
             publish(repository)
         with EmbeddedTriton(repository, response_cache_bytes=minimal_models.CACHE_BYTES) as triton:
             chosen = [case for case in cases(triton.grpc_address, triton.admin_secret) if case.name in names]
-            compared = [compare(case, rounds=options.rounds, round_s=options.round_s) for case in chosen]
+            compared = [compare(case, rounds=options.rounds, seconds=options.seconds) for case in chosen]
     report(compared, options.json)
     print(f"{time.monotonic() - started:.0f} s in all")
 

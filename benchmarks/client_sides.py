@@ -6,7 +6,7 @@ Each is used as its documentation says: one client for all requests, and every a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,9 +91,10 @@ def ours_asyncio(
         client = AsyncClient(address, **options)
         handle = client.model(request.model, idempotent=request.idempotent)
         model = handle.batched() if batched else handle
+        call: Callable[..., Awaitable[Any]] = model
 
         async def once() -> object:
-            return (await model(**arrays))[output]
+            return (await call(**arrays))[output]
 
         async def close() -> None:
             if isinstance(model, AsyncBatched):
@@ -167,7 +168,7 @@ def _threads(num_threads: int) -> Iterator[Callable[[Callable[[], object]], Work
 
         def shared(once: Callable[[], object]) -> Work:
             def work(count: int) -> None:
-                left: Sequence[int] | Iterator[int] = iter(range(count))
+                left = iter(range(count))
                 for done in [pool.submit(_until_done, left, once) for _ in range(num_threads)]:
                     done.result()
 

@@ -20,7 +20,10 @@ from rich.table import Table
 
 Work = Callable[[int], object]
 Prepare = Callable[[], AbstractContextManager[Work]]
+_ROUND_S = 0.06
 _FEWEST = 2  # units in a round, however long one takes
+_QUIET = 0.1  # the share of a machine that other work may take
+_LOOK_S = 0.3
 _FILE_WIDTH = 150  # of a table that no terminal shows
 
 
@@ -43,7 +46,7 @@ class Sample:
     cpu_s: float
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """How many times faster ours is than the peer, round by round."""
 
@@ -51,6 +54,8 @@ class Comparison:
     ours: tuple[Sample, ...]
     peer: tuple[Sample, ...]
     goal: float | None
+    others: float
+    """The share of the machine that other work took just before."""
 
     def ratios(self, kind: str = "wall_s") -> list[float]:
         """Return the peer's time over ours, one for each round."""
@@ -103,30 +108,32 @@ def _serve(prepare: Prepare, round_s: float, pipe: Connection) -> None:
 
 
 def _units(work: Work, round_s: float) -> int:
-    """Warm up for two rounds, and return how many units fill one then."""
+    """Warm up for a while, and return how many units fill a round then."""
     units, begun = 1, time.perf_counter()
     while True:
         start = time.perf_counter()
         work(units)
         now = time.perf_counter()
-        if now - begun > 2 * round_s:
+        if now - begun > 5 * round_s:
             return max(_FEWEST, round(units * round_s / (now - start)))
         if now - start < round_s / 2:
             units *= 2
 
 
-def compare(case: Case, *, rounds: int, round_s: float) -> Comparison:
-    """Alternate between both, ``rounds`` times, each time in the other order."""
-    sides = Side(case.ours, round_s), Side(case.peer, round_s)
+def compare(case: Case, *, rounds: int, seconds: float) -> Comparison:
+    """Alternate between both, each time in the other order: at least ``rounds`` times, and for ``seconds``, about."""
+    sides = Side(case.ours, _ROUND_S), Side(case.peer, _ROUND_S)
     for side in sides:
         side.timed()
+    others = busy()
     samples: tuple[list[Sample], list[Sample]] = [], []
-    for number in range(rounds):
-        for which in (0, 1) if number % 2 else (1, 0):
+    until = time.perf_counter() + seconds
+    while len(samples[0]) < rounds or time.perf_counter() < until:
+        for which in (0, 1) if len(samples[0]) % 2 else (1, 0):
             samples[which].append(sides[which].timed())
     for side in sides:
         side.close()
-    return Comparison(name=case.name, ours=tuple(samples[0]), peer=tuple(samples[1]), goal=case.goal)
+    return Comparison(case.name, tuple(samples[0]), tuple(samples[1]), case.goal, others)
 
 
 def report(comparisons: Sequence[Comparison], json_path: Path | None = None) -> None:
@@ -148,6 +155,9 @@ def report(comparisons: Sequence[Comparison], json_path: Path | None = None) -> 
     if not console.is_terminal:
         console.width = _FILE_WIDTH
     console.print(table)
+    others = statistics.median(entry.others for entry in comparisons)
+    if others > _QUIET:
+        console.print(f"Other work took {others:.0%} of the machine: that moves ratios towards 1 and spreads them.")
     goals = [entry for entry in comparisons if entry.goal is not None]
     console.print(f"{sum(entry.reached for entry in goals)} of {len(goals)} goals reached")
     if json_path is not None:
@@ -164,6 +174,19 @@ def _time(samples: Sequence[Sample]) -> str:
 
 def _spread(ratios: list[float]) -> str:
     return f"{statistics.median(ratios):.2f}× ({min(ratios):.2f}–{max(ratios):.2f})"
+
+
+def busy() -> float:
+    """Look for a moment how much of the machine is in use, while this process rests."""
+
+    def ticks() -> tuple[int, int]:
+        user, nice, system, idle, waiting, *rest = map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:9])
+        return user + nice + system + sum(rest), idle + waiting
+
+    used, free = ticks()
+    time.sleep(_LOOK_S)
+    used, free = (after - before for after, before in zip(ticks(), (used, free), strict=True))
+    return used / max(used + free, 1)
 
 
 def machine() -> str:

@@ -25,6 +25,7 @@ from typing import Any, Final
 
 import minimal_models
 from client_sides import (
+    Kind,
     Request,
     Tensor,
     ours_asyncio,
@@ -152,7 +153,8 @@ def count(value: int) -> Tensor:
 
 def words(address: str) -> Iterator[Case]:
     """BYTES tensors: 100,000 words of 16 bytes, as objects and of a fixed width."""
-    for kind, described, goal in (("objects", "objects", 1.8), ("fixed", "S16", 100.0)):
+    kinds: tuple[tuple[Kind, str, float], ...] = (("objects", "objects", 1.8), ("fixed", "S16", 100.0))
+    for kind, described, goal in kinds:
         tensor = Tensor(name="x", shape=(NUM_WORDS,), kind=kind)
         name = f"BYTES 100k × 16 B, {described}"
         yield Case(f"{name}, encoding alone", partial(ours_encoding, tensor), partial(peer_encoding, tensor), goal)

@@ -34,7 +34,7 @@ def test_each_server_may_have_its_own_secret():
     assert directory.shown == "grpc://a:1,b:2"
 
 
-@pytest.mark.parametrize("servers", [[], ["a", 3], ["a", ""], list, lambda: ["x/y"]])
+@pytest.mark.parametrize("servers", [3, [], ["a", 3], ["a", ""], list, lambda: ["x/y"]])
 def test_what_names_no_server_is_refused(servers):
     """Before anything is contacted, or by the look-up of a function's answer."""
     with pytest.raises(InvalidInput, match="expected"):

@@ -65,3 +65,9 @@ def test_other_arguments_are_checked_too(tmp_path):
         Client(metadata={"Upper": "x"})
     with Client() as triton, pytest.raises(InvalidInput, match="whole number like 3"):
         triton.model("m", version="latest")
+
+
+def test_an_unknown_keyword_of_a_request_is_named_with_those_that_exist():
+    """It is a mistake in the code, so a TypeError as Python raises it."""
+    with Client() as triton, pytest.raises(TypeError, match=r"unexpected keyword prority: expected some of .*priority"):
+        triton.infer("m", {"x": [1.0]}, prority=1)

@@ -147,7 +147,7 @@ class Contract:
         if max(rows) > self.max_batch_size:
             raise InvalidInput(
                 f"model '{self.model}' takes at most {self.max_batch_size} rows a request, found {max(rows)}: "
-                "send them in several requests",
+                "infer_many sends them in several",
                 model=self.model,
             )
 

@@ -98,7 +98,14 @@ NO_OPTIONS = InferOptions()
 
 def options_of(keywords: InferKeywords) -> InferOptions:
     """Return the options of a request; :data:`NO_OPTIONS` itself where there are none, which is the fast way."""
-    return InferOptions(**keywords) if keywords else NO_OPTIONS
+    if not keywords:
+        return NO_OPTIONS
+    try:
+        return InferOptions(**keywords)
+    except TypeError:
+        unknown = ", ".join(name for name in keywords if name not in InferKeywords.__annotations__)
+        known = ", ".join(InferKeywords.__annotations__)
+        raise TypeError(f"unexpected keyword {unknown}: expected some of {known}") from None
 
 
 def encode_infer(

@@ -71,6 +71,8 @@ def directory_of(servers: Servers) -> Directory:
         return _fixed(_parse(servers))
     if callable(servers):
         return _asked(servers)
+    if not isinstance(servers, Iterable):
+        raise InvalidInput(f"expected addresses like grpc://localhost:8001, found {type(servers).__name__}")
     return _fixed(_parse_all(servers))
 
 

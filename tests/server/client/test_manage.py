@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from launcher_helpers import eventually
-from naiad.client import AccessDenied, AsyncClient, Client, DeadlineExceeded, InvalidInput, ModelNotFound
+from naiad.client import (
+    AccessDenied,
+    AsyncClient,
+    Client,
+    DeadlineExceeded,
+    InvalidInput,
+    ModelNotFound,
+    ModelStatistics,
+)
 from naiad.server import EmbeddedTriton
 from repository_helpers import affine, write_model
 
@@ -269,21 +277,31 @@ def test_statistics_of_a_window_are_the_difference_of_two_readings(triton):
     assert window.queue.mean_us >= 0
 
 
+def counted(triton: Client, model: str, number: int) -> ModelStatistics:
+    """The statistics as soon as so many requests are in them: a little after their answers."""
+    deadline = time.monotonic() + 30
+    while True:
+        (found,) = triton.statistics(model)
+        if found.success.count >= number:
+            return found
+        assert time.monotonic() < deadline, found
+
+
 def test_the_counters_of_a_model_that_was_loaded_again_begin_anew(triton):
     """What happened since an earlier reading is then all that they say, never a negative number."""
     x = np.zeros((1, 3), np.float32)
     triton.infer("spare", {"x": x})
     triton.infer("spare", {"x": x})
-    (before,) = triton.statistics("spare")
+    before = counted(triton, "spare", 2)
     triton.unload("spare")
     triton.load("spare")
     triton.infer("spare", {"x": x})
-    (after,) = triton.statistics("spare")
+    after = counted(triton, "spare", 1)
     assert after.since(before) == after.since(None) == after
     assert (after.success.count, after.mean_batch) == (1, 1.0)
     assert after.mean_compute_us > 0
     triton.infer("spare", {"x": x})
-    (later,) = triton.statistics("spare")
+    later = counted(triton, "spare", 2)
     assert later.since(after).success.count == 1
 
 

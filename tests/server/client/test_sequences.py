@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -53,8 +54,13 @@ def num_known(model: Model) -> int:
 
 
 def num_requests(model: Model) -> int:
-    (statistics,) = model._client.statistics(model.name)
-    return statistics.inference_count
+    """How many the server has counted, as soon as it counts no more: it does so a little after it has answered."""
+    counts = [-1, -2]
+    while counts[-1] != counts[-2]:
+        (statistics,) = model._client.statistics(model.name)
+        counts.append(statistics.inference_count)
+        time.sleep(0.2)
+    return counts[-1]
 
 
 def test_a_sequence_has_a_memory_and_an_end(model):

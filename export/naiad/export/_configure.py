@@ -18,8 +18,6 @@ from naiad.export.report import BatchLatency
 
 _SINGLE_THREAD_MS = 5.0
 """Below this latency at the largest batch a second thread costs more than it gives (it spins between requests)."""
-_QUEUE_LIMIT_US = 3_600_000_000
-"""What a request without a limit of its own may wait: an hour, which is longer than anybody does."""
 
 Labels = Mapping[str, Sequence[str]]
 
@@ -43,10 +41,7 @@ def configure(
     # One instance: the server's default on a CPU is two, each with all cores. KIND_AUTO takes a GPU where there is one.
     config.instance_group.add(count=1, kind=model_config_pb2.ModelInstanceGroup.KIND_AUTO)
     if samples.batch:
-        # Clients say how long a request is worth waiting for, which can only shorten a limit that there is already;
-        # without one, Triton computes answers that nobody waits for.
-        config.dynamic_batching.default_queue_policy.allow_timeout_override = True
-        config.dynamic_batching.default_queue_policy.default_timeout_microseconds = _QUEUE_LIMIT_US
+        config.dynamic_batching.SetInParent()  # without a queue policy: its batcher stalls for half a second at a time
     if latency[-1].median_ms < _SINGLE_THREAD_MS:
         config.parameters["intra_op_thread_count"].string_value = "1"
     config.model_warmup.extend(_warmup(config, graph, samples))

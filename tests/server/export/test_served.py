@@ -145,7 +145,7 @@ def test_one_warm_instance_batches(client: Client) -> None:
     """The model has one instance, forms batches, and was warmed up with one row and with the largest batch."""
     config = client.model_config("digits")
     assert [group.count for group in config.instance_group] == [1]
-    assert config.dynamic_batching.default_queue_policy.allow_timeout_override
+    assert config.HasField("dynamic_batching")
     assert [warmup.batch_size for warmup in config.model_warmup] == [1, 64]
     assert {1, 64} <= client.statistics("digits")[0].batches.keys()
 

@@ -94,8 +94,7 @@ class TestPublished:
         assert [(tensor.name, list(tensor.dims)) for tensor in config.input] == [("x", [4])]
         assert [(tensor.name, list(tensor.dims)) for tensor in config.output] == [("output", [3])]
         assert config.dynamic_batching.max_queue_delay_microseconds == 100
-        assert config.dynamic_batching.default_queue_policy.allow_timeout_override
-        assert config.dynamic_batching.default_queue_policy.default_timeout_microseconds
+        assert not config.dynamic_batching.HasField("default_queue_policy")
         assert [group.count for group in config.instance_group] == [1]
         assert [warmup.batch_size for warmup in config.model_warmup] == [1, 8]
         assert config.parameters["owner"].string_value == "team-a"

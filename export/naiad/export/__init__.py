@@ -7,9 +7,9 @@
 Importing this loads neither torch nor onnx; `export` does when it is called.
 """
 
+from naiad.export._configure.settings import parse_setting as parse_setting
 from naiad.export._export import export as export
 from naiad.export._export import export_recipe as export_recipe
-from naiad.export._settings import parse_setting as parse_setting
 from naiad.export.errors import CaptureFailed as CaptureFailed
 from naiad.export.errors import CheckFailed as CheckFailed
 from naiad.export.errors import ContractChanged as ContractChanged

@@ -8,7 +8,15 @@ from typing import Any, cast
 import torch
 from tritonclient.grpc import model_config_pb2
 
-from naiad.export import _capture, _check, _configure, _golden, _measure, _provenance, _reference, _samples, _verify
+from naiad.export import _provenance
+from naiad.export._capture import capture as _capture
+from naiad.export._check import check as _check
+from naiad.export._configure import configure as _configure
+from naiad.export._repository import golden as _golden
+from naiad.export._runtime import measure as _measure
+from naiad.export._source import reference as _reference
+from naiad.export._source import samples as _samples
+from naiad.export._verify import parity as _verify
 from naiad.export.errors import InvalidExport
 from naiad.export.report import Finding, Report, Tolerance
 from naiad.export.repository import Candidate, Repository

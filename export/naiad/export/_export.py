@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from naiad.export import _settings
-from naiad.export._format import DEFAULT_OPSET, OPSETS
+from naiad.export._check.format import DEFAULT_OPSET, OPSETS
+from naiad.export._configure import settings as _settings
 from naiad.export.errors import InvalidExport
 from naiad.export.recipe import Recipe
 from naiad.export.report import Tolerance, Version

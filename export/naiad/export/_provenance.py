@@ -14,7 +14,7 @@ from typing import Any
 import onnxruntime
 import torch
 
-from naiad.export._capture import Graph
+from naiad.export._capture.capture import Graph
 
 
 def describe(model: torch.nn.Module, graph: Graph, source: Mapping[str, object]) -> dict[str, Any]:

@@ -16,7 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from naiad.export import _config, _durable, _journal, _manifest, _settings, _stage
+from naiad.export._configure import settings as _settings
+from naiad.export._repository import config as _config
+from naiad.export._repository import durable as _durable
+from naiad.export._repository import journal as _journal
+from naiad.export._repository import manifest as _manifest
+from naiad.export._repository import stage as _stage
 from naiad.export.errors import (
     ContractChanged,
     CorruptVersion,
@@ -62,8 +67,8 @@ class Candidate:
     labels: Path
     """A directory with the label files that the config names; empty where it names none."""
     settings: Mapping[str, object]
-    """Fields of the configuration that were asked for by name, see `naiad.export._settings`; they are applied to an
-    existing model's configuration when the version is promoted, everything else there is kept as its owner tuned it."""
+    """Fields of the configuration that were asked for by name, see `naiad.export._configure.settings`; they are applied
+    to an existing model's configuration when the version is promoted, all else there is kept as its owner tuned it."""
     manifest: dict[str, Any]
     """The manifest without `model`, `version` and `files`."""
 

@@ -12,10 +12,10 @@ from torch import nn
 import naiad.export
 from export_helpers import rows
 from naiad.export import CheckFailed
-from naiad.export._capture import Graph
-from naiad.export._check import check
-from naiad.export._reference import Answer, answers
-from naiad.export._samples import Samples, bind
+from naiad.export._capture.capture import Graph
+from naiad.export._check.check import check
+from naiad.export._source.reference import Answer, answers
+from naiad.export._source.samples import Samples, bind
 
 GOOD = Graph(
     path=Path("model.onnx"),

@@ -37,8 +37,8 @@ from naiad.export import (
     Version,
     export,
 )
-from naiad.export._reference import answers, check_rows
-from naiad.export._samples import bind
+from naiad.export._source.reference import answers, check_rows
+from naiad.export._source.samples import bind
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from naiad.export._reference import Answer
-from naiad.export._samples import Samples
+from naiad.export._source.reference import Answer
+from naiad.export._source.samples import Samples
 
 FILE = "golden.npz"
 _CASE_BYTES = 4_000_000
@@ -38,5 +38,5 @@ def _by_batch(samples: Samples, answers: Sequence[Answer]) -> Iterator[list[tupl
         batch = tuple(answer.case.sizes.items())
         if batch not in seen and answer.case.required:
             seen.add(batch)
-            inputs = ((f"input/{name}", tensor.cpu().numpy()) for name, tensor in answer.case.inputs.items())
+            inputs = ((f"input/{name}", array) for name, array in answer.case.feeds().items())
             yield [*inputs, *((f"output/{name}", array) for name, array in answer.outputs.items())]

@@ -5,9 +5,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from naiad.export._reference import Answer
-from naiad.export._samples import Samples
-from naiad.export._verify import session
+from naiad.export._runtime.session import session
+from naiad.export._source.reference import Answer
+from naiad.export._source.samples import Samples
 from naiad.export.report import BatchLatency
 
 _BUDGET_S = 0.05
@@ -20,7 +20,7 @@ def measure(path: Path, samples: Samples, answers: Sequence[Answer]) -> tuple[Ba
     cases = {answer.case.sizes.get(str(samples.batch), 0): answer.case for answer in reversed(answers)}
     latencies = []
     for batch, case in sorted(cases.items()):
-        feeds = {name: tensor.cpu().contiguous().numpy() for name, tensor in case.inputs.items()}
+        feeds = case.feeds()
         runtime.run(None, feeds)
         times: list[float] = []
         while len(times) < _MAX_RUNS and (not times or sum(times) < _BUDGET_S):

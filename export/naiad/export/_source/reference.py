@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from naiad.export._samples import Case, Inputs, Samples
+from naiad.export._source.samples import Case, Inputs, Samples
 from naiad.export.errors import CheckFailed, InvalidExport
 from naiad.export.report import Tolerance
 

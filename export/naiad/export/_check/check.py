@@ -5,10 +5,10 @@ Each of these exports without an error, and shows only as wrong answers or as a 
 
 from collections.abc import Sequence
 
-from naiad.export._capture import Graph
-from naiad.export._format import MAX_IR_VERSION, OPSETS
-from naiad.export._reference import Answer
-from naiad.export._samples import Samples
+from naiad.export._capture.capture import Graph
+from naiad.export._check.format import MAX_IR_VERSION, OPSETS
+from naiad.export._source.reference import Answer
+from naiad.export._source.samples import Samples
 from naiad.export.errors import CheckFailed
 from naiad.export.report import Finding
 

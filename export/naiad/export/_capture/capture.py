@@ -20,7 +20,7 @@ from typing import Any
 import cloudpickle
 import torch
 
-from naiad.export._samples import Samples
+from naiad.export._source.samples import Samples
 from naiad.export.errors import CaptureFailed
 
 JOB = "job.pt"
@@ -136,7 +136,7 @@ def _prefixes(name: str) -> list[str]:
 
 def _run(directory: Path) -> dict[str, Any]:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    command = [sys.executable, "-m", "naiad.export._worker", str(directory)]
+    command = [sys.executable, "-m", "naiad.export._capture.worker", str(directory)]
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
     ) as process:

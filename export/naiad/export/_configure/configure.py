@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from tritonclient.grpc import model_config_pb2
 
-from naiad.export import _settings
-from naiad.export._capture import Graph
-from naiad.export._reference import DATATYPES, Answer
-from naiad.export._samples import Samples
-from naiad.export._verify import session
+from naiad.export._capture.capture import Graph
+from naiad.export._configure import settings as _settings
+from naiad.export._runtime.session import session
+from naiad.export._source.reference import DATATYPES, Answer
+from naiad.export._source.samples import Samples
 from naiad.export.errors import InvalidExport
 from naiad.export.report import BatchLatency
 

@@ -26,6 +26,10 @@ class Case:
     required: bool = True
     """A size that no sample has may be refused by the model itself; then the case does not count."""
 
+    def feeds(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the inputs as arrays, as ONNX Runtime takes them."""
+        return {name: tensor.cpu().contiguous().numpy() for name, tensor in self.inputs.items()}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Samples:

@@ -1,4 +1,4 @@
-"""The capture process: `python -m naiad.export._worker DIRECTORY` exports the job in that directory.
+"""The capture process: `python -m naiad.export._capture.worker DIRECTORY` exports the job in that directory.
 
 Its answer is one JSON document on standard output; whatever PyTorch prints goes to standard error.
 """

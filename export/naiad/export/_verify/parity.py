@@ -5,23 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
-from naiad.export._reference import Answer, Arrays, close, describe
-from naiad.export._samples import Samples
+from naiad.export._runtime.session import session
+from naiad.export._source.reference import Answer, Arrays, close, describe
+from naiad.export._source.samples import Samples
 from naiad.export.errors import VerificationFailed
 from naiad.export.report import OutputParity, Tolerance
-
-_ERROR_SEVERITY = 3
-
-
-def session(path: Path, *, num_threads: int = 0) -> Any:
-    """Return an ONNX Runtime session on the CPU at the optimisation level that Triton uses; 0 threads: its default."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = _ERROR_SEVERITY
-    options.intra_op_num_threads = num_threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # be kind to a busy machine
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def verify(
@@ -55,9 +44,8 @@ def _open(path: Path, model: str) -> Any:
 
 def _run(runtime: Any, answer: Answer, batch: int, model: str) -> Arrays:
     names = [output.name for output in runtime.get_outputs()]
-    feeds = {name: tensor.cpu().contiguous().numpy() for name, tensor in answer.case.inputs.items()}
     try:
-        return dict(zip(names, runtime.run(names, feeds), strict=True))
+        return dict(zip(names, runtime.run(names, answer.case.feeds()), strict=True))
     except Exception as exc:  # as above
         raise VerificationFailed(
             f"{model} runs in PyTorch at {describe(answer.case)} and fails in ONNX Runtime: {exc}; "

@@ -1,0 +1,1 @@
+"""Capture: the model becomes an ONNX graph, in a fresh process."""

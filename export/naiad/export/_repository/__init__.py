@@ -1,0 +1,1 @@
+"""What a repository is made of: its files, and the acts that change them."""

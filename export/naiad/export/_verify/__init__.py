@@ -1,0 +1,1 @@
+"""The parity gate: a graph must answer as its model does."""

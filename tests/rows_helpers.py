@@ -1,5 +1,7 @@
 """What tests ask the model `rows` of client_models on the side."""
 
+import time
+
 import pytest
 
 from naiad.client import Client, DeadlineExceeded
@@ -26,3 +28,12 @@ def num_requests(url: str, model: str) -> int:
     """Return how many requests the server ran or refused to run."""
     with Client(url) as other:
         return sum(entry.success.count + entry.fail.count for entry in other.statistics(model))
+
+
+def wait_until_idle(client: Client) -> None:
+    """Return when none of the client's calls is outstanding: a cancelled one ends in the connection's own thread."""
+    for _ in range(1000):
+        if not any(server.outstanding for server in client.servers):
+            return
+        time.sleep(0.01)
+    pytest.fail(f"calls are outstanding: {client.servers}")

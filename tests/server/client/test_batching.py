@@ -562,7 +562,7 @@ def test_an_interrupted_thread_that_was_alone_ends_its_request(triton, url):
     assert num_cancelled(url) == before + 1
     assert batched(x=[[1]])["y"].tolist() == [[2]]
     batched.close()
-    assert triton.servers[0].outstanding == 0
+    until(lambda: triton.servers[0].outstanding == 0)
 
 
 def test_an_interrupted_thread_that_waits_for_company_makes_room(triton):

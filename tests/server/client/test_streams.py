@@ -285,7 +285,7 @@ def test_fifty_streams_at_once_in_threads(parts):
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         assert list(pool.map(read, range(AT_ONCE))) == [list(range(20))] * AT_ONCE
-    assert parts._client.servers[0].outstanding == 0
+    wait_until(lambda: parts._client.servers[0].outstanding == 0)
 
 
 async def test_fifty_streams_at_once_in_asyncio(url):

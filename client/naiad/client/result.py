@@ -43,6 +43,30 @@ class Timing(NamedTuple):
 NO_TIMING = Timing(0.0, 0.0, 0.0, 0.0, 0.0, 0, "")
 
 
+class Clock(NamedTuple):
+    """What was read off the clock, from which :class:`Timing` is made when somebody asks for it."""
+
+    started: float
+    encode_s: float
+    began: float
+    arrived: float
+    read: float
+    num_attempts: int
+    endpoint: str
+
+    def timing(self) -> Timing:
+        """Return where the time went."""
+        return Timing(
+            self.read - self.started + self.encode_s,
+            self.encode_s,
+            self.began - self.started,
+            self.arrived - self.began,
+            self.read - self.arrived,
+            self.num_attempts,
+            self.endpoint,
+        )
+
+
 class Result(Mapping[str, NDArray[Any]]):
     """The outputs by name, writable and owned by the caller, and what the server said with them.
 
@@ -50,14 +74,12 @@ class Result(Mapping[str, NDArray[Any]]):
     floats: models declare them as UINT8, so that ``result["y"].view(ml_dtypes.float8_e4m3fn)`` shows what they are.
     """
 
-    __slots__ = ("_outputs", "model_name", "model_version", "parameters", "request_id", "timing")
+    __slots__ = ("_clock", "_outputs", "model_name", "model_version", "parameters", "request_id")
 
     model_name: str
     model_version: str
     request_id: str
     parameters: dict[str, bool | int | float | str]
-    timing: Timing
-    """Where the time went, as this client measured it."""
 
     def __init__(
         self,
@@ -73,7 +95,18 @@ class Result(Mapping[str, NDArray[Any]]):
         self.model_version = model_version
         self.request_id = request_id
         self.parameters = dict(parameters) if parameters else {}
-        self.timing = NO_TIMING
+        self._clock: Timing | Clock = NO_TIMING
+
+    @property
+    def timing(self) -> Timing:
+        """Where the time went, as this client measured it."""
+        if isinstance(self._clock, Clock):
+            self._clock = self._clock.timing()
+        return self._clock
+
+    @timing.setter
+    def timing(self, timing: Timing) -> None:
+        self._clock = timing
 
     def classes(self, name: str) -> list[list[RankedClass]]:
         """Return the best classes of an output that was asked for with ``Output(name, class_count=...)``.

@@ -36,14 +36,14 @@ class AsyncCaller:
         self,
         operation: Operation[T],
         timeout_s: float | NotGiven = NOT_GIVEN,
-        *,
         retry: Retry | None = None,
         peer: Peer[AsyncTransport] | None = None,
     ) -> T:
         """Make a call and return its answer; with ``peer``, that server alone is asked."""
         if self.router.lookup_due():
             await self._look_up()
-        answer: T = await self.complete(self.router.begin(operation, timeout_s, retry, peer))
+        attempts = self.router.begin(operation, timeout_s, retry, peer)
+        answer: T = await (self._finish(attempts) if self._slots is None else self.complete(attempts))
         return answer
 
     async def begin(
@@ -135,7 +135,10 @@ class AsyncCaller:
         began = time.monotonic()
         try:
             message = await peer.transport.call(
-                operation.method, operation.request, attempts.remaining_s(), attempts.headers(peer)
+                operation.method,
+                operation.request,
+                attempts.remaining_s(),
+                peer.headers if attempts.watch is None else attempts.headers(peer),
             )
         except RpcFailed as failure:
             raise await self.failure(attempts, peer, failure) from failure

@@ -38,12 +38,14 @@ class Caller:
         self,
         operation: Operation[T],
         timeout_s: float | NotGiven = NOT_GIVEN,
-        *,
         retry: Retry | None = None,
         peer: Peer[Transport] | None = None,
     ) -> T:
         """Make a call and return its answer; with ``peer``, that server alone is asked."""
-        answer: T = self.complete(self.begin(operation, timeout_s, retry=retry, peer=peer))
+        if self.router.lookup_due():
+            self._look_up()
+        attempts = self.router.begin(operation, timeout_s, retry, peer)
+        answer: T = self._finish(attempts) if self._slots is None else self.complete(attempts)
         return answer
 
     def begin(
@@ -132,7 +134,10 @@ class Caller:
         began = time.monotonic()
         try:
             message = peer.transport.call(
-                operation.method, operation.request, attempts.remaining_s(), attempts.headers(peer)
+                operation.method,
+                operation.request,
+                attempts.remaining_s(),
+                peer.headers if attempts.watch is None else attempts.headers(peer),
             )
         except RpcFailed as failure:
             raise self.failure(attempts, peer, failure) from failure

@@ -152,9 +152,16 @@ class AsyncModel(Handle):
         return f"<AsyncModel {self.name}{'/' + self.version if self.version else ''} at {self._client.url}>"
 
     async def _infer(self, inputs: Inputs, options: InferOptions, timeout_s: float | NotGiven) -> Result:
-        description, operation = await self._prepare(inputs, options, timeout_s)
+        description = self._described
+        if description is None:
+            description = await self._describe()
         try:
-            result = await self._client._run(operation, timeout_s)
+            operation = self._operation(description, inputs, options, timeout_s)
+        except InvalidInput:  # again, with a new description where that one is old
+            description, operation = await self._prepare(inputs, options, timeout_s)
+        client = self._client
+        try:
+            result = await client._caller.run(operation, timeout_s, None, client._pinned)
         except (InvalidInput, ModelNotFound):
             self.refresh()
             raise

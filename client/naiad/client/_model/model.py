@@ -215,9 +215,16 @@ class Model(Handle):
         return f"<Model {self.name}{'/' + self.version if self.version else ''} at {self._client.url}>"
 
     def _infer(self, inputs: Inputs, options: InferOptions, timeout_s: float | NotGiven) -> Result:
-        description, operation = self._prepare(inputs, options, timeout_s)
+        description = self._described
+        if description is None:
+            description = self._describe()
         try:
-            result = self._client._run(operation, timeout_s)
+            operation = self._operation(description, inputs, options, timeout_s)
+        except InvalidInput:  # again, with a new description where that one is old
+            description, operation = self._prepare(inputs, options, timeout_s)
+        client = self._client
+        try:
+            result = client._caller.run(operation, timeout_s, None, client._pinned)
         except (InvalidInput, ModelNotFound):
             self.refresh()
             raise

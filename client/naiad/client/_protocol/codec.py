@@ -62,6 +62,8 @@ class _KnownResponse(NamedTuple):
     other: _KnownResponse | None = None
     """One of the same size that was known before."""
     num_others: int = 0
+    prefix: bytes = b""
+    """What precedes the contents of the only output, where there is one and no id."""
 
 
 class Codec:
@@ -102,6 +104,14 @@ class Codec:
         Raises:
             InvalidInput: a tensor has an unknown name, or another type or shape than the model expects.
         """
+        if len(inputs) == 1 and options is NO_OPTIONS and not queue_timeout_us and not self._cast:  # see decode
+            ((name, value),) = inputs.items()
+            known = self._requests.get(((name, value.dtype, value.shape),)) if type(value) is np.ndarray else None
+            if known is not None:
+                try:
+                    return b"".join((known[0], value))  # type: ignore[arg-type]
+                except TypeError:
+                    pass  # a layout that is not row-major
         contract = self._contract
         said = b""
         if options is not NO_OPTIONS or queue_timeout_us:
@@ -133,8 +143,16 @@ class Codec:
         Raises:
             InvalidResponse: the message is cut off, or its tensors do not fit their description.
         """
+        # One tensor each way is what most calls have. Between two waits caches are cold, and every step that is saved
+        # here and in encode counts several times what a loop in a benchmark would show.
         known = self._responses.get(len(message))
-        if known is not None and not known.id_size and message.startswith(known.head):  # the fast way of what follows
+        if known is not None and known.prefix and message.startswith(known.prefix):
+            name, dtype, shape, _, offset, copy = known.outputs[0]
+            array = copy(np.ndarray(shape, dtype, message, offset))
+            return Result(
+                {name: array}, model_name=known.model, model_version=known.version, parameters=known.parameters
+            )
+        if known is not None and not known.id_size and message.startswith(known.head):  # what follows, faster
             arrays = _read(message, known.outputs)
             if arrays is not None:
                 return Result(arrays, model_name=known.model, model_version=known.version, parameters=known.parameters)
@@ -232,7 +250,10 @@ def _pattern(message: bytes, response: wire.WireResponse) -> _KnownResponse | No
         if at is None:
             return None
         head, rest = head[:at], head[at + id_size :]
-    return _KnownResponse(head, id_size, rest, tuple(known), response.model, response.version, response.parameters)
+    prefix = head + known[0].framing if len(known) == 1 and not id_size else b""
+    return _KnownResponse(
+        head, id_size, rest, tuple(known), response.model, response.version, response.parameters, prefix=prefix
+    )
 
 
 def _address(buffer: bytes | memoryview) -> int:

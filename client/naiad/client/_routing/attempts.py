@@ -23,7 +23,7 @@ from naiad.client.errors import (
     shutting_down,
 )
 from naiad.client.options import Retry
-from naiad.client.result import Result, Timing
+from naiad.client.result import Clock, Result, Timing
 
 AnyPeer = Peer[Any]
 _TOO_LATE_S = 0.001
@@ -65,7 +65,11 @@ class Attempts:
             ServerUnavailable: none is to be used now.
         """
         self.num_attempts += 1
-        return self._take()
+        if self.pinned is not None:
+            return self._take()
+        peer = self.pool.pick(self.tried, self.barred)
+        self.tried += (peer,)
+        return peer
 
     def pick_second(self) -> AnyPeer:
         """Choose another server to ask the same at the same time."""
@@ -119,7 +123,7 @@ class Attempts:
         if self.latencies is not None and operation.model is not None:
             self.latencies.add(operation.model, arrived - began)
         if isinstance(answer, Result):
-            answer.timing = self._timing(began, arrived, peer.shown)
+            answer._clock = self._clock(began, arrived, peer.shown)
         if self.watch is not None:
             self.watch.done(self._timing(began, arrived, peer.shown), len(message), None)
         return answer
@@ -209,17 +213,11 @@ class Attempts:
         return not self.barred or (self.pinned is None and self.pool.has_other(self.barred))
 
     def _timing(self, began: float, arrived: float, endpoint: str) -> Timing:
-        now, started = time.monotonic(), self.deadline - self.timeout_s
-        encode_s = self.operation.encode_s
-        return Timing(
-            now - started + encode_s,
-            encode_s,
-            began - started,
-            arrived - began,
-            now - arrived,
-            self.num_attempts,
-            endpoint,
-        )
+        return self._clock(began, arrived, endpoint).timing()
+
+    def _clock(self, began: float, arrived: float, endpoint: str) -> Clock:
+        started = self.deadline - self.timeout_s
+        return Clock(started, self.operation.encode_s, began, arrived, time.monotonic(), self.num_attempts, endpoint)
 
 
 def _not_reached(error: ClientError) -> bool:

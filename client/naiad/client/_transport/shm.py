@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar, cast
@@ -208,10 +208,13 @@ class AsyncSharedTransport(_Base):
 
     _inner: AsyncTransport
 
-    async def call(self, method: str, message: bytes, timeout_s: float, headers: Headers) -> bytes:
+    def call(self, method: str, message: bytes, timeout_s: float, headers: Headers) -> Coroutine[Any, Any, bytes]:
         """Send one message, return one; both may stand for what is in shared memory."""
-        if not isinstance(message, Placeable):
-            return await self._inner.call(method, message, timeout_s, headers)
+        if isinstance(message, Placeable):
+            return self._call(method, message, timeout_s, headers)
+        return self._inner.call(method, message, timeout_s, headers)
+
+    async def _call(self, method: str, message: Placeable, timeout_s: float, headers: Headers) -> bytes:
         deadline = time.monotonic() + timeout_s
         for _ in range(_ATTEMPTS):
             lease = await self._place(message, deadline, headers)

@@ -29,6 +29,7 @@ from naiad.export.errors import RecipeNotFound as RecipeNotFound
 from naiad.export.errors import RepositoryError as RepositoryError
 from naiad.export.errors import VerificationFailed as VerificationFailed
 from naiad.export.errors import VersionNotFound as VersionNotFound
+from naiad.export.errors import WeightsNotFound as WeightsNotFound
 from naiad.export.recipe import Recipe as Recipe
 from naiad.export.recipe import find_recipe as find_recipe
 from naiad.export.recipe import load_recipe as load_recipe

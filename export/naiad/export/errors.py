@@ -5,6 +5,7 @@
     │   ├── RecipeNotFound (ValueError)    no such recipe file or name
     │   ├── InvalidRecipe (ValueError)     the file does not follow the recipe protocol
     │   └── RecipeFailed                   the recipe's own code raised
+    ├── WeightsNotFound                    a package's weights cannot be had, or are not what was expected
     ├── InvalidExport (ValueError)         an argument, a sample or a setting does not fit
     ├── CaptureFailed                      PyTorch could not turn the model into a graph
     ├── CheckFailed                        the graph is not valid for every batch it would be served at
@@ -49,6 +50,10 @@ class InvalidRecipe(RecipeError, ValueError):
 
 class RecipeFailed(RecipeError):
     """The recipe's own code raised; the cause is chained."""
+
+
+class WeightsNotFound(ExportError):
+    """Weights that a package holds cannot be had, or are others than the recipe was written for."""
 
 
 class InvalidExport(ExportError, ValueError):

@@ -96,7 +96,7 @@ def test_the_capture_never_uses_a_size_that_bakes_in() -> None:
 def test_public_names() -> None:
     """What `naiad.export` offers is chosen, not accidental."""
     public = {name for name in vars(naiad.export) if not name.startswith("_")}
-    modules = {"errors", "recipe", "report", "repository", "recipes"}
+    modules = {"errors", "recipe", "report", "repository", "recipes", "weights"}
     assert public - modules == {
         "BatchLatency",
         "CaptureFailed",
@@ -126,6 +126,7 @@ def test_public_names() -> None:
         "VerificationFailed",
         "Version",
         "VersionNotFound",
+        "WeightsNotFound",
         "export",
         "export_recipe",
         "find_recipe",

@@ -1,0 +1,28 @@
+"""What the commands of `naiad models` share: their options, the repository they open, words for lists of versions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from naiad.export import Repository
+
+DEFAULT = Path("model_repository")
+RepositoryOption = Annotated[Path, typer.Option("--repository", "-r", help="The model repository.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+ModelArgument = Annotated[str, typer.Argument(help="The model's name.")]
+
+
+def open_repository(path: Path) -> Repository:
+    """Return the repository at `path`; importing its room loads neither torch nor onnx."""
+    from naiad.export import Repository
+
+    return Repository(path)
+
+
+def join(numbers: Any) -> str:
+    """Return `1, 2, 3`, or `none`."""
+    return ", ".join(map(str, numbers)) or "none"

@@ -106,13 +106,15 @@ def _capture_and_check(model: torch.nn.Module, order: Order, stage: Path, on_ste
 def _verify_and_measure(captured: _Captured, order: Order, on_step: OnStep) -> Report:
     path, samples, answers = captured.graph.path, captured.samples, captured.answers
     on_step("verify")
-    parity = _verify.verify(path, samples, answers, order.tolerance, model=order.model)
+    compared = _verify.verify(path, samples, answers, order.tolerance, model=order.model)
     _reference.check_rows(answers, samples, order.tolerance)
     on_step("measure")
     return Report(
         batches=samples.batches if samples.batch else (),
         num_cases=len(answers),
-        parity=parity,
+        parity=compared.parity,
+        cases=compared.cases,
+        tolerance=order.tolerance,
         latency=_measure.measure(path, samples, answers),
         findings=captured.findings,
         size_bytes=_capture.size_bytes(captured.graph),
@@ -128,7 +130,6 @@ def _manifest(model: torch.nn.Module, order: Order, captured: _Captured, report:
         "precision": order.precision,
         "onnx": {"opset": graph.opset, "ir_version": graph.ir_version, "exporter": graph.exporter},
         "samples": {"num_samples": len(captured.samples.rows), "generated": False},
-        "tolerance": {"rtol": order.tolerance.rtol, "atol": order.tolerance.atol},
         "report": report.to_dict(),
         **_provenance.describe(model, graph, order.source),
     }

@@ -1,6 +1,7 @@
 """What an export measured and found: the part of `manifest.json` that people read."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,43 @@ from naiad.export.errors import InvalidExport
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tolerance:
-    """How far ONNX Runtime may be from PyTorch: `|a - b| <= atol * max|b| + rtol * |b|`, with b from PyTorch."""
+    """How far ONNX Runtime may be from PyTorch: `|a - b| <= atol * max|b| + rtol * |b|`, with b from PyTorch.
+
+    The defaults are those of fp32; `Tolerance.of(precision)` has the others.
+    """
 
     rtol: float = 1e-3
     """Relative to each expected value."""
     atol: float = 1e-4
-    """Relative to the largest magnitude of the expected output."""
+    """Relative to the largest magnitude of the expected output, over all cases."""
+    cosine: float = 0.9999
+    """The least cosine similarity of a row of an output with PyTorch's; -1 for any."""
+    outputs: Mapping[str, "Tolerance"] = field(default_factory=dict)
+    """Other tolerances for single outputs, by name."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.rtol < 1 and 0 <= self.atol < 1):
             raise InvalidExport(f"a tolerance is at least 0 and below 1; found rtol={self.rtol}, atol={self.atol}")
+        if not -1 <= self.cosine <= 1:
+            raise InvalidExport(f"the least cosine similarity is from -1 to 1; found cosine={self.cosine}")
+
+    def for_output(self, name: str) -> "Tolerance":
+        """Return the tolerance of one output."""
+        return self.outputs.get(name, self)
+
+    @classmethod
+    def of(cls, precision: str) -> "Tolerance":
+        """Return the default for a precision, such as "fp16" or "int8-static"; `docs/why.md` derives them."""
+        return _TOLERANCES.get(precision.replace("_", "-").partition("-")[0], _TOLERANCES["fp32"])
+
+
+_TOLERANCES = {
+    "fp32": Tolerance(),
+    "fp16": Tolerance(rtol=1e-2, atol=1e-2, cosine=0.999),
+    "bf16": Tolerance(rtol=5e-2, atol=5e-2, cosine=0.99),
+    "int8": Tolerance(rtol=1e-1, atol=1e-1, cosine=0.99),
+    "int4": Tolerance(rtol=2e-1, atol=2e-1, cosine=0.98),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,8 +64,44 @@ class OutputParity:
     output: str
     max_abs_error: float
     max_rel_error: float
-    """The largest absolute error divided by the largest magnitude of the expected output, per case."""
+    """The largest absolute error divided by the output's largest magnitude over all cases; for integers, the share of
+    values that differ."""
     worst_batch: int
+    cosine: float | None = None
+    """The least cosine similarity of a row; None where a direction means nothing (integers, single values)."""
+    worst_sizes: str = ""
+    """The sizes of the case with the largest error, as in `batch 3, length 12`."""
+    worst_sample: str = ""
+    """The sample and the row with the largest error, as in `sample 0, row 2`."""
+    num_near_ties: int = 0
+    """Integer or boolean values that differ because two scores, or a value and a threshold, are nearly equal."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CaseParity:
+    """One output of one verified case."""
+
+    output: str
+    sizes: str
+    """As in `batch 3, length 12`."""
+    max_abs_error: float
+    max_rel_error: float
+    cosine: float | None = None
+    passed: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MetricResult:
+    """A task metric of the recipe, computed with PyTorch and with the published file in ONNX Runtime."""
+
+    name: str
+    pytorch: float
+    candidate: float
+    max_drop: str
+    """What was allowed, as it was written: `0.5%` of PyTorch's value, or an absolute `0.005`."""
+    drop: float
+    """PyTorch's value minus the candidate's; below 0 where the candidate is better."""
+    passed: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +125,14 @@ class Report:
     findings: tuple[Finding, ...]
     size_bytes: int
     """Of the ONNX graph with its weights."""
+    cases: tuple[CaseParity, ...] = ()
+    """Every comparison, by output and case."""
+    left_out: tuple[str, ...] = ()
+    """What the verification left out to stay within its time and memory, one sentence each."""
+    tolerance: Tolerance = field(default_factory=Tolerance)
+    """What the outputs had to be within."""
+    metric: MetricResult | None = None
+    """The task metric, where one was asked for."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values for JSON."""
@@ -72,10 +144,14 @@ class Report:
         return cls(
             batches=tuple(values["batches"]),
             num_cases=values["num_cases"],
-            parity=tuple(OutputParity(**item) for item in values["parity"]),
-            latency=tuple(BatchLatency(**item) for item in values["latency"]),
-            findings=tuple(Finding(**item) for item in values["findings"]),
+            parity=_items(OutputParity, values, "parity"),
+            latency=_items(BatchLatency, values, "latency"),
+            findings=_items(Finding, values, "findings"),
             size_bytes=values["size_bytes"],
+            cases=_items(CaseParity, values, "cases"),
+            left_out=tuple(values.get("left_out", ())),
+            tolerance=_tolerance(values.get("tolerance") or {}),
+            metric=MetricResult(**_known(MetricResult, values["metric"])) if values.get("metric") else None,
         )
 
 
@@ -89,3 +165,18 @@ class Version:
     """The version's directory, `<repository>/<model>/<number>`."""
     report: Report | None
     """None for a version that was not published by an export."""
+
+
+def _items(cls: Any, values: Mapping[str, Any], key: str) -> tuple[Any, ...]:
+    """Build the results under `key`; what another release of Naiad wrote more or less of is left out or defaulted."""
+    return tuple(cls(**_known(cls, item)) for item in values.get(key) or ())
+
+
+def _known(cls: Any, item: Mapping[str, Any]) -> dict[str, Any]:
+    names = {each.name for each in fields(cls)}
+    return {name: value for name, value in item.items() if name in names}
+
+
+def _tolerance(values: Mapping[str, Any]) -> Tolerance:
+    outputs = {name: _tolerance(item) for name, item in (values.get("outputs") or {}).items()}
+    return Tolerance(**(_known(Tolerance, values) | {"outputs": outputs}))

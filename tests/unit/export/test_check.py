@@ -99,6 +99,7 @@ def test_public_names() -> None:
     modules = {"errors", "recipe", "report", "repository", "recipes", "weights"}
     assert public - modules == {
         "BatchLatency",
+        "CaseParity",
         "CaptureFailed",
         "CheckFailed",
         "ContractChanged",
@@ -110,6 +111,7 @@ def test_public_names() -> None:
         "InvalidModel",
         "InvalidName",
         "InvalidRecipe",
+        "MetricResult",
         "ModelNotFound",
         "NotWritable",
         "NothingToRollBack",

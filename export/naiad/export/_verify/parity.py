@@ -1,95 +1,150 @@
 """The parity gate: ONNX Runtime must answer every case as PyTorch did."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from naiad.export._runtime.session import session
-from naiad.export._source.reference import Answer, Arrays, close, describe
+from naiad.export._source.reference import Answer, Arrays, describe
 from naiad.export._source.samples import Samples
+from naiad.export._verify import measures as _measures
 from naiad.export.errors import VerificationFailed
-from naiad.export.report import OutputParity, Tolerance
+from naiad.export.report import CaseParity, OutputParity, Tolerance
 
 
-def verify(
-    path: Path, samples: Samples, answers: Sequence[Answer], tolerance: Tolerance, *, model: str
-) -> tuple[OutputParity, ...]:
-    """Compare every case, and return the largest differences by output.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """The first comparison that was beyond the tolerance."""
+
+    answer: Answer
+    batch: int
+    output: str | None
+    """None where the graph could not be run at all."""
+    reason: str
+    max_abs_error: float | None = None
+    max_rel_error: float | None = None
+    cause: Exception | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """A graph against PyTorch, over every case."""
+
+    parity: tuple[OutputParity, ...]
+    """The worst of each output."""
+    cases: tuple[CaseParity, ...]
+    failure: Failure | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every output of every case was within its tolerance."""
+        return self.failure is None
+
+
+def compare(path: Path, samples: Samples, answers: Sequence[Answer], tolerance: Tolerance, *, model: str) -> Comparison:
+    """Compare every case; a graph that cannot be loaded or run is a comparison that did not pass."""
+    try:
+        runtime = session(path)
+    except Exception as exc:  # noqa: BLE001 - ONNX Runtime's errors share no public base class
+        reason = f"ONNX Runtime cannot load the graph of {model}: {exc}"
+        unloadable = Failure(answer=answers[0], batch=0, output=None, reason=reason, cause=exc)
+        return Comparison(parity=(), cases=(), failure=unloadable)
+    scales = _scales(answers)
+    cases: list[CaseParity] = []
+    worst: dict[str, OutputParity] = {}
+    failure: Failure | None = None
+    for answer in answers:
+        batch = answer.case.sizes.get(str(samples.batch), 0)
+        try:
+            actual = _run(runtime, answer)
+        except Exception as exc:  # noqa: BLE001 - as above
+            reason = f"{model} runs in PyTorch at {describe(answer.case)} and fails in ONNX Runtime: {exc}"
+            failure = failure or Failure(answer=answer, batch=batch, output=None, reason=reason, cause=exc)
+            break
+        for name, expected in answer.outputs.items():
+            found = _measures.difference(actual[name], expected, tolerance.for_output(name), scales[name])
+            cases.append(_case(name, answer, found))
+            worst[name] = _worse(worst.get(name), _parity(name, answer, batch, found))
+            if not found.ok and failure is None:
+                failure = _failure(name, answer, batch, found, model)
+    return Comparison(parity=tuple(worst.values()), cases=tuple(cases), failure=failure)
+
+
+def verify(path: Path, samples: Samples, answers: Sequence[Answer], tolerance: Tolerance, *, model: str) -> Comparison:
+    """Compare every case, and return the differences.
 
     Raises:
         VerificationFailed: An output is beyond the tolerance, or the graph cannot be run.
     """
-    runtime = _open(path, model)
-    worst: dict[str, OutputParity] = {}
-    for answer in answers:
-        batch = answer.case.sizes.get(str(samples.batch), 0)
-        actual = _run(runtime, answer, batch, model)
-        for name, expected in answer.outputs.items():
-            parity = _compare(name, actual[name], expected, batch)
-            if actual[name].shape != expected.shape or not close(actual[name], expected, tolerance):
-                raise _failure(parity, actual[name], expected, answer, tolerance, model)
-            if name not in worst or parity.max_rel_error > worst[name].max_rel_error:
-                worst[name] = parity
-    return tuple(worst.values())
+    comparison = compare(path, samples, answers, tolerance, model=model)
+    if comparison.failure is not None:
+        raise refusal(comparison.failure, model) from comparison.failure.cause
+    return comparison
 
 
-def _open(path: Path, model: str) -> Any:
-    try:
-        return session(path)
-    except Exception as exc:  # ONNX Runtime's errors share no public base class
-        raise VerificationFailed(f"ONNX Runtime cannot load the graph of {model}: {exc}", model=model) from exc
-
-
-def _run(runtime: Any, answer: Answer, batch: int, model: str) -> Arrays:
-    names = [output.name for output in runtime.get_outputs()]
-    try:
-        return dict(zip(names, runtime.run(names, answer.case.feeds()), strict=True))
-    except Exception as exc:  # as above
-        raise VerificationFailed(
-            f"{model} runs in PyTorch at {describe(answer.case)} and fails in ONNX Runtime: {exc}; "
-            "nothing was published",
-            model=model,
-            batch=batch,
-        ) from exc
-
-
-def _compare(name: str, actual: np.ndarray[Any, Any], expected: np.ndarray[Any, Any], batch: int) -> OutputParity:
-    absolute = relative = 0.0
-    if actual.shape != expected.shape:
-        absolute = relative = float("inf")
-    elif expected.size:
-        a, b = actual.astype(np.float64), expected.astype(np.float64)
-        with np.errstate(invalid="ignore"):
-            difference = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))
-        absolute = float("inf") if np.isnan(difference).any() else float(difference.max())
-        scale = float(np.abs(b[np.isfinite(b)]).max(initial=0.0))
-        relative = absolute / scale if scale else absolute
-    return OutputParity(output=name, max_abs_error=absolute, max_rel_error=relative, worst_batch=batch)
-
-
-def _failure(
-    parity: OutputParity,
-    actual: np.ndarray[Any, Any],
-    expected: np.ndarray[Any, Any],
-    answer: Answer,
-    tolerance: Tolerance,
-    model: str,
-) -> VerificationFailed:
-    name = parity.output
-    if actual.shape != expected.shape:
-        found = f"it has shape {list(actual.shape)} in ONNX Runtime and {list(expected.shape)} in PyTorch"
-    else:
-        found = (
-            f"the largest error is {parity.max_abs_error:.3g} ({parity.max_rel_error:.3g} of the largest value), "
-            f"expected at most {tolerance.atol:g} of it plus {tolerance.rtol:g} of each value"
-        )
+def refusal(failure: Failure, model: str) -> VerificationFailed:
+    """Return the error of a comparison that did not pass."""
     return VerificationFailed(
-        f"output {name!r} of {model} differs from PyTorch at {describe(answer.case)}: {found}; nothing was published",
+        f"{failure.reason}; nothing was published",
         model=model,
+        output=failure.output,
+        batch=failure.batch,
+        max_abs_error=failure.max_abs_error,
+        max_rel_error=failure.max_rel_error,
+    )
+
+
+def _scales(answers: Sequence[Answer]) -> dict[str, float]:
+    """Return the largest magnitude of each output over all cases: a value near zero is not held to less than noise."""
+    scales: dict[str, float] = {}
+    for answer in answers:
+        for name, value in answer.outputs.items():
+            scales[name] = max(scales.get(name, 0.0), _measures.scale_of(value))
+    return scales
+
+
+def _run(runtime: Any, answer: Answer) -> Arrays:
+    names = [output.name for output in runtime.get_outputs()]
+    return dict(zip(names, runtime.run(names, answer.case.feeds()), strict=True))
+
+
+def _case(name: str, answer: Answer, found: _measures.Difference) -> CaseParity:
+    return CaseParity(
         output=name,
-        batch=parity.worst_batch,
-        max_abs_error=parity.max_abs_error,
-        max_rel_error=parity.max_rel_error,
+        sizes=describe(answer.case),
+        max_abs_error=found.max_abs_error,
+        max_rel_error=found.max_rel_error,
+        cosine=found.cosine,
+        passed=found.ok,
+    )
+
+
+def _parity(name: str, answer: Answer, batch: int, found: _measures.Difference) -> OutputParity:
+    return OutputParity(
+        output=name,
+        max_abs_error=found.max_abs_error,
+        max_rel_error=found.max_rel_error,
+        worst_batch=batch,
+        cosine=found.cosine,
+        worst_sizes=describe(answer.case),
+    )
+
+
+def _worse(before: OutputParity | None, after: OutputParity) -> OutputParity:
+    if before is None:
+        return after
+    worst = after if after.max_rel_error > before.max_rel_error else before
+    cosines = [parity.cosine for parity in (before, after) if parity.cosine is not None]
+    return replace(worst, cosine=min(cosines, default=None))
+
+
+def _failure(name: str, answer: Answer, batch: int, found: _measures.Difference, model: str) -> Failure:
+    return Failure(
+        answer=answer,
+        batch=batch,
+        output=name,
+        reason=f"output {name!r} of {model} differs from PyTorch at {describe(answer.case)}: {found.reason}",
+        max_abs_error=found.max_abs_error,
+        max_rel_error=found.max_rel_error,
     )

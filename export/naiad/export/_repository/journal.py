@@ -1,19 +1,31 @@
-"""The append-only record of what was published and served when: `<repository>/journal.jsonl`.
+"""The append-only record of what was published and served when, and by whom: `<repository>/journal.jsonl`.
 
 A plain file at the root is ignored by Triton and travels with the repository. An entry is written after the act it
 tells of; a process killed in between leaves an act without an entry, which `previous` takes into account.
+
+Each line ends with the SHA-256 of all that is before it in the line, and names that of the line before, so that an
+entry that was edited, removed or put in between is found (`audit.py`). Lines of older versions have neither.
 """
 
 import getpass
+import hashlib
 import json
 import os
+import shlex
+import socket
+import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
-Action = Literal["publish", "promote", "rollback"]
-_NAME = "journal.jsonl"
+Action = Literal["publish", "promote", "rollback", "prune", "sign"]
+NAME = "journal.jsonl"
+_MAX_COMMAND = 500
+_SERVING = ("publish", "promote", "rollback")
+_TUPLES = ("before", "after", "removed")
+_OPTIONAL = frozenset({"removed", "reason", "key", "digest"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,42 +37,107 @@ class Entry:
     user: str
     action: Action
     model: str
-    version: int | None
-    """The version that was published; None for the other acts."""
-    before: tuple[int, ...]
+    version: int | None = None
+    """The version that was published or signed; None for the other acts."""
+    before: tuple[int, ...] = ()
     """The versions served until then."""
-    after: tuple[int, ...]
+    after: tuple[int, ...] = ()
+    removed: tuple[int, ...] = ()
+    """The versions that were pruned."""
+    host: str = ""
+    command: str = ""
+    """The command line, cut at 500 characters."""
+    reason: str = ""
+    """As the user gave it."""
+    key: str = ""
+    """The id of the key that signed."""
+    previous: str = ""
+    """The digest of the entry before; empty for the first one."""
+    digest: str = ""
+    """SHA-256 of the entry's line without this field; empty in entries of older versions."""
 
 
-def append(
-    root: Path,
+class Line(NamedTuple):
+    """A line of the journal; `entry` is None where it cannot be read, because a crash tore it."""
+
+    number: int
+    text: str
+    entry: Entry | None
+
+
+def entry_of(
     action: Action,
     model: str,
     *,
     version: int | None = None,
     before: tuple[int, ...],
     after: tuple[int, ...],
-) -> None:
-    """Add one entry in a single durable write; a line torn by a crash is closed first."""
-    time = datetime.now(UTC).isoformat(timespec="milliseconds")
-    entry = Entry(time=time, user=_user(), action=action, model=model, version=version, before=before, after=after)
-    descriptor = os.open(root / _NAME, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-    try:
-        size = os.fstat(descriptor).st_size
-        torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-        os.write(descriptor, (b"\n" if torn else b"") + json.dumps(asdict(entry)).encode() + b"\n")
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    removed: tuple[int, ...] = (),
+    reason: str = "",
+    key: str = "",
+) -> Entry:
+    """Return an entry of now, by this user, on this machine, with this command."""
+    return Entry(
+        time=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        user=_user(),
+        action=action,
+        model=model,
+        version=version,
+        before=before,
+        after=after,
+        removed=removed,
+        host=socket.gethostname(),
+        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:_MAX_COMMAND],
+        reason=reason,
+        key=key,
+    )
 
 
-def read(root: Path, model: str) -> tuple[Entry, ...]:
-    """Return the model's entries, oldest first; a torn line is skipped."""
-    try:
-        lines = (root / _NAME).read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        return ()
-    return tuple(entry for line in lines if (entry := _parse(line)) is not None and entry.model == model)
+def line(before: bytes, entry: Entry) -> bytes:
+    """Return the line, without its end, that adds an entry to a journal that has the bytes `before`.
+
+    The repository's lock must be held from reading `before` until the line is written.
+    """
+    values = {name: value for name, value in asdict(entry).items() if value or name not in _OPTIONAL}
+    values["previous"] = state(lines(before))
+    body = json.dumps(values)
+    return f'{body[:-1]}, "digest": "{_sha256(body)}"}}'.encode()
+
+
+def entries(data: bytes, model: str | None = None) -> tuple[Entry, ...]:
+    """Return the entries of a model, or all, oldest first; a torn line is skipped."""
+    found = (line.entry for line in lines(data))
+    return tuple(entry for entry in found if entry is not None and model in (None, entry.model))
+
+
+def lines(data: bytes) -> tuple[Line, ...]:
+    """Return every line that is not empty, numbered from 1."""
+    texts = enumerate(data.decode(errors="replace").split("\n"), start=1)
+    return tuple(Line(number, text, _parse(text)) for number, text in texts if text.strip())
+
+
+def state(journal: tuple[Line, ...]) -> str:
+    """Return what the next entry names as the one before: the last digest; lines without one are hashed into it."""
+    found = ""
+    for found in states(journal):
+        pass
+    return found
+
+
+def states(journal: tuple[Line, ...]) -> Iterator[str]:
+    """Yield the state after each line, torn ones too, which do not change it."""
+    found = ""
+    for line in journal:
+        if line.entry is not None:
+            found = line.entry.digest or _sha256(found + line.text)
+        yield found
+
+
+def digest_of(text: str) -> str:
+    """Return the digest that the entry on a line should have."""
+    values = json.loads(text)
+    del values["digest"]
+    return _sha256(json.dumps(values))
 
 
 def previous(entries: tuple[Entry, ...], served: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -71,6 +148,8 @@ def previous(entries: tuple[Entry, ...], served: tuple[int, ...]) -> tuple[int, 
     stack: list[tuple[int, ...]] = []
     current: tuple[int, ...] = ()
     for entry in entries:
+        if entry.action not in _SERVING:
+            continue
         if entry.action == "rollback":
             if stack and stack[-1] == entry.after:
                 stack.pop()
@@ -82,13 +161,26 @@ def previous(entries: tuple[Entry, ...], served: tuple[int, ...]) -> tuple[int, 
     return stack[-1] if stack else None
 
 
-def _parse(line: str) -> Entry | None:
+def last_served(entries: tuple[Entry, ...]) -> tuple[int, ...] | None:
+    """Return what the journal says is served, or None where it does not say."""
+    return next((entry.after for entry in reversed(entries) if entry.action in _SERVING), None)
+
+
+def _parse(text: str) -> Entry | None:
     try:
-        values = json.loads(line)
-        values["before"], values["after"] = tuple(values["before"]), tuple(values["after"])
-        return Entry(**values)
+        values = json.loads(text)
+        known = {name: values[name] for name in Entry.__dataclass_fields__ if name in values}
+        return Entry(**{name: _plain(name, value) for name, value in known.items()})
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def _plain(name: str, value: Any) -> Any:
+    return tuple(value) if name in _TUPLES else value
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _user() -> str:
@@ -96,3 +188,20 @@ def _user() -> str:
         return getpass.getuser()
     except (OSError, KeyError):
         return str(os.getuid())
+
+
+def append(root: Path, action: Action, model: str, **values: Any) -> None:
+    """Add an entry to the journal of a directory whose lock is held."""
+    from naiad.export._repository.durable import append_line
+
+    append_line(root / NAME, line(_contents(root), entry_of(action, model, **values)))
+
+
+def read(root: Path, model: str) -> tuple[Entry, ...]:
+    """Return a model's entries of the journal of a directory."""
+    return entries(_contents(root), model)
+
+
+def _contents(root: Path) -> bytes:
+    path = root / NAME
+    return path.read_bytes() if path.exists() else b""

@@ -8,10 +8,28 @@ import onnxruntime
 _ERROR_SEVERITY = 3
 
 
-def session(path: Path, *, num_threads: int = 0) -> Any:
-    """Return an ONNX Runtime session on the CPU at the optimisation level that Triton uses; 0 threads: its default."""
+_LEVELS = {
+    2: onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    -1: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    1: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+}
+
+
+def session(path: Path | bytes, *, num_threads: int = 0, level: int = 0, folder: Path | None = None) -> Any:
+    """Return an ONNX Runtime session on the CPU as Triton opens it.
+
+    Args:
+        path: The file, or a serialised graph, whose external weights lie in `folder`.
+        num_threads: Within an operator; 0 for ONNX Runtime's default.
+        level: `optimization.graph.level` of the configuration: -1 basic, 1 extended, 2 none, anything else all.
+        folder: Of the external weights of a serialised graph.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERROR_SEVERITY
     options.intra_op_num_threads = num_threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # be kind to a busy machine
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    options.graph_optimization_level = _LEVELS.get(level, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL)
+    if folder is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+    graph = path if isinstance(path, bytes) else str(path)
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

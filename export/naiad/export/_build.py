@@ -1,21 +1,22 @@
-"""The steps from a module to a candidate: run in PyTorch → capture → check → verify → measure → configure."""
+"""The steps from a model to a candidate: run it → capture → check → verify → measure → configure."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import torch
 from tritonclient.grpc import model_config_pb2
 
 from naiad.export import _provenance
 from naiad.export._capture import capture as _capture
+from naiad.export._capture import graph as _graph
 from naiad.export._check import check as _check
 from naiad.export._configure import configure as _configure
 from naiad.export._repository import golden as _golden
 from naiad.export._runtime import measure as _measure
 from naiad.export._source import reference as _reference
 from naiad.export._source import samples as _samples
+from naiad.export._source import subject as _subject
 from naiad.export._verify import parity as _verify
 from naiad.export.errors import InvalidExport
 from naiad.export.report import Finding, Report, Tolerance
@@ -45,18 +46,16 @@ class Order:
 class _Captured:
     """A graph with the answers it must give."""
 
+    subject: _subject.Subject
     samples: _samples.Samples
     answers: tuple[_reference.Answer, ...]
-    graph: _capture.Graph
+    graph: _graph.Graph
     findings: tuple[Finding, ...]
 
 
-def build(
-    model: torch.nn.Module, order: Order, repository: Repository, stage: Path, on_step: OnStep
-) -> tuple[Candidate, Report]:
+def build(model: Any, order: Order, repository: Repository, stage: Path, on_step: OnStep) -> tuple[Candidate, Report]:
     """Return a candidate that passed every check, with its files in `stage`, and what was measured on the way."""
-    model = _unwrapped(model)
-    captured = _capture_and_check(model, order, stage, on_step)
+    captured = _capture_and_check(_subject.open_subject(model, order.outputs), order, stage, on_step)
     report = _verify_and_measure(captured, order, on_step)
     on_step("configure")
     graph, samples, answers = captured.graph, captured.samples, captured.answers
@@ -73,34 +72,27 @@ def build(
         files=graph.path.parent,
         labels=stage / "labels",
         settings=order.settings,
-        manifest=_manifest(model, order, captured, report, config),
+        manifest=_manifest(order, captured, report, config),
     )
     return candidate, report
 
 
-def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:
-    """Return the module inside torch.compile() and the parallel wrappers, whose forward() has no names."""
-    if type(model).__name__ == "OptimizedModule":
-        return _unwrapped(cast(torch.nn.Module, model._orig_mod))
-    if isinstance(model, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel):
-        return _unwrapped(model.module)
-    return model
-
-
-def _capture_and_check(model: torch.nn.Module, order: Order, stage: Path, on_step: OnStep) -> _Captured:
+def _capture_and_check(subject: _subject.Subject, order: Order, stage: Path, on_step: OnStep) -> _Captured:
     files = stage / "files"
     files.mkdir()
-    samples = _samples.bind(model, order.samples, order.dynamic, order.max_batch_size)
-    with _reference.evaluating(model) as trained:
-        on_step("run in PyTorch")
-        answers = _reference.answers(model, samples, order.outputs)
-        _reference.check(model, answers, samples, order.tolerance)
+    samples = _subject.bind(subject, order.samples, order.dynamic, order.max_batch_size)
+    with subject.evaluating() as trained:
+        on_step(f"run in {subject.reference}")
+        answers = _reference.answers(subject, samples)
+        _reference.check(subject, answers, samples, order.tolerance)
         on_step("capture")
         names = tuple(answers[0].outputs)
-        graph = _capture.capture(model, samples, names, opset=order.opset, directory=stage / "capture", target=files)
+        graph = _capture.capture(subject, samples, names, opset=order.opset, directory=stage / "capture", target=files)
     on_step("check")
     findings = _check.check(graph, samples, answers, model=order.model, trained=trained)
-    return _Captured(samples=samples, answers=answers, graph=graph, findings=findings)
+    return _Captured(
+        subject=subject, samples=samples, answers=answers, graph=graph, findings=(*subject.findings(), *findings)
+    )
 
 
 def _verify_and_measure(captured: _Captured, order: Order, on_step: OnStep) -> Report:
@@ -117,11 +109,11 @@ def _verify_and_measure(captured: _Captured, order: Order, on_step: OnStep) -> R
         tolerance=order.tolerance,
         latency=_measure.measure(path, samples, answers),
         findings=captured.findings,
-        size_bytes=_capture.size_bytes(captured.graph),
+        size_bytes=_graph.size_bytes(captured.graph),
     )
 
 
-def _manifest(model: torch.nn.Module, order: Order, captured: _Captured, report: Report, config: Any) -> dict[str, Any]:
+def _manifest(order: Order, captured: _Captured, report: Report, config: Any) -> dict[str, Any]:
     graph = captured.graph
     return {
         "inputs": _tensors(config.input, graph.inputs),
@@ -129,9 +121,9 @@ def _manifest(model: torch.nn.Module, order: Order, captured: _Captured, report:
         "max_batch_size": order.max_batch_size,
         "precision": order.precision,
         "onnx": {"opset": graph.opset, "ir_version": graph.ir_version, "exporter": graph.exporter},
-        "samples": {"num_samples": len(captured.samples.rows), "generated": False},
+        "samples": {"num_samples": len(captured.samples.rows), "generated": captured.samples.generated},
         "report": report.to_dict(),
-        **_provenance.describe(model, graph, order.source),
+        **_provenance.describe(captured.subject, graph, order.source),
     }
 
 

@@ -12,10 +12,12 @@ from torch import nn
 import naiad.export
 from export_helpers import rows
 from naiad.export import CheckFailed
-from naiad.export._capture.capture import Graph
+from naiad.export._capture.graph import Graph
 from naiad.export._check.check import check
 from naiad.export._source.reference import Answer, answers
-from naiad.export._source.samples import Samples, bind
+from naiad.export._source.module import ModuleSubject
+from naiad.export._source.samples import Samples
+from naiad.export._source.subject import bind
 
 GOOD = Graph(
     path=Path("model.onnx"),
@@ -37,8 +39,9 @@ class Same(nn.Module):
 
 @pytest.fixture(scope="module")
 def case() -> tuple[Samples, tuple[Answer, ...]]:
-    samples = bind(Same(), [(rows(4, 6),)], {"x": {0: "batch", 1: "length"}}, 8)
-    return samples, answers(Same(), samples, None)
+    subject = ModuleSubject(Same())
+    samples = bind(subject, [(rows(4, 6),)], {"x": {0: "batch", 1: "length"}}, 8)
+    return samples, answers(subject, samples)
 
 
 def test_a_good_graph_has_no_findings(case: tuple[Samples, tuple[Answer, ...]]) -> None:
@@ -89,7 +92,7 @@ def test_what_does_no_harm_is_a_finding(case: tuple[Samples, tuple[Answer, ...]]
 
 def test_the_capture_never_uses_a_size_that_bakes_in() -> None:
     """A sample of one row is captured with several, and their number is no other size of the inputs."""
-    samples = bind(Same(), [(rows(1, 3),)], None, 8)
+    samples = bind(ModuleSubject(Same()), [(rows(1, 3),)], None, 8)
     assert samples.capture()["x"].shape == (5, 3)
 
 

@@ -38,7 +38,8 @@ from naiad.export import (
     export,
 )
 from naiad.export._source.reference import answers, check_rows
-from naiad.export._source.samples import bind
+from naiad.export._source.module import ModuleSubject
+from naiad.export._source.subject import bind
 
 
 @pytest.fixture(scope="module")
@@ -194,8 +195,9 @@ def test_a_wrong_model_is_refused_and_nothing_is_published(
 
 def test_a_model_that_mixes_the_rows_of_a_batch_is_refused() -> None:
     """A row whose answer depends on its neighbours is refused: the server decides who they are."""
-    samples = bind(MixesRows(), [(rows(5, 4),)], None, 8)
-    found = answers(MixesRows(), samples, None)
+    subject = ModuleSubject(MixesRows())
+    samples = bind(subject, [(rows(5, 4),)], None, 8)
+    found = answers(subject, samples)
     with pytest.raises(CheckFailed, match=r"'output' of one row is not the same alone and at batch 2"):
         check_rows(found, samples, Tolerance())
 

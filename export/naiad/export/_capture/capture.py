@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,32 +19,21 @@ from typing import Any
 import cloudpickle
 import torch
 
+from naiad.export._capture import copy as _copy
+from naiad.export._capture.graph import Graph
+from naiad.export._source.graph import GraphSubject
+from naiad.export._source.module import ModuleSubject
+from naiad.export._source.program import ProgramSubject
 from naiad.export._source.samples import Samples
+from naiad.export._source.subject import Subject
 from naiad.export.errors import CaptureFailed
 
 JOB = "job.pt"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Graph:
-    """An ONNX file as the exporter declared it."""
-
-    path: Path
-    inputs: dict[str, tuple[int | str, ...]]
-    """Dimensions by input; a name for each dynamic one."""
-    outputs: dict[str, tuple[int | str, ...]]
-    ranges: dict[str, tuple[int, int | None]]
-    """By dynamic dimension, the sizes for which the graph is valid; None for no upper end."""
-    unused: tuple[str, ...]
-    """Inputs that no node reads."""
-    opset: int
-    ir_version: int
-    exporter: str
-    versions: dict[str, str]
+PROGRAM = "program.pt2"
 
 
 def capture(
-    model: torch.nn.Module,
+    subject: Subject,
     samples: Samples,
     output_names: tuple[str, ...],
     *,
@@ -53,30 +41,41 @@ def capture(
     directory: Path,
     target: Path,
 ) -> Graph:
-    """Export `model`, which is in eval mode, into `target` (a directory) by way of `directory`, which is private.
+    """Make the graph of a bound subject in `target` (a directory) by way of `directory`, which is private.
 
     Raises:
         CaptureFailed: The model cannot travel, or PyTorch cannot export it.
     """
-    if isinstance(model, torch.jit.ScriptModule):
-        raise CaptureFailed(
-            f"{model.original_name} is a ScriptModule, which the exporter cannot read; export the nn.Module that "
-            "it was made from"
-        )
     directory.mkdir()
+    if isinstance(subject, GraphSubject):
+        return _copy.copy(subject, samples, target)
     job = {
-        "model": model,
         "inputs": samples.capture(),
         "dynamic": {name: dict(axes) for name, axes in samples.dynamic.items()},
         "outputs": output_names,
         "opset": opset,
         "target": str(target),
+        **_what(subject, directory),
     }
     _save(job, directory / JOB)
     answer = _run(directory)
     if "error" in answer:
-        raise _failure(answer["error"], model)
+        raise _failure(answer["error"], subject.label)
     return _graph(answer, target)
+
+
+def _what(subject: Subject, directory: Path) -> dict[str, Any]:
+    """Return what the capture process exports."""
+    if isinstance(subject, ProgramSubject):
+        torch.export.save(subject.program, directory / PROGRAM)
+        return {"model": None, "plain": False}
+    assert isinstance(subject, ModuleSubject)
+    if isinstance(subject.model, torch.jit.ScriptModule):
+        raise CaptureFailed(
+            f"{subject.label} is a ScriptModule, which the exporter cannot read; export the nn.Module that "
+            "it was made from"
+        )
+    return {"model": subject.captured(), "plain": subject.arguments.plain}
 
 
 def _save(job: dict[str, Any], path: Path) -> None:
@@ -95,8 +94,8 @@ def _save(job: dict[str, Any], path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _travelling_by_value(model: torch.nn.Module) -> Iterator[None]:
-    names = {cls.__module__ for module in model.modules() for cls in type(module).__mro__}
+def _travelling_by_value(model: torch.nn.Module | None) -> Iterator[None]:
+    names = {cls.__module__ for module in (model.modules() if model else ()) for cls in type(module).__mro__}
     modules = [sys.modules[name] for name in sorted(names) if name in sys.modules and name != "__main__"]
     foreign = [module for module in modules if not _importable(module)]
     for module in foreign:
@@ -154,11 +153,11 @@ def _run(directory: Path) -> dict[str, Any]:
     return answer
 
 
-def _failure(error: dict[str, Any], model: torch.nn.Module) -> Exception:
+def _failure(error: dict[str, Any], label: str) -> Exception:
     if error["errno"] is not None:
         return OSError(error["errno"], error["message"])
     operator, source = error["operator"], error["source"]
-    message = f"PyTorch cannot export {type(model).__name__}: {error['message']}"
+    message = f"PyTorch cannot export {label}: {error['message']}"
     if source:
         message += f" (at {source})"
     return CaptureFailed(message, operator=operator, source=source)
@@ -176,8 +175,3 @@ def _graph(answer: dict[str, Any], target: Path) -> Graph:
         exporter=answer["exporter"],
         versions=answer["versions"],
     )
-
-
-def size_bytes(graph: Graph) -> int:
-    """Return the size of the graph and its external weights."""
-    return sum(path.stat().st_size for path in graph.path.parent.glob("model.onnx*"))

@@ -47,15 +47,26 @@ def _export(directory: Path) -> dict[str, Any]:
     # The file is the parent's own, in its private stage; it holds code by design.
     job = torch.load(directory / "job.pt", map_location="cpu", weights_only=False)
     (directory / "job.pt").unlink()
-    inputs, dynamic = job["inputs"], job["dynamic"]
-    shapes = {name: dict.fromkeys(dynamic.get(name, {}), torch.export.Dim.DYNAMIC) for name in inputs}
+    inputs, dynamic = {name: torch.from_numpy(array) for name, array in job["inputs"].items()}, job["dynamic"]
     with torch.no_grad():
-        program = torch.export.export(job["model"], (), kwargs=inputs, dynamic_shapes=shapes, strict=False)
+        program = _program(directory, job, inputs)
         onnx = _convert(program, job)
     names = _symbol_names(program, list(inputs), dynamic)
     _rename_dimensions(onnx.model, names)
     _save(onnx, Path(job["target"]) / "model.onnx")
     return _describe(onnx, program, names)
+
+
+def _program(directory: Path, job: dict[str, Any], inputs: dict[str, Any]) -> Any:
+    """Return the exported program: the user's own, or one of the model with its inputs by name or in order."""
+    import torch
+
+    if job["model"] is None:
+        return torch.export.load(directory / "program.pt2")
+    shapes = {name: dict.fromkeys(job["dynamic"].get(name, {}), torch.export.Dim.DYNAMIC) for name in inputs}
+    args, dynamic = ((), shapes) if job["plain"] else (tuple(inputs.values()), (tuple(shapes.values()),))
+    kwargs = inputs if job["plain"] else {}
+    return torch.export.export(job["model"], args, kwargs=kwargs, dynamic_shapes=dynamic, strict=False)
 
 
 def _convert(program: Any, job: dict[str, Any]) -> Any:
@@ -65,7 +76,6 @@ def _convert(program: Any, job: dict[str, Any]) -> Any:
         return torch.onnx.export(
             program,
             (),
-            kwargs=job["inputs"],
             dynamo=True,
             verbose=False,
             input_names=list(job["inputs"]),
@@ -96,8 +106,9 @@ def _line_of(program: Any, operator: str | None) -> str | None:
 def _symbol_names(program: Any, inputs: list[str], dynamic: dict[str, dict[int, str]]) -> dict[str, str]:
     """Return the user's name for each symbol of PyTorch: `{"s77": "batch"}`."""
     nodes = {node.name: node for node in program.graph.nodes}
+    arguments = [name for name in program.graph_signature.user_inputs if isinstance(name, str)]
     names = {}
-    for name, argument in zip(inputs, program.graph_signature.user_inputs, strict=True):
+    for name, argument in zip(inputs, arguments, strict=True):
         for axis, symbol in dynamic.get(name, {}).items():
             names[str(nodes[argument].meta["val"].shape[axis])] = symbol
     return names

@@ -5,7 +5,7 @@ Each of these exports without an error, and shows only as wrong answers or as a 
 
 from collections.abc import Sequence
 
-from naiad.export._capture.capture import Graph
+from naiad.export._capture.graph import Graph
 from naiad.export._check.format import MAX_IR_VERSION, OPSETS
 from naiad.export._source.reference import Answer
 from naiad.export._source.samples import Samples

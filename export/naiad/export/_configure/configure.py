@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from tritonclient.grpc import model_config_pb2
 
-from naiad.export._capture.capture import Graph
+from naiad.export._capture.graph import Graph
 from naiad.export._configure import settings as _settings
 from naiad.export._runtime.session import session
-from naiad.export._source.reference import DATATYPES, Answer
+from naiad.export._source.datatypes import triton_name
+from naiad.export._source.reference import Answer
 from naiad.export._source.samples import Samples
 from naiad.export.errors import InvalidExport
 from naiad.export.report import BatchLatency
@@ -61,7 +62,7 @@ def write_labels(directory: Path, config: Any, labels: Labels) -> None:
 
 def _input(graph: Graph, samples: Samples, name: str) -> Any:
     dims, scalar = _dims(graph.inputs[name], samples)
-    data_type = _data_type(DATATYPES[samples.rows[0][name].dtype])
+    data_type = _data_type(triton_name(samples.rows[0][name].dtype))
     tensor = model_config_pb2.ModelInput(name=name, data_type=data_type, dims=dims)
     if scalar and samples.batch:
         tensor.reshape.SetInParent()
@@ -70,7 +71,7 @@ def _input(graph: Graph, samples: Samples, name: str) -> Any:
 
 def _output(graph: Graph, samples: Samples, name: str, value: np.ndarray[Any, Any]) -> Any:
     dims, scalar = _dims(graph.outputs[name], samples)
-    tensor = model_config_pb2.ModelOutput(name=name, data_type=_data_type(_from_numpy(value.dtype)), dims=dims)
+    tensor = model_config_pb2.ModelOutput(name=name, data_type=_data_type(triton_name(value.dtype)), dims=dims)
     if scalar and samples.batch:
         tensor.reshape.SetInParent()
     return tensor
@@ -87,12 +88,6 @@ def _dims(declared: tuple[int | str, ...], samples: Samples) -> tuple[list[int],
 
 def _data_type(name: str) -> int:
     return int(model_config_pb2.DataType.Value(f"TYPE_{name}"))
-
-
-def _from_numpy(dtype: np.dtype[Any]) -> str:
-    return {"float": "FP", "int": "INT", "uint": "UINT", "bool": "BOOL"}[dtype.name.rstrip("0123456789")] + (
-        "" if dtype == np.bool_ else str(dtype.itemsize * 8)
-    )
 
 
 def _warmup(config: Any, graph: Graph, samples: Samples) -> list[Any]:
@@ -117,7 +112,8 @@ def _warmup_one(config: Any, samples: Samples, batch: int) -> Any:
 
 def _takes_zeros(graph: Graph, samples: Samples) -> bool:
     feeds = {
-        name: np.zeros(tuple(tensor.shape), tensor.cpu().numpy().dtype) for name, tensor in samples.rows[0].items()
+        name: np.full(array.shape, "", object) if array.dtype == object else np.zeros_like(array)
+        for name, array in samples.rows[0].items()
     }
     try:
         session(graph.path).run(None, feeds)

@@ -25,11 +25,16 @@ def write(path: Path, samples: Samples, answers: Sequence[Answer]) -> int:
         size = sum(array.nbytes for _, array in case)
         if count and (size > _CASE_BYTES or total + size > _TOTAL_BYTES):
             continue
-        arrays |= {f"{kind.partition('/')[0]}/{count}/{kind.partition('/')[2]}": array for kind, array in case}
+        arrays |= {f"{kind.partition('/')[0]}/{count}/{kind.partition('/')[2]}": _plain(array) for kind, array in case}
         count, total = count + 1, total + size
     with path.open("xb") as file:
         np.savez(file, allow_pickle=False, **arrays)
     return count
+
+
+def _plain(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return text as fixed-width characters: objects would need a pickle."""
+    return array.astype(np.str_) if array.dtype == object else array
 
 
 def _by_batch(samples: Samples, answers: Sequence[Answer]) -> Iterator[list[tuple[str, np.ndarray[Any, Any]]]]:

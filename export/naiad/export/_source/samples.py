@@ -1,16 +1,15 @@
-"""Samples: bound to the names of `forward`, and cut or repeated into cases of every batch size to verify."""
+"""Samples: arrays by the names of a subject's inputs, cut or repeated into cases of every size to verify."""
 
-import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from naiad.export.errors import InvalidExport
 
-Inputs = dict[str, torch.Tensor]
+Inputs = dict[str, np.ndarray[Any, Any]]
+"""Arrays by input; text as arrays of objects."""
 Dynamic = Mapping[str, Mapping[int, str]]
 
 _CAPTURE_BATCHES = (3, 5, 7, 11, 13, 17, 19, 23)
@@ -18,7 +17,7 @@ _CAPTURE_BATCHES = (3, 5, 7, 11, 13, 17, 19, 23)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """Inputs of one size, to be answered by PyTorch and by ONNX Runtime."""
+    """Inputs of one size, to be answered by the subject and by ONNX Runtime."""
 
     sizes: dict[str, int]
     """By name of the dynamic dimension."""
@@ -26,9 +25,9 @@ class Case:
     required: bool = True
     """A size that no sample has may be refused by the model itself; then the case does not count."""
 
-    def feeds(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Return the inputs as arrays, as ONNX Runtime takes them."""
-        return {name: tensor.cpu().contiguous().numpy() for name, tensor in self.inputs.items()}
+    def feeds(self) -> Inputs:
+        """Return the inputs as ONNX Runtime takes them."""
+        return dict(self.inputs)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +39,8 @@ class Samples:
     batch: str | None
     """The name of the batch dimension; None without one."""
     max_batch_size: int
+    generated: bool = False
+    """Whether the values were made up, because none were given."""
     names: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -51,11 +52,11 @@ class Samples:
         A size of 1 would be baked in as a constant, and an accidental equality as a condition.
         """
         first = self.rows[0]
-        fixed = {size for tensor in first.values() for size in tensor.shape[1:]}
+        fixed = {size for array in first.values() for size in array.shape[1:]}
         sizes = {symbol: max(size, 2) for symbol, size in self._sizes(first).items()}
         if self.batch:
             sizes[self.batch] = next((size for size in _CAPTURE_BATCHES if size not in fixed), 29)
-        return {name: tensor.clone() for name, tensor in self._resize(first, sizes).items()}
+        return self._resize(first, sizes)
 
     def cases(self) -> Iterator[Case]:
         """Yield every case: all samples at every batch size, and other dynamic sizes beyond the samples' own."""
@@ -87,8 +88,8 @@ class Samples:
             return list(self.rows)
         groups: dict[tuple[Any, ...], list[Inputs]] = {}
         for row in self.rows:
-            groups.setdefault(tuple(tensor.shape[1:] for tensor in row.values()), []).append(row)
-        return [{name: torch.cat([row[name] for row in rows]) for name in self.names} for rows in groups.values()]
+            groups.setdefault(tuple(array.shape[1:] for array in row.values()), []).append(row)
+        return [{name: np.concatenate([row[name] for row in rows]) for name in self.names} for rows in groups.values()]
 
     def _sizes(self, inputs: Inputs) -> dict[str, int]:
         return {
@@ -97,84 +98,39 @@ class Samples:
 
     def _resize(self, inputs: Inputs, sizes: Mapping[str, int]) -> Inputs:
         resized = {}
-        for name, tensor in inputs.items():
+        for name, array in inputs.items():
             for axis, symbol in self.dynamic.get(name, {}).items():
                 if symbol in sizes:
-                    index = torch.arange(sizes[symbol], device=tensor.device) % tensor.shape[axis]
-                    tensor = tensor.index_select(axis, index)
-            resized[name] = tensor
+                    array = array.take(np.arange(sizes[symbol]) % array.shape[axis], axis=axis)
+            resized[name] = array
         return resized
 
 
-def bind(model: torch.nn.Module, samples: Sequence[Any], dynamic: Dynamic | None, max_batch_size: int) -> Samples:
-    """Bind samples to the names of `forward` and check that they fit together.
+def arrange(rows: tuple[Inputs, ...], dynamic: Dynamic, max_batch_size: int, *, generated: bool = False) -> Samples:
+    """Check that samples fit together and with the dimensions that vary, and find the batch among these.
 
     Raises:
-        InvalidExport: A sample does not fit `forward`, is not made of tensors, or contradicts `dynamic`.
+        InvalidExport: They contradict each other, or `dynamic`.
     """
-    if isinstance(samples, Mapping | torch.Tensor | np.ndarray) or not samples:
-        raise InvalidExport("samples must be a list with at least one tuple or dict, one for each call of the model")
-    if max_batch_size < 0:
-        raise InvalidExport(f"max_batch_size must be at least 0; found {max_batch_size}")
-    signature = inspect.signature(model.forward)
-    rows = tuple(_bind_one(signature, sample, index) for index, sample in enumerate(samples))
     _check_alike(rows)
-    if dynamic is None:
-        dynamic = {name: {0: "batch"} for name in rows[0]} if max_batch_size else {}
     _check_dynamic(rows[0], dynamic)
     batch = _batch_symbol(rows, dynamic) if max_batch_size else None
-    return Samples(rows=rows, dynamic=dynamic, batch=batch, max_batch_size=max_batch_size)
-
-
-def _bind_one(signature: inspect.Signature, sample: Any, index: int) -> Inputs:
-    try:
-        if isinstance(sample, Mapping):
-            bound = signature.bind(**sample)
-        elif isinstance(sample, tuple | list):
-            bound = signature.bind(*sample)
-        else:
-            raise InvalidExport(
-                f"sample {index} is {type(sample).__name__}; expected a tuple of arguments or a dict by name, "
-                "as in samples=[(x,)]"
-            )
-    except TypeError as exc:
-        raise InvalidExport(f"sample {index} does not fit forward{signature}: {exc}") from exc
-    inputs: Inputs = {}
-    for name, value in bound.arguments.items():
-        kind = signature.parameters[name].kind
-        if kind is inspect.Parameter.VAR_POSITIONAL:
-            raise InvalidExport(
-                f"forward(*{name}) has no names for its inputs; wrap the model in a module that names them"
-            )
-        for key, item in value.items() if kind is inspect.Parameter.VAR_KEYWORD else [(name, value)]:
-            if item is not None:  # an optional argument that was left out
-                inputs[key] = _tensor(key, item)
-    if not inputs:
-        raise InvalidExport(f"sample {index} is empty; the model needs at least one tensor")
-    return inputs
-
-
-def _tensor(name: str, value: Any) -> torch.Tensor:
-    if isinstance(value, torch.Tensor):
-        return value.detach()
-    if isinstance(value, np.ndarray | np.generic):
-        return torch.from_numpy(np.ascontiguousarray(value))
-    raise InvalidExport(
-        f"input {name!r} is {type(value).__name__}; expected a tensor or an array. A number or a flag would be baked "
-        "in as a constant, and a list or dict has no tensor name: bind them in a small wrapper module"
-    )
+    return Samples(rows=rows, dynamic=dynamic, batch=batch, max_batch_size=max_batch_size, generated=generated)
 
 
 def _check_alike(rows: tuple[Inputs, ...]) -> None:
     first = rows[0]
     for index, row in enumerate(rows):
         if list(row) != list(first):
-            raise InvalidExport(f"sample {index} has the inputs {list(row)}, sample 0 has {list(first)}")
-        for name, tensor in row.items():
-            if tensor.dtype != first[name].dtype or tensor.dim() != first[name].dim():
+            raise InvalidExport(
+                f"sample {index} has the inputs {list(row)}, sample 0 has {list(first)}; an optional input is given in "
+                "every sample or in none"
+            )
+        for name, array in row.items():
+            if array.dtype != first[name].dtype or array.ndim != first[name].ndim:
                 raise InvalidExport(
-                    f"input {name!r} is {tensor.dtype} of rank {tensor.dim()} in sample {index} and "
-                    f"{first[name].dtype} of rank {first[name].dim()} in sample 0"
+                    f"input {name!r} is {array.dtype} of rank {array.ndim} in sample {index} and "
+                    f"{first[name].dtype} of rank {first[name].ndim} in sample 0"
                 )
 
 
@@ -183,10 +139,10 @@ def _check_dynamic(inputs: Inputs, dynamic: Dynamic) -> None:
         if name not in inputs:
             raise InvalidExport(f"dynamic names the input {name!r}; the model has {list(inputs)}")
         for axis, symbol in axes.items():
-            if not 0 <= axis < inputs[name].dim() or not isinstance(symbol, str):
+            if not 0 <= axis < inputs[name].ndim or not isinstance(symbol, str):
                 raise InvalidExport(
                     f"dynamic[{name!r}] has {{{axis!r}: {symbol!r}}}; expected a dimension from 0 to "
-                    f"{inputs[name].dim() - 1} and a name for it, as in {{0: 'batch'}}"
+                    f"{inputs[name].ndim - 1} and a name for it, as in {{0: 'batch'}}"
                 )
 
 
@@ -200,7 +156,7 @@ def _batch_symbol(rows: tuple[Inputs, ...], dynamic: Dynamic) -> str:
             f"has {symbols[name]!r}. Give dynamic={{{name!r}: {{0: 'batch'}}}}, or max_batch_size=0"
         )
     for index, row in enumerate(rows):
-        sizes = {name: tensor.shape[0] for name, tensor in row.items()}
+        sizes = {name: array.shape[0] for name, array in row.items()}
         if len(set(sizes.values())) != 1 or 0 in sizes.values():
             raise InvalidExport(f"the inputs of sample {index} have different batch sizes, or none: {sizes}")
     return str(symbols[next(iter(symbols))])

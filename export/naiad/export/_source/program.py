@@ -1,0 +1,157 @@
+"""An `ExportedProgram`, or the `.pt2` file of one, as the subject of an export."""
+
+import contextlib
+import hashlib
+import inspect
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from naiad.export._source import outputs as _outputs
+from naiad.export._source.arguments import Arguments, bind
+from naiad.export._source.module import constants, weights_sha256
+from naiad.export._source.samples import Dynamic, Inputs
+from naiad.export.errors import InvalidExport
+from naiad.export.report import Finding
+
+Program = torch.export.ExportedProgram
+
+
+class ProgramSubject:
+    """A program that PyTorch exported before; its dimensions vary as they were declared then."""
+
+    reference = "PyTorch"
+
+    def __init__(
+        self,
+        program: Program,
+        outputs: Sequence[str] | None = None,
+        *,
+        label: str = "ExportedProgram",
+        sha256: str | None = None,
+    ) -> None:
+        self.program = program
+        self.label = label
+        self.arguments: Arguments
+        self._module = program.module()
+        self._outputs = outputs
+        self._sha256 = sha256
+
+    def bind(self, samples: Sequence[Any]) -> tuple[Inputs, ...]:
+        """Bind tuples and dicts to the arguments that the program was exported with."""
+        self.arguments, rows = bind(self._signature(), samples)
+        expected = self._tensors()
+        if len(expected) != len(self.arguments.names):
+            raise InvalidExport(
+                f"{self.label} takes {len(expected)} tensors ({', '.join(node.name for node in expected)}); the "
+                f"samples have {len(self.arguments.names)} ({', '.join(self.arguments.names)})"
+            )
+        for name, node in zip(self.arguments.names, expected, strict=True):
+            self._check(name, node.meta["val"], rows)
+        return rows
+
+    def dynamic(self, rows: tuple[Inputs, ...], max_batch_size: int) -> Dynamic:
+        """Return the dimensions that the program leaves open; the first of all inputs is the batch."""
+        del rows
+        names: dict[str, str] = {}
+        found: dict[str, dict[int, str]] = {}
+        for name, node in zip(self.arguments.names, self._tensors(), strict=True):
+            for axis, size in enumerate(node.meta["val"].shape):
+                if not isinstance(size, int):
+                    default = "batch" if axis == 0 and max_batch_size else f"{name}_{axis}"
+                    found.setdefault(name, {})[axis] = names.setdefault(_symbol(self.label, name, size), default)
+        return found
+
+    def evaluating(self) -> contextlib.AbstractContextManager[bool]:
+        """Run it without gradients; an exported program has no modes."""
+        return _without_gradients()
+
+    def run(self, inputs: Inputs) -> Inputs:
+        """Call the program."""
+        answer = self.arguments.call(self._module, self.arguments.tensors(inputs))
+        return _outputs.named(answer, self._outputs, self.arguments.names)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the hash of the weights, and of the file where there is one."""
+        file = {"file": self.label, "sha256": self._sha256} if self._sha256 else {}
+        return {
+            "class": "torch.export.ExportedProgram",
+            **file,
+            "weights_sha256": weights_sha256(self.program.state_dict),
+        }
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Name the arguments that are constants."""
+        return constants(self.arguments)
+
+    def _signature(self) -> inspect.Signature:
+        """Return the program's arguments; those that became constants need not be given."""
+        signature = inspect.signature(self._module.forward)
+        num_positional = self.program.call_spec.in_spec.children_specs[0].num_children
+        parameters = []
+        for index, parameter in enumerate(signature.parameters.values()):
+            kind = parameter.POSITIONAL_OR_KEYWORD if index < num_positional else parameter.KEYWORD_ONLY
+            parameters.append(parameter.replace(kind=kind))
+        return signature.replace(parameters=parameters)
+
+    def _tensors(self) -> list[Any]:
+        """Return the nodes of the tensors among the arguments, in order."""
+        nodes = {node.name: node for node in self.program.graph.nodes}
+        return [nodes[name] for name in self.program.graph_signature.user_inputs if isinstance(name, str)]
+
+    def _check(self, name: str, declared: torch.Tensor, rows: tuple[Inputs, ...]) -> None:
+        for index, row in enumerate(rows):
+            array = row[name]
+            fits = len(array.shape) == len(declared.shape) and all(
+                not isinstance(size, int) or size == actual
+                for size, actual in zip(declared.shape, array.shape, strict=True)
+            )
+            dtype = str(declared.dtype).removeprefix("torch.")
+            if not fits or array.dtype.name != dtype:
+                shape = [size if isinstance(size, int) else "any" for size in declared.shape]
+                raise InvalidExport(
+                    f"input {name!r} of sample {index} is {array.dtype} {list(array.shape)}; {self.label} was exported "
+                    f"for {dtype} {shape}: give samples of that shape, or export the program again with "
+                    "dynamic_shapes"
+                )
+
+
+def load(path: str | os.PathLike[str], outputs: Sequence[str] | None = None) -> ProgramSubject:
+    """Read a `.pt2` file.
+
+    Raises:
+        InvalidExport: There is no such file, or it is no exported program.
+    """
+    file = Path(path)
+    try:
+        with file.open("rb") as opened:
+            sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as exc:
+        raise InvalidExport(f"cannot read {file}: {exc.strerror}") from exc
+    try:
+        program = torch.export.load(file)
+    except Exception as exc:  # whatever a file that is something else makes its reader raise
+        reason = (str(exc).strip().splitlines() or [type(exc).__name__])[0]
+        raise InvalidExport(
+            f"{file} cannot be read as an exported program: {reason}; expected a file that torch.export.save() wrote"
+        ) from exc
+    return ProgramSubject(program, outputs, label=file.name, sha256=sha256)
+
+
+def _symbol(label: str, name: str, size: Any) -> str:
+    expression = str(size.node.expr)
+    if not expression.isidentifier():
+        raise InvalidExport(
+            f"input {name!r} of {label} has a dimension of size {expression}, which depends on another; export the "
+            "program with independent dimensions"
+        )
+    return expression
+
+
+@contextlib.contextmanager
+def _without_gradients() -> Iterator[bool]:
+    with torch.no_grad():
+        yield False

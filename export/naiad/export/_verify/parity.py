@@ -9,6 +9,7 @@ from naiad.export._runtime.session import session
 from naiad.export._source.reference import Answer, Arrays, describe
 from naiad.export._source.samples import Samples
 from naiad.export._verify import measures as _measures
+from naiad.export._verify import ties as _ties
 from naiad.export.errors import VerificationFailed
 from naiad.export.report import CaseParity, OutputParity, Tolerance
 
@@ -42,10 +43,15 @@ class Comparison:
         return self.failure is None
 
 
-def compare(path: Path, samples: Samples, answers: Sequence[Answer], tolerance: Tolerance, *, model: str) -> Comparison:
-    """Compare every case; a graph that cannot be loaded or run is a comparison that did not pass."""
+def compare(
+    path: Path, samples: Samples, answers: Sequence[Answer], tolerance: Tolerance, *, model: str, level: int = 0
+) -> Comparison:
+    """Compare every case; a graph that cannot be loaded or run is a comparison that did not pass.
+
+    `level` is `optimization.graph.level` of the configuration that it will be served with.
+    """
     try:
-        runtime = session(path)
+        runtime = session(path, level=level)
     except Exception as exc:  # noqa: BLE001 - ONNX Runtime's errors share no public base class
         reason = f"ONNX Runtime cannot load the graph of {model}: {exc}"
         unloadable = Failure(answer=answers[0], batch=0, output=None, reason=reason, cause=exc)
@@ -63,21 +69,28 @@ def compare(path: Path, samples: Samples, answers: Sequence[Answer], tolerance: 
             failure = failure or Failure(answer=answer, batch=batch, output=None, reason=reason, cause=exc)
             break
         for name, expected in answer.outputs.items():
-            found = _measures.difference(actual[name], expected, tolerance.for_output(name), scales[name])
+            limits = tolerance.for_output(name)
+            found = _measures.difference(actual[name], expected, limits, scales[name])
+            ties = 0
+            if not found.ok and expected.dtype.kind in "iub":
+                ties = _ties.explained(path, answer.case.feeds(), name, expected, limits, level=level)
+                found = replace(found, ok=ties > 0)
             cases.append(_case(name, answer, found))
-            worst[name] = _worse(worst.get(name), _parity(name, answer, batch, found))
+            worst[name] = _worse(worst.get(name), _parity(name, answer, batch, found, ties))
             if not found.ok and failure is None:
                 failure = _failure(name, answer, batch, found, model)
     return Comparison(parity=tuple(worst.values()), cases=tuple(cases), failure=failure)
 
 
-def verify(path: Path, samples: Samples, answers: Sequence[Answer], tolerance: Tolerance, *, model: str) -> Comparison:
+def verify(
+    path: Path, samples: Samples, answers: Sequence[Answer], tolerance: Tolerance, *, model: str, level: int = 0
+) -> Comparison:
     """Compare every case, and return the differences.
 
     Raises:
         VerificationFailed: An output is beyond the tolerance, or the graph cannot be run.
     """
-    comparison = compare(path, samples, answers, tolerance, model=model)
+    comparison = compare(path, samples, answers, tolerance, model=model, level=level)
     if comparison.failure is not None:
         raise refusal(comparison.failure, model) from comparison.failure.cause
     return comparison
@@ -120,7 +133,7 @@ def _case(name: str, answer: Answer, found: _measures.Difference) -> CaseParity:
     )
 
 
-def _parity(name: str, answer: Answer, batch: int, found: _measures.Difference) -> OutputParity:
+def _parity(name: str, answer: Answer, batch: int, found: _measures.Difference, ties: int) -> OutputParity:
     return OutputParity(
         output=name,
         max_abs_error=found.max_abs_error,
@@ -128,6 +141,7 @@ def _parity(name: str, answer: Answer, batch: int, found: _measures.Difference) 
         worst_batch=batch,
         cosine=found.cosine,
         worst_sizes=describe(answer.case),
+        num_near_ties=ties,
     )
 
 
@@ -136,7 +150,8 @@ def _worse(before: OutputParity | None, after: OutputParity) -> OutputParity:
         return after
     worst = after if after.max_rel_error > before.max_rel_error else before
     cosines = [parity.cosine for parity in (before, after) if parity.cosine is not None]
-    return replace(worst, cosine=min(cosines, default=None))
+    ties = before.num_near_ties + after.num_near_ties
+    return replace(worst, cosine=min(cosines, default=None), num_near_ties=ties)
 
 
 def _failure(name: str, answer: Answer, batch: int, found: _measures.Difference, model: str) -> Failure:

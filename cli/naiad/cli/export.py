@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,9 +18,10 @@ if TYPE_CHECKING:
 
 def export(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a recipe that comes with Naiad.")],
-    repository: Annotated[Path, typer.Option("--repository", "-r", help="The model repository to publish in.")] = Path(
-        "model_repository"
-    ),
+    repository: Annotated[
+        str,
+        typer.Option("--repository", "-r", help="The model repository to publish in: a path, or s3://bucket/prefix."),
+    ] = "model_repository",
     name: Annotated[str | None, typer.Option(help="The model's name; by default the recipe's.")] = None,
     max_batch_size: Annotated[
         int | None, typer.Option(min=0, help="The largest batch the server may form; 0 for no batch dimension.")
@@ -75,7 +75,7 @@ def _as_dict(version: Version, repo: Repository) -> dict[str, Any]:
     return {
         "model": version.model,
         "version": version.number,
-        "path": str(version.path),
+        "path": version.location,
         "served": repo.served(version.model),
         "report": version.report.to_dict() if version.report else None,
     }
@@ -84,13 +84,15 @@ def _as_dict(version: Version, repo: Repository) -> dict[str, Any]:
 def _show(version: Version, repo: Repository) -> None:
     served = repo.served(version.model)
     table = Table(show_header=False, title=f"{version.model} version {version.number}", title_justify="left")
-    table.add_row("path", Text(str(version.path)))
+    table.add_row("path", Text(version.location))
     table.add_row("served", ", ".join(map(str, served)))
     for label, text in _rows(version):
         table.add_row(label, Text(text))
     out.print(table)
     if version.number not in served:
-        out.print(f"not served yet: naiad models promote {version.model} {version.number} -r {repo.path}", markup=False)
+        out.print(
+            f"not served yet: naiad models promote {version.model} {version.number} -r {repo.location}", markup=False
+        )
 
 
 def _rows(version: Version) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from naiad.export._check.format import DEFAULT_OPSET, OPSETS
@@ -92,7 +93,7 @@ def export(
         candidate, report = _build.build(model, order, repo, stage, on_step or _ignore)
         (on_step or _ignore)("publish")
         version = repo.publish(candidate, promote=promote)
-    return Version(model=version.model, number=version.number, path=version.path, report=report)
+    return replace(version, report=report)
 
 
 def export_recipe(

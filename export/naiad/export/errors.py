@@ -103,7 +103,7 @@ class RepositoryError(ExportError):
     """The model repository cannot do this; `repository`, `model` and `version` say where."""
 
     def __init__(
-        self, message: str, *, repository: Path | None = None, model: str | None = None, version: int | None = None
+        self, message: str, *, repository: Path | str | None = None, model: str | None = None, version: int | None = None
     ) -> None:
         super().__init__(message)
         self.repository = repository
@@ -142,7 +142,7 @@ class CorruptVersion(RepositoryError):
         self,
         message: str,
         *,
-        repository: Path | None = None,
+        repository: Path | str | None = None,
         model: str | None = None,
         version: int | None = None,
         problems: tuple[str, ...] = (),

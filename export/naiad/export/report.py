@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from naiad.export.errors import InvalidExport
+from naiad.export.errors import InvalidExport, RepositoryError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,10 +161,25 @@ class Version:
 
     model: str
     number: int
-    path: Path
-    """The version's directory, `<repository>/<model>/<number>`."""
+    location: str
+    """The path or URL of its directory, `<repository>/<model>/<number>`."""
     report: Report | None
     """None for a version that was not published by an export."""
+
+    @property
+    def path(self) -> Path:
+        """The version's directory.
+
+        Raises:
+            RepositoryError: It is in a bucket; `Repository.files` gives a directory with its files.
+        """
+        if "://" in self.location:
+            raise RepositoryError(
+                f"{self.location} is not a directory; Repository.files() gives one with a version's files",
+                model=self.model,
+                version=self.number,
+            )
+        return Path(self.location)
 
 
 def _items(cls: Any, values: Mapping[str, Any], key: str) -> tuple[Any, ...]:

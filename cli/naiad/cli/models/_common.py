@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,13 +9,15 @@ import typer
 if TYPE_CHECKING:
     from naiad.export import Repository
 
-DEFAULT = Path("model_repository")
-RepositoryOption = Annotated[Path, typer.Option("--repository", "-r", help="The model repository.")]
+DEFAULT = "model_repository"
+RepositoryOption = Annotated[
+    str, typer.Option("--repository", "-r", help="The model repository: a directory, or s3://bucket/prefix.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 ModelArgument = Annotated[str, typer.Argument(help="The model's name.")]
 
 
-def open_repository(path: Path) -> Repository:
+def open_repository(path: str) -> Repository:
     """Return the repository at `path`; importing its room loads neither torch nor onnx."""
     from naiad.export import Repository
 

@@ -31,7 +31,9 @@ def list_(repository: RepositoryOption = DEFAULT, as_json: JsonOption = False) -
         print_json(rows)
         return
     if not rows:
-        out.print(f"no models in {repo.path} yet; publish one with: naiad export RECIPE -r {repo.path}", markup=False)
+        out.print(
+            f"no models in {repo.location} yet; publish one with: naiad export RECIPE -r {repo.location}", markup=False
+        )
         return
     table = Table("model", "versions", "served")
     for row in rows:
@@ -87,7 +89,7 @@ def _details(repo: Repository, model: str, number: int) -> dict[str, Any]:
     return {
         "model": model,
         "version": number,
-        "path": str(version.path),
+        "path": version.location,
         "versions": repo.versions(model),
         "served": repo.served(model),
         "manifest": repo.manifest(model, number),

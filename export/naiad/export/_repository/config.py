@@ -1,8 +1,8 @@
 """`config.pbtxt` through its protobuf definition: reading, writing, the versions it serves, the contract it states."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
@@ -14,16 +14,16 @@ FILE = "config.pbtxt"
 _POLICY = re.compile(r"^version_policy\s*:?\s*\{[^{}]*(\{[^{}]*\}[^{}]*)?\}\n?", re.MULTILINE)
 
 
-def read(path: Path) -> Any:
-    """Return the ModelConfig in a file.
+def parse(data: bytes, *, model: str, where: str) -> Any:
+    """Return the ModelConfig in the bytes of the file at `where`.
 
     Raises:
         InvalidModel: It is not a model configuration; the message has Triton's field and line.
     """
     try:
-        return text_format.Parse(path.read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
+        return text_format.Parse(data.decode(), model_config_pb2.ModelConfig())
     except (text_format.ParseError, UnicodeDecodeError) as exc:
-        raise InvalidModel(f"{path} is not a Triton model configuration: {exc}", model=path.parent.name) from exc
+        raise InvalidModel(f"{where} is not a Triton model configuration: {exc}", model=model) from exc
 
 
 def to_text(config: Any) -> str:
@@ -88,12 +88,12 @@ class Contract:
         return tuple(found)
 
 
-def contract(config: Any, directory: Path) -> Contract:
-    """Return the contract of a configuration whose label files lie in `directory`."""
+def contract(config: Any, read: Callable[[str], bytes]) -> Contract:
+    """Return the contract of a configuration; `read` gives the bytes of a label file that it names."""
     tensors = {f"input {tensor.name}": _describe(tensor) for tensor in config.input}
     tensors |= {f"output {tensor.name}": _describe(tensor) for tensor in config.output}
     labels = {
-        tensor.name: tuple((directory / tensor.label_filename).read_text(encoding="utf-8").splitlines())
+        tensor.name: tuple(read(tensor.label_filename).decode().splitlines())
         for tensor in config.output
         if tensor.label_filename
     }

@@ -20,6 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from naiad.export._repository.store import Store
+
 Action = Literal["publish", "promote", "rollback", "prune", "sign"]
 NAME = "journal.jsonl"
 _MAX_COMMAND = 500
@@ -118,10 +120,7 @@ def lines(data: bytes) -> tuple[Line, ...]:
 
 def state(journal: tuple[Line, ...]) -> str:
     """Return what the next entry names as the one before: the last digest; lines without one are hashed into it."""
-    found = ""
-    for found in states(journal):
-        pass
-    return found
+    return next(reversed(tuple(states(journal))), "")
 
 
 def states(journal: tuple[Line, ...]) -> Iterator[str]:
@@ -190,18 +189,11 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def append(root: Path, action: Action, model: str, **values: Any) -> None:
-    """Add an entry to the journal of a directory whose lock is held."""
-    from naiad.export._repository.durable import append_line
-
-    append_line(root / NAME, line(_contents(root), entry_of(action, model, **values)))
+def append(store: Store, action: Action, model: str, **values: Any) -> None:
+    """Add an entry to the journal of a repository whose lock is held."""
+    store.append(NAME, lambda before: line(before, entry_of(action, model, **values)))
 
 
-def read(root: Path, model: str) -> tuple[Entry, ...]:
-    """Return a model's entries of the journal of a directory."""
-    return entries(_contents(root), model)
-
-
-def _contents(root: Path) -> bytes:
-    path = root / NAME
-    return path.read_bytes() if path.exists() else b""
+def read(store: Store, model: str | None = None) -> tuple[Entry, ...]:
+    """Return a model's entries, or all, oldest first."""
+    return entries(store.read(NAME) or b"", model)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,35 +19,37 @@ def describe_files(directory: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def read(directory: Path) -> dict[str, Any] | None:
-    """Return the manifest of a version, or None where there is none.
+def parse(data: bytes, *, model: str, where: str) -> dict[str, Any]:
+    """Return the manifest in the bytes of the file at `where`.
 
     Raises:
-        InvalidModel: The file is there but is not a manifest.
+        InvalidModel: It is not a manifest.
     """
-    path = directory / FILE
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
+        manifest = json.loads(data)
     except ValueError as exc:
-        raise InvalidModel(f"{path} is not JSON: {exc}", model=directory.parent.name) from exc
+        raise InvalidModel(f"{where} is not JSON: {exc}", model=model) from exc
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-        raise InvalidModel(f"{path} is not a manifest: it has no 'files'", model=directory.parent.name)
+        raise InvalidModel(f"{where} is not a manifest: it has no 'files'", model=model)
     return manifest
 
 
-def problems(directory: Path, manifest: dict[str, Any]) -> tuple[str, ...]:
-    """Return one sentence for each file that is missing, changed or unknown to the manifest."""
-    expected, found = manifest["files"], _names(directory)
-    missing = [f"{name} is missing" for name in sorted(expected.keys() - set(found))]
-    unknown = [f"{name} is not in the manifest" for name in found if name not in expected]
+def problems(manifest: dict[str, Any], found: Mapping[str, str]) -> tuple[str, ...]:
+    """Return one sentence for each file that is missing, changed or unknown; `found` has their SHA-256 by name."""
+    expected = manifest["files"]
+    missing = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
+    unknown = [f"{name} is not in the manifest" for name in sorted(found.keys() - expected.keys())]
     changed = [
         f"{name} was changed: expected SHA-256 {expected[name]['sha256'][:12]}…, found {digest[:12]}…"
-        for name in found
-        if name in expected and (digest := _sha256(directory / name)) != expected[name]["sha256"]
+        for name, digest in sorted(found.items())
+        if name in expected and digest != expected[name]["sha256"]
     ]
     return (*missing, *unknown, *changed)
+
+
+def digests(directory: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file under `directory`, the manifest itself left out."""
+    return {name: _sha256(directory / name) for name in _names(directory)}
 
 
 def _names(directory: Path) -> list[str]:

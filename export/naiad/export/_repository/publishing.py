@@ -1,0 +1,123 @@
+"""A candidate becomes the next version."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from naiad.export._repository import config as _config
+from naiad.export._repository import durable as _durable
+from naiad.export._repository import journal as _journal
+from naiad.export._repository import manifest as _manifest
+from naiad.export._repository import reading as _reading
+from naiad.export._repository import serving as _serving
+from naiad.export._repository.names import check_name
+from naiad.export._repository.store import Changed, Store
+from naiad.export.errors import ContractChanged
+
+_logger = logging.getLogger("naiad.export")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """A version that is ready to be published."""
+
+    model: str
+    config: Any
+    """The complete ModelConfig; its version policy is set when it is published."""
+    files: Path
+    """A directory inside a stage of the same repository with the version's files; it is moved, not copied."""
+    labels: Path
+    """A directory with the label files that the config names; empty where it names none."""
+    settings: Mapping[str, object]
+    """Fields of the configuration that were asked for by name, see `naiad.export._configure.settings`; they are applied
+    to an existing model's configuration when the version is promoted, all else there is kept as its owner tuned it."""
+    manifest: dict[str, Any]
+    """The manifest without `model`, `version` and `files`."""
+
+
+def publish(store: Store, candidate: Candidate, *, promote: bool) -> int:
+    """Add a candidate as the next version, serve it when `promote` is true, and return its number."""
+    model = check_name(candidate.model)
+    with store.translated(model), store.reserve(model, lambda: _recorded(store, model)) as number:
+        check_contract(store, model, candidate.config, candidate.labels)
+        _write_manifest(candidate, number)
+        with store.publishing():
+            _pin(store, model, candidate.files.parent)
+        store.upload(model, number, candidate.files)
+        with store.publishing():
+            _add(store, candidate, number, promote=promote)
+    _logger.info("published %s version %d in %s", model, number, store.location)
+    return number
+
+
+def check_contract(store: Store, model: str, config: Any, labels: Path) -> None:
+    """Refuse a configuration that would break clients of the versions already published."""
+    if store.read(f"{check_name(model)}/{_config.FILE}") is None:
+        return
+    published = _reading.contract(store, model)
+    differences = published.differences(_config.contract(config, lambda name: (labels / name).read_bytes()))
+    if differences:
+        raise ContractChanged(
+            f"{model} is already published and its clients rely on it: {'; '.join(differences)}. "
+            "Publish this model under a new name",
+            repository=store.location,
+            model=model,
+        )
+
+
+def _recorded(store: Store, model: str) -> tuple[int, ...]:
+    return tuple(entry.version for entry in _journal.read(store, model) if entry.version is not None)
+
+
+def _add(store: Store, candidate: Candidate, number: int, *, promote: bool) -> None:
+    model = candidate.model
+    if _reading.is_new(store, model):
+        shared = _shared(candidate, number)
+        store.add_model(model, number, candidate.files, shared)
+        _serving.record(store, "publish", model, version=number, before=(), after=(number,))
+        return
+    check_contract(store, model, candidate.config, candidate.labels)
+    before = _reading.served(store, model)
+    after = (number,) if promote else before
+    change = _serving.change(store, model, after, candidate.settings) if promote else None
+    try:
+        store.add_version(model, number, candidate.files, change)
+    except Changed:  # an operator edited the configuration meanwhile
+        before, change = _reading.served(store, model), _serving.change(store, model, after, candidate.settings)
+        if change is not None:
+            store.change_config(model, change, candidate.files.parent)
+    _serving.record(store, "publish", model, version=number, before=before, after=after)
+
+
+def _pin(store: Store, model: str, stage: Path) -> None:
+    """Make a configuration name the versions it serves.
+
+    Under a policy of all versions or the latest, Triton would serve the new one as soon as it is there: before it is
+    whole, where a store cannot add it at once, and though nobody promoted it.
+    """
+    if _reading.is_new(store, model):
+        return
+    served = _reading.served(store, model)
+    specific = _reading.config(store, model).version_policy.WhichOneof("policy_choice") == "specific"
+    if served and not specific and (change := _serving.change(store, model, served)):
+        store.change_config(model, change, stage)
+
+
+def _shared(candidate: Candidate, number: int) -> Path:
+    _config.serve(candidate.config, (number,))
+    _durable.write_new(candidate.labels / _config.FILE, _config.to_text(candidate.config).encode())
+    return candidate.labels
+
+
+def _write_manifest(candidate: Candidate, number: int) -> None:
+    manifest = {
+        "model": candidate.model,
+        "version": number,
+        "files": _manifest.describe_files(candidate.files),
+        **candidate.manifest,
+    }
+    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+    _durable.write_new(candidate.files / _manifest.FILE, text.encode())

@@ -1,0 +1,105 @@
+"""Which versions are served: promote, rollback, and the record of both."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from naiad.export._configure import settings as _settings
+from naiad.export._repository import config as _config
+from naiad.export._repository import journal as _journal
+from naiad.export._repository import reading as _reading
+from naiad.export._repository.store import Change, Changed, Store
+from naiad.export.errors import CorruptVersion, NothingToRollBack, RepositoryError, VersionNotFound
+
+_logger = logging.getLogger("naiad.export")
+
+
+def promote(store: Store, model: str, numbers: tuple[int, ...]) -> tuple[int, ...]:
+    """Serve exactly these versions from now on, and return them, ascending."""
+    if not numbers:
+        known = _reading.listed(_reading.versions(store, model))
+        raise VersionNotFound(f"name the version of {model} to promote: one of {known}", model=model)
+    after = tuple(sorted(set(numbers)))
+    with store.translated(model):
+        for number in after:  # reads every byte, which may take long: before the lock
+            _require_intact(store, model, number)
+        with store.stage() as stage, store.locked():
+            _serve(store, model, after, "promote", stage)
+    return after
+
+
+def rollback(store: Store, model: str) -> tuple[int, ...]:
+    """Serve again what was served before the last promotion, and return those versions."""
+    with store.translated(model):
+        earlier = _earlier(store, model)
+        for number in earlier:
+            _require_intact(store, model, number)
+        with store.stage() as stage, store.locked():
+            if _earlier(store, model) != earlier:
+                raise Changed(f"another process changed what {model} serves; run it again", model=model)
+            _serve(store, model, earlier, "rollback", stage)
+    return earlier
+
+
+def change(
+    store: Store, model: str, versions: tuple[int, ...], settings: Mapping[str, object] | None = None
+) -> Change | None:
+    """Return the change of the configuration that makes it serve `versions`, with `settings` applied.
+
+    None where it is so already.
+    """
+    before = _reading.require_model(store, model)
+    config: Any = _reading.config(store, model, before)
+    _settings.apply(config, settings or {})
+    _config.serve(config, versions)
+    after = _config.rewritten(before.decode(), config).encode()
+    return Change(before=before, after=after) if after != before else None
+
+
+def record(store: Store, action: _journal.Action, model: str, **values: Any) -> None:
+    """Add an entry to the journal; `values` are those of `journal.entry_of`."""
+    # The act has happened; a journal that cannot be written must not turn it into a failure.
+    try:
+        _journal.append(store, action, model, **values)
+    except (OSError, RepositoryError) as exc:
+        _logger.warning("the journal of %s could not be written: %s", store.location, exc)
+
+
+def _serve(store: Store, model: str, after: tuple[int, ...], action: _journal.Action, stage: Path) -> None:
+    for number in after:  # again, now that nobody can remove it
+        _reading.require_version(store, model, number)
+    before = _reading.served(store, model)
+    if found := change(store, model, after):
+        store.change_config(model, found, stage)
+    record(store, action, model, before=before, after=after)
+    _logger.info("%s of %s: serves %s instead of %s", action, model, after, before)
+
+
+def _require_intact(store: Store, model: str, number: int) -> None:
+    if _reading.manifest(store, model, number) is None:  # made by hand: there is nothing to compare with
+        return
+    integrity = _reading.verify(store, model, number)
+    if not integrity.ok:
+        raise CorruptVersion(
+            f"{model} version {number} is not what was published: {'; '.join(integrity.problems)}; "
+            "serve another version, and export this one again",
+            repository=store.location,
+            model=model,
+            version=number,
+            problems=integrity.problems,
+        )
+
+
+def _earlier(store: Store, model: str) -> tuple[int, ...]:
+    _reading.require_model(store, model)
+    earlier = _journal.previous(_journal.read(store, model), _reading.served(store, model))
+    known = _reading.versions(store, model)
+    if not earlier or not set(earlier) <= set(known):
+        raise NothingToRollBack(
+            f"nothing to roll {model} back to: it serves {_reading.listed(_reading.served(store, model))} and no "
+            f"earlier state is known; promote one of {_reading.listed(known)} instead",
+            repository=store.location,
+            model=model,
+        )
+    return earlier

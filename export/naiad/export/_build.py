@@ -1,7 +1,7 @@
 """The steps from a model to a candidate: run it → capture → check → verify → measure → configure."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,8 @@ def build(model: Any, order: Order, repository: Repository, stage: Path, on_step
         order.model, graph, samples, answers, latency=report.latency, labels=labels, settings=order.settings
     )
     _configure.write_labels(stage / "labels", config, labels)
-    repository.check_contract(order.model, config, stage / "labels")
+    kept = repository.check_contract(order.model, config, stage / "labels")
+    report = replace(report, findings=(*report.findings, *kept))
     _golden.write(graph.path.parent / _golden.FILE, samples, answers)
     candidate = Candidate(
         model=order.model,

@@ -128,7 +128,19 @@ class InvalidModel(RepositoryError, ValueError):
 
 
 class ContractChanged(RepositoryError, ValueError):
-    """The new version's inputs or outputs differ from those its clients rely on."""
+    """The new version's inputs or outputs differ from those its clients rely on; `changes` has a phrase for each."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        repository: Path | str | None = None,
+        model: str | None = None,
+        version: int | None = None,
+        changes: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message, repository=repository, model=model, version=version)
+        self.changes = changes
 
 
 class NothingToRollBack(RepositoryError, ValueError):

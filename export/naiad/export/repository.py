@@ -20,7 +20,7 @@ from naiad.export._repository.publishing import Candidate as Candidate
 from naiad.export._repository.reading import Integrity as Integrity
 from naiad.export._repository.store import open_store
 from naiad.export.errors import RepositoryError
-from naiad.export.report import Report, Version
+from naiad.export.report import Finding, Report, Version
 
 
 class Repository:
@@ -147,14 +147,17 @@ class Repository:
         with self._store.translated(), self._store.stage() as path:
             yield path
 
-    def check_contract(self, model: str, config: Any, labels: Path) -> None:
-        """Refuse a configuration that would break clients of the versions already published.
+    def check_contract(self, model: str, config: Any, labels: Path) -> tuple[Finding, ...]:
+        """Refuse a configuration that would break clients, or that the versions already published do not fit.
+
+        Returns:
+            What the published configuration keeps although this version could do more.
 
         Raises:
-            ContractChanged: Names, dtypes, dims, max_batch_size or labels differ.
+            ContractChanged: Names, dtypes, dims, labels or another part of the contract differ, and it matters.
         """
         with self._store.translated(model):
-            _publishing.check_contract(self._store, model, config, labels)
+            return _publishing.check_contract(self._store, model, config, labels)
 
     def publish(self, candidate: Candidate, *, promote: bool = True) -> Version:
         """Add a candidate as the next version, and serve it when `promote` is true.

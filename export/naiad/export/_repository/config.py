@@ -1,8 +1,6 @@
-"""`config.pbtxt` through its protobuf definition: reading, writing, the versions it serves, the contract it states."""
+"""`config.pbtxt` through its protobuf definition: reading, writing, the versions it serves."""
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf import text_format
@@ -63,43 +61,3 @@ def served(config: Any, existing: tuple[int, ...]) -> tuple[int, ...]:
             return existing[-max(policy.latest.num_versions, 1) :]
         case _:
             return existing[-1:]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Contract:
-    """What clients rely on, and what all versions of a model therefore share."""
-
-    tensors: dict[str, str]
-    max_batch_size: int
-    labels: dict[str, tuple[str, ...]]
-
-    def differences(self, new: "Contract") -> tuple[str, ...]:
-        """Return one phrase for each thing that `new` would change."""
-        found = []
-        for name in sorted(self.tensors.keys() | new.tensors.keys()):
-            before, after = self.tensors.get(name, "absent"), new.tensors.get(name, "absent")
-            if before != after:
-                found.append(f"{name} is {before}, this export has {after}")
-        if self.max_batch_size != new.max_batch_size:
-            found.append(f"max_batch_size is {self.max_batch_size}, this export has {new.max_batch_size}")
-        for output in sorted(self.labels.keys() | new.labels.keys()):
-            if self.labels.get(output) != new.labels.get(output):
-                found.append(f"the labels of {output} differ")
-        return tuple(found)
-
-
-def contract(config: Any, read: Callable[[str], bytes]) -> Contract:
-    """Return the contract of a configuration; `read` gives the bytes of a label file that it names."""
-    tensors = {f"input {tensor.name}": _describe(tensor) for tensor in config.input}
-    tensors |= {f"output {tensor.name}": _describe(tensor) for tensor in config.output}
-    labels = {
-        tensor.name: tuple(read(tensor.label_filename).decode().splitlines())
-        for tensor in config.output
-        if tensor.label_filename
-    }
-    return Contract(tensors=tensors, max_batch_size=config.max_batch_size, labels=labels)
-
-
-def _describe(tensor: Any) -> str:
-    data_type = model_config_pb2.DataType.Name(tensor.data_type).removeprefix("TYPE_")
-    return f"{data_type} {list(tensor.dims)}"

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from naiad.export._repository import changes as _changes
 from naiad.export._repository import config as _config
+from naiad.export._repository import contract as _contract
 from naiad.export._repository import durable as _durable
 from naiad.export._repository import journal as _journal
 from naiad.export._repository import manifest as _manifest
@@ -16,6 +18,7 @@ from naiad.export._repository import serving as _serving
 from naiad.export._repository.names import check_name
 from naiad.export._repository.store import Changed, Store
 from naiad.export.errors import ContractChanged
+from naiad.export.report import Finding
 
 _logger = logging.getLogger("naiad.export")
 
@@ -53,19 +56,40 @@ def publish(store: Store, candidate: Candidate, *, promote: bool) -> int:
     return number
 
 
-def check_contract(store: Store, model: str, config: Any, labels: Path) -> None:
-    """Refuse a configuration that would break clients of the versions already published."""
+def check_contract(store: Store, model: str, config: Any, labels: Path) -> tuple[Finding, ...]:
+    """Refuse a configuration that would break clients, or that the versions already published do not fit.
+
+    Returns:
+        What the published configuration keeps although this version could do more.
+    """
     if store.read(f"{check_name(model)}/{_config.FILE}") is None:
-        return
-    published = _reading.contract(store, model)
-    differences = published.differences(_config.contract(config, lambda name: (labels / name).read_bytes()))
-    if differences:
+        return ()
+    found = _changes.changes(_reading.contract(store, model), _own_contract(config, labels))
+    refused = [change for change in found if change.refused]
+    if refused:
+        remedies = dict.fromkeys(change.remedy for change in refused if change.remedy)
+        breaking = any(change.breaking for change in refused)
+        why = "its clients rely on it" if breaking else "all its versions share one configuration"
         raise ContractChanged(
-            f"{model} is already published and its clients rely on it: {'; '.join(differences)}. "
-            "Publish this model under a new name",
+            f"{model} is already published and {why}: {'; '.join(map(str, refused))}. Nothing was published: "
+            f"{''.join(f'{remedy}, or ' for remedy in remedies)}publish this model under a new name, such as "
+            f"{model}-v2 (naiad export --name), and let its clients move over",
             repository=store.location,
             model=model,
+            changes=tuple(map(str, refused)),
         )
+    return tuple(
+        Finding(
+            check="contract",
+            message=f"{change.subject} stays {change.before} in the published configuration; this version takes "
+            f"{change.after}",
+        )
+        for change in found
+    )
+
+
+def _own_contract(config: Any, labels: Path) -> _contract.Contract:
+    return _contract.contract(config, lambda name: (labels / name).read_bytes())
 
 
 def _recorded(store: Store, model: str) -> tuple[int, ...]:
@@ -117,6 +141,7 @@ def _write_manifest(candidate: Candidate, number: int) -> None:
         "model": candidate.model,
         "version": number,
         "files": _manifest.describe_files(candidate.files),
+        "contract": _own_contract(candidate.config, candidate.labels).to_dict(),
         **candidate.manifest,
     }
     text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from naiad.export._repository import config as _config
+from naiad.export._repository import contract as _contract
 from naiad.export._repository import manifest as _manifest
 from naiad.export._repository.names import check_name
 from naiad.export._repository.store import Store
@@ -113,9 +114,9 @@ def verify(store: Store, model: str, number: int) -> Integrity:
     return Integrity(model=model, version=number, num_files=len(found["files"]), problems=problems)
 
 
-def contract(store: Store, model: str) -> _config.Contract:
+def contract(store: Store, model: str) -> _contract.Contract:
     """Return what the clients of a published model rely on."""
-    return _config.contract(config(store, model), lambda name: _label_file(store, model, name))
+    return _contract.contract(config(store, model), lambda name: _label_file(store, model, name))
 
 
 def listed(numbers: tuple[int, ...]) -> str:

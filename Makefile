@@ -6,7 +6,7 @@ RUNS ?= 10000000
 REQUESTS ?= 1000000
 STUB_SIDE := server/naiad/server/backends/onnxruntime
 
-.PHONY: help setup demo test fuzz soak check types format bench bench-client bench-backend wheel clean
+.PHONY: help setup demo test fuzz soak check types format bench bench-client bench-backend bench-export wheel clean
 
 help:            ## what there is to run
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile
@@ -46,13 +46,16 @@ format: $(READY) ## rewrite what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: bench-client bench-backend  ## all comparisons with peers, as ratios within one run
+bench: bench-client bench-backend bench-export  ## all comparisons with peers, as ratios within one run
 
 bench-client: $(READY)   ## naiad.client against tritonclient on one server
 	$(BIN)/python benchmarks/client.py
 
 bench-backend: $(READY)  ## what the embedded backend adds to ONNX Runtime's own time
 	$(BIN)/python benchmarks/backend.py
+
+bench-export: $(READY)   ## real nets served as fp32 and as the fastest candidate, against PyTorch (about five minutes)
+	$(BIN)/python benchmarks/export.py
 
 wheel: $(READY)  ## build the distribution into dist/
 	$(BIN)/python -m build --no-isolation

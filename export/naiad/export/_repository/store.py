@@ -5,13 +5,14 @@ versions and locks; what is served, what a manifest says and what a promotion is
 """
 
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from naiad.export.errors import RepositoryError
+from naiad.export.errors import InvalidName, RepositoryError
 
 
 class Changed(RepositoryError):
@@ -113,7 +114,19 @@ class Store(Protocol):
 
 
 def open_store(repository: str | os.PathLike[str], staging: str | os.PathLike[str] | None = None) -> Store:
-    """Return the store at a path or an `s3://bucket/prefix` URL."""
-    from naiad.export._repository.local import LocalStore
+    """Return the store at a path or an `s3://bucket/prefix` URL.
 
-    return LocalStore(Path(repository), staging=Path(staging) if staging else None)
+    Raises:
+        InvalidName: Another URL, or one without a bucket.
+    """
+    url, directory = os.fspath(repository), Path(staging) if staging else None
+    scheme = re.match(r"([A-Za-z0-9]+):/", url)
+    if scheme is None:
+        from naiad.export._repository.local import LocalStore
+
+        return LocalStore(Path(repository), staging=directory)
+    if scheme[1] == "s3":
+        from naiad.export._repository.s3 import S3Store, parse_url
+
+        return S3Store(*parse_url(url), staging=directory)
+    raise InvalidName(f"{url} is not a model repository; expected a directory, or s3://bucket/prefix")

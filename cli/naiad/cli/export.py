@@ -35,6 +35,12 @@ def export(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A field of config.pbtxt by dotted name.")
     ] = None,
+    accelerator: Annotated[
+        str, typer.Option(help="cpu, or cuda or tensorrt for servers with a GPU; the entry is served on a CPU too.")
+    ] = "cpu",
+    cores: Annotated[
+        int | None, typer.Option(min=1, help="Cores of the machine that will serve; by default as many as here.")
+    ] = None,
     promote: Annotated[bool, typer.Option(help="Serve the new version, and only it.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -48,6 +54,8 @@ def export(
         naiad export export/recipes/digits.py --max-batch-size 32 --no-promote
 
         naiad export digits -o seed=1 --set dynamic_batching.max_queue_delay_microseconds=500
+
+        naiad export digits --cores 16 --accelerator tensorrt
     """
     from naiad.export import Repository, export_recipe, load_recipe, parse_setting
 
@@ -62,6 +70,8 @@ def export(
             precision=precision,
             settings=dict(parse_setting(item) for item in settings or ()),
             opset=opset,
+            accelerator=accelerator,
+            cores=cores,
             promote=promote,
             on_step=lambda step: status.update(f"{step} …"),
         )
@@ -109,5 +119,9 @@ def _rows(version: Version) -> Iterator[tuple[str, str]]:
             f"latency of batch {latency.batch}" if latency.batch else "latency",
             f"{latency.median_ms:.3g} ms on one thread",
         )
+    for choice in report.choices:
+        yield choice.field, f"{choice.value} ({choice.reason})"
+    for phrase in report.not_measured:
+        yield "not measured", phrase
     for finding in report.findings:
         yield finding.check, finding.message

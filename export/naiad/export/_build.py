@@ -12,6 +12,10 @@ from naiad.export._capture import capture as _capture
 from naiad.export._capture import graph as _graph
 from naiad.export._check import check as _check
 from naiad.export._configure import configure as _configure
+from naiad.export._configure import labels as _labels
+from naiad.export._configure import published as _published
+from naiad.export._configure import settings as _settings
+from naiad.export._configure import warmup as _warmup
 from naiad.export._repository import golden as _golden
 from naiad.export._runtime import measure as _measure
 from naiad.export._source import reference as _reference
@@ -39,7 +43,11 @@ class Order:
     tolerance: Tolerance
     precision: str
     opset: int
+    exporter: str = "auto"
     source: Mapping[str, object] = field(default_factory=dict)
+    cores: int | None = None
+    accelerator: str = "cpu"
+    states: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,12 +68,35 @@ def build(model: Any, order: Order, repository: Repository, stage: Path, on_step
     on_step("configure")
     graph, samples, answers = captured.graph, captured.samples, captured.answers
     labels = _labels_by_output(order.labels, tuple(graph.outputs))
-    config = _configure.configure(
-        order.model, graph, samples, answers, latency=report.latency, labels=labels, settings=order.settings
+    configured = _configure.configure(
+        order.model,
+        graph,
+        samples,
+        answers,
+        latency=report.latency,
+        size_bytes=report.size_bytes,
+        labels=labels,
+        wishes=_configure.Wishes(
+            settings=order.settings,
+            cores=order.cores,
+            accelerator=order.accelerator,
+            states=order.states,
+            precision=order.precision,
+        ),
     )
-    _configure.write_labels(stage / "labels", config, labels)
-    kept = repository.check_contract(order.model, config, stage / "labels")
-    report = replace(report, findings=(*report.findings, *kept))
+    config = configured.config
+    _labels.write_labels(stage / "labels", config, labels)
+    _warmup.write(stage / "labels", configured.warmup)
+    kept = (
+        *repository.check_contract(order.model, config, stage / "labels"),
+        *_get_along(repository, order, config, graph.path),
+    )
+    report = replace(
+        report,
+        findings=(*report.findings, *configured.findings, *kept),
+        choices=configured.choices,
+        not_measured=configured.not_measured,
+    )
     _golden.write(graph.path.parent / _golden.FILE, samples, answers)
     candidate = Candidate(
         model=order.model,
@@ -78,6 +109,17 @@ def build(model: Any, order: Order, repository: Repository, stage: Path, on_step
     return candidate, report
 
 
+def _get_along(repository: Repository, order: Order, derived: Any, graph: Path) -> tuple[Finding, ...]:
+    """Check the graph against the configuration that an earlier version published, and say where that differs."""
+    if order.model not in repository.models():
+        return ()
+    config = repository.config(order.model)
+    _settings.apply(config, order.settings)
+    _published.check_warmup(config, lambda name: repository.warmup_data(order.model, name), graph)
+    asked = order.cores is not None or order.accelerator != "cpu" or order.states
+    return _published.kept(config, derived) if asked else ()
+
+
 def _capture_and_check(subject: _subject.Subject, order: Order, stage: Path, on_step: OnStep) -> _Captured:
     files = stage / "files"
     files.mkdir()
@@ -87,8 +129,15 @@ def _capture_and_check(subject: _subject.Subject, order: Order, stage: Path, on_
         answers = _reference.answers(subject, samples)
         _reference.check(subject, answers, samples, order.tolerance)
         on_step("capture")
-        names = tuple(answers[0].outputs)
-        graph = _capture.capture(subject, samples, names, opset=order.opset, directory=stage / "capture", target=files)
+        graph = _capture.capture(
+            subject,
+            samples,
+            answers,
+            opset=order.opset,
+            exporter=order.exporter,
+            directory=stage / "capture",
+            target=files,
+        )
     on_step("check")
     findings = _check.check(graph, samples, answers, model=order.model, trained=trained)
     return _Captured(
@@ -121,11 +170,17 @@ def _manifest(order: Order, captured: _Captured, report: Report, config: Any) ->
         "outputs": _tensors(config.output, graph.outputs),
         "max_batch_size": order.max_batch_size,
         "precision": order.precision,
-        "onnx": {"opset": graph.opset, "ir_version": graph.ir_version, "exporter": graph.exporter},
+        "onnx": _onnx(graph),
         "samples": {"num_samples": len(captured.samples.rows), "generated": captured.samples.generated},
+        "not_measured": list(report.not_measured),
         "report": report.to_dict(),
         **_provenance.describe(captured.subject, graph, order.source),
     }
+
+
+def _onnx(graph: _graph.Graph) -> dict[str, Any]:
+    reason = {"reason": graph.reason} if graph.reason else {}
+    return {"opset": graph.opset, "ir_version": graph.ir_version, "exporter": graph.exporter, **reason}
 
 
 def _tensors(configured: Any, declared: Mapping[str, tuple[int | str, ...]]) -> list[dict[str, Any]]:

@@ -20,6 +20,8 @@ OnStep = Callable[[str], None]
 """Called with the name of each step as it begins."""
 
 DEFAULT_MAX_BATCH_SIZE = 64
+EXPORTERS = ("auto", "dynamo", "legacy")
+ACCELERATORS = ("cpu", "cuda", "tensorrt")
 _PRECISIONS = ("fp32",)
 
 
@@ -37,6 +39,10 @@ def export(
     settings: Mapping[str, object] | None = None,
     tolerance: Tolerance | None = None,
     opset: int | None = None,
+    exporter: str = "auto",
+    accelerator: str = "cpu",
+    cores: int | None = None,
+    states: Mapping[str, str] | None = None,
     promote: bool = True,
     source: Mapping[str, object] | None = None,
     on_step: OnStep | None = None,
@@ -57,6 +63,11 @@ def export(
         settings: Fields of `config.pbtxt` by dotted name. They apply to an existing model when it is promoted.
         tolerance: How far ONNX Runtime may be from PyTorch.
         opset: Of the ONNX graph, 18 to 23.
+        exporter: "dynamo", "legacy" (TorchScript), or "auto": dynamo, and legacy where it cannot read the model.
+        accelerator: "cpu", or "cuda" or "tensorrt" for servers with a GPU; such an entry is served on a CPU too.
+        cores: Of the machine that will serve, for instances and threads; by default as many as here.
+        states: Outputs by the inputs that they become in a sequence's next request, as in `{"h": "h_out"}`: Triton
+            keeps them, and clients send neither.
         promote: Serve the new version, and only it. The first version of a model is always served.
         source: More provenance for the manifest.
         on_step: Called with the name of each step as it begins.
@@ -72,7 +83,8 @@ def export(
 
     After any of them, and after an interrupt, the repository is as it was.
     """
-    _check_arguments(precision, opset, settings or {})
+    _check_arguments(precision, opset, settings or {}, accelerator)
+    _check_exporter(exporter)
     from naiad.export import _build  # loads torch
 
     order = _build.Order(
@@ -86,7 +98,11 @@ def export(
         tolerance=tolerance or Tolerance(),
         precision=precision,
         opset=opset or DEFAULT_OPSET,
+        exporter=exporter,
         source=source or {},
+        accelerator=accelerator,
+        cores=cores,
+        states=states or {},
     )
     repo = repository if isinstance(repository, Repository) else Repository(repository)
     with repo.stage() as stage:
@@ -107,6 +123,9 @@ def export_recipe(
     precision: str = "fp32",
     settings: Mapping[str, object] | None = None,
     opset: int | None = None,
+    exporter: str = "auto",
+    accelerator: str = "cpu",
+    cores: int | None = None,
     promote: bool = True,
     on_step: OnStep | None = None,
 ) -> Version:
@@ -122,7 +141,8 @@ def export_recipe(
     model_name = check_name(name or recipe.name)
     settings = recipe.constant("SETTINGS", {}) | dict(settings or {})
     tolerance = recipe.tolerance()
-    _check_arguments(precision, opset, settings)
+    _check_arguments(precision, opset, settings, accelerator)
+    _check_exporter(exporter)
     with repo.stage():  # refuse a repository that cannot be written to before the model is trained
         pass
     if model is None:
@@ -142,21 +162,30 @@ def export_recipe(
         settings=settings,
         tolerance=tolerance,
         opset=opset,
+        exporter=exporter,
+        accelerator=accelerator,
+        cores=cores,
+        states=recipe.constant("STATES"),
         promote=promote,
         source={"recipe": recipe.path.name, "recipe_sha256": recipe.sha256, "options": dict(options or {})},
         on_step=on_step,
     )
 
 
-def _check_arguments(precision: str, opset: int | None, settings: Mapping[str, object]) -> None:
+def _check_arguments(precision: str, opset: int | None, settings: Mapping[str, object], accelerator: str) -> None:
     """Refuse what can be refused before a model is built or run."""
-    from tritonclient.grpc import model_config_pb2
-
+    if accelerator not in ACCELERATORS:
+        raise InvalidExport(f"accelerator must be one of {', '.join(ACCELERATORS)}; found {accelerator!r}")
     if precision not in _PRECISIONS:
         raise InvalidExport(f"precision {precision!r} is not supported yet; expected {' or '.join(_PRECISIONS)}")
     if opset is not None and opset not in OPSETS:
         raise InvalidExport(f"opset must be from {OPSETS.start} to {OPSETS.stop - 1}; found {opset}")
-    _settings.apply(model_config_pb2.ModelConfig(), settings)
+    _settings.check(settings)
+
+
+def _check_exporter(exporter: str) -> None:
+    if exporter not in EXPORTERS:
+        raise InvalidExport(f"exporter must be one of {', '.join(EXPORTERS)}; found {exporter!r}")
 
 
 def _ignore(step: str) -> None:

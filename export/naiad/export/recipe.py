@@ -24,6 +24,7 @@ What a recipe may define:
 `LABELS`                                     class names of the only output, or a dict by output name
 `TOLERANCE`         1e-3 relative            `{"rtol": …, "atol": …}`
 `SETTINGS`                                   fields of config.pbtxt by dotted name
+`STATES`                                     `{"h": "h_out"}`: outputs by the inputs they become in a sequence
 =================== ======================== ==========================================================================
 """
 
@@ -57,6 +58,7 @@ _CONSTANTS: dict[str, tuple[type, ...]] = {
     "LABELS": (list, tuple, dict),
     "TOLERANCE": (dict,),
     "SETTINGS": (dict,),
+    "STATES": (dict,),
 }
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from naiad.export.errors import InvalidExport, RepositoryError
 
@@ -91,6 +91,35 @@ class CaseParity:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Divergence:
+    """Where a refused graph first differs from what it should give."""
+
+    cause: str
+    """`capture` (PyTorch's exported program already differs from the model), `conversion` (PyTorch's program is right
+    and the ONNX node is not), `optimiser` (the graph is right until ONNX Runtime optimises it) or `precision`."""
+    tensor: str
+    """The first tensor that differs."""
+    node: str
+    """The node that gives it."""
+    operator: str
+    """Its type, such as `Conv`; for `capture` PyTorch's operator."""
+    module: str = ""
+    """The path of the PyTorch module it comes from, such as `encoder.layers.3.norm`."""
+    source: str = ""
+    """The line of the model it comes from, such as `model.py:41`."""
+    detail: str = ""
+    """What is wrong there and what follows from it, in words."""
+
+    def __str__(self) -> str:
+        module = f" in {self.module}" if self.module else ""
+        source = f" ({self.source})" if self.source else ""
+        return (
+            f"the first tensor that differs is {self.tensor!r} of the {self.operator} node "
+            f"{self.node!r}{module}{source}: {self.detail}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class MetricResult:
     """A task metric of the recipe, computed with PyTorch and with the published file in ONNX Runtime."""
 
@@ -110,6 +139,53 @@ class BatchLatency:
 
     batch: int
     median_ms: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """One field of the configuration that was derived from what was measured."""
+
+    field: str
+    value: str
+    """In words."""
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrecisionLatency:
+    """One batch size of a candidate, timed in turns with fp32 on the exporting machine."""
+
+    batch: int
+    median_ms: float
+    spread_ms: float
+    """Between the quartiles of the rounds."""
+    rows_per_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrecisionResult:
+    """One candidate of the precision step: verified, timed, and chosen or refused."""
+
+    precision: str
+    method: str = ""
+    """As in `dynamic` or `static entropy`; empty where there is only one."""
+    chosen: bool = False
+    refused: str | None = None
+    """Why it was not published, with the numbers; None for the chosen one, and for one that another was preferred to."""
+    num_changed: int = 0
+    """Nodes that compute in another type than the model's own."""
+    left_in_fp32: tuple[str, ...] = ()
+    """Nodes that were left as they are, because they would have spoilt the answers."""
+    size_bytes: int = 0
+    """Of the graph with its weights; 0 where none could be made."""
+    parity: tuple[OutputParity, ...] = ()
+    """The largest difference of each output from PyTorch; empty where the graph did not run."""
+    latency: tuple[PrecisionLatency, ...] = ()
+    """By batch size; empty where it was not timed."""
+    num_threads: int = 0
+    """What it was timed with, as the configuration has it; 0 for all cores."""
+    speed_up: float | None = None
+    """How many times faster than fp32: the geometric mean over batch sizes; None where it was not timed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,6 +209,12 @@ class Report:
     """What the outputs had to be within."""
     metric: MetricResult | None = None
     """The task metric, where one was asked for."""
+    precision: tuple[PrecisionResult, ...] = ()
+    """Every candidate that was tried, fp32 first; empty where fp32 was asked for."""
+    choices: tuple[Choice, ...] = ()
+    """What of the configuration was derived, and why."""
+    not_measured: tuple[str, ...] = ()
+    """What could not be run on the exporting machine, one phrase each."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values for JSON."""
@@ -151,7 +233,10 @@ class Report:
             cases=_items(CaseParity, values, "cases"),
             left_out=tuple(values.get("left_out", ())),
             tolerance=_tolerance(values.get("tolerance") or {}),
+            precision=tuple(map(_precision_result, values.get("precision") or ())),
             metric=MetricResult(**_known(MetricResult, values["metric"])) if values.get("metric") else None,
+            choices=_items(Choice, values, "choices"),
+            not_measured=tuple(values.get("not_measured", ())),
         )
 
 
@@ -195,3 +280,52 @@ def _known(cls: Any, item: Mapping[str, Any]) -> dict[str, Any]:
 def _tolerance(values: Mapping[str, Any]) -> Tolerance:
     outputs = {name: _tolerance(item) for name, item in (values.get("outputs") or {}).items()}
     return Tolerance(**(_known(Tolerance, values) | {"outputs": outputs}))
+
+
+LintEffect = Literal[
+    "stops the server",
+    "does not load",
+    "does not load on a GPU",
+    "served wrongly",
+    "needs a GPU",
+    "not with naiad serve",
+    "advice",
+]
+"""What follows from a lint finding; the first four are errors, the others warnings."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LintFinding:
+    """One of Triton's load rules that an entry of a model repository breaks, or a trap in it."""
+
+    rule: str
+    effect: LintEffect
+    model: str
+    """The model's directory; empty for the repository itself."""
+    file: str
+    """Relative to the model's directory, such as `config.pbtxt` or `1/model.onnx`."""
+    field: str
+    """The field of the configuration, such as `input.x.dims`; empty where the whole file is meant."""
+    message: str
+    """What was expected and what was found."""
+    fix: str
+    """What to do."""
+
+    @property
+    def severity(self) -> Literal["error", "warning"]:
+        """An error would not load, or would be served wrongly."""
+        return "warning" if self.effect in ("needs a GPU", "not with naiad serve", "advice") else "error"
+
+    def __str__(self) -> str:
+        place = "/".join(filter(None, (self.model, self.file)))
+        return f"{', '.join(filter(None, (place, self.field)))}: {self.message}; {self.fix}"
+
+    def to_dict(self) -> dict[str, str]:
+        """Return the finding as plain values for JSON."""
+        return {"severity": self.severity, **asdict(self)}
+
+
+def _precision_result(values: Mapping[str, Any]) -> PrecisionResult:
+    nested = {"parity": _items(OutputParity, values, "parity"), "latency": _items(PrecisionLatency, values, "latency")}
+    left = {"left_in_fp32": tuple(values.get("left_in_fp32") or ())}
+    return PrecisionResult(**(_known(PrecisionResult, values) | nested | left))

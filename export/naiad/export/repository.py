@@ -19,7 +19,7 @@ from naiad.export._repository.names import check_name as check_name
 from naiad.export._repository.publishing import Candidate as Candidate
 from naiad.export._repository.reading import Integrity as Integrity
 from naiad.export._repository.store import open_store
-from naiad.export.errors import RepositoryError
+from naiad.export.errors import InvalidModel, RepositoryError
 from naiad.export.report import Finding, Report, Version
 
 
@@ -109,6 +109,23 @@ class Repository:
             _reading.require_version(self._store, model, number)
             with self._store.files(model, number, names or None) as directory:
                 yield directory
+
+    def warmup_data(self, model: str, name: str) -> bytes:
+        """Return a file of the model's `warmup/`, which all its versions share.
+
+        Raises:
+            InvalidModel: There is no such file, and Triton will not load the model.
+        """
+        with self._store.translated(model):
+            data = self._store.read(f"{check_name(model)}/warmup/{name}")
+        if data is None:
+            raise InvalidModel(
+                f"the configuration of {model} names the warm-up data {name}, which {self.location}/{model}/warmup "
+                "lacks; put it there, or take the warm-up out of the configuration",
+                repository=self.location,
+                model=model,
+            )
+        return data
 
     def history(self, model: str) -> tuple[_journal.Entry, ...]:
         """Return what was published and served when, oldest first."""

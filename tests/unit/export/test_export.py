@@ -128,8 +128,8 @@ class TestPublished:
         assert sizes == [1, 2, 3, 7, 8]
 
     def test_leaves_nothing_else_behind(self, scores: tuple[Scores, Version, Repository]) -> None:
-        """Beside the version there are only the configuration, the labels and the journal, and nothing next to the
-        repository."""
+        """Beside the version there are only the configuration, the labels, the warm-up data and the journal, and nothing
+        next to the repository."""
         _, version, repository = scores
         assert contents(repository.path) == [
             "journal.jsonl",
@@ -138,6 +138,8 @@ class TestPublished:
             *(f"scores/{version.number}/{name}" for name in ("golden.npz", "manifest.json", "model.onnx")),
             "scores/config.pbtxt",
             "scores/labels.txt",
+            "scores/warmup",
+            "scores/warmup/0_0_x",
         ]
         assert [path.name for path in repository.path.parent.iterdir()] == ["models"]
 

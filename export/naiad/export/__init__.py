@@ -35,6 +35,7 @@ from naiad.export.recipe import find_recipe as find_recipe
 from naiad.export.recipe import load_recipe as load_recipe
 from naiad.export.report import BatchLatency as BatchLatency
 from naiad.export.report import CaseParity as CaseParity
+from naiad.export.report import Divergence as Divergence
 from naiad.export.report import Finding as Finding
 from naiad.export.report import MetricResult as MetricResult
 from naiad.export.report import OutputParity as OutputParity

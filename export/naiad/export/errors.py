@@ -10,6 +10,8 @@
     ├── CaptureFailed                      PyTorch could not turn the model into a graph
     ├── CheckFailed                        the graph is not valid for every batch it would be served at
     ├── VerificationFailed                 ONNX Runtime and PyTorch disagree
+    ├── PrecisionRefused                   no candidate of the precision that was named passes, or is faster
+    ├── InvalidKey (ValueError)            a file is not the key it should be, or others may read it
     └── RepositoryError
         ├── InvalidName (ValueError)       a model or version name the server would misread
         ├── ModelNotFound (ValueError)
@@ -18,6 +20,7 @@
         ├── ContractChanged (ValueError)   other inputs or outputs than the versions already published
         ├── NothingToRollBack (ValueError)
         ├── CorruptVersion                 files differ from their manifest
+        ├── NotTrusted                     no valid signature of the key that is required
         ├── NotWritable                    the repository cannot be written to
         └── OutOfSpace                     the disk is full
 
@@ -25,6 +28,10 @@ Every error carries its fields with defaults, so that it survives pickling.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from naiad.export.report import Divergence
 
 
 class ExportError(Exception):
@@ -79,7 +86,10 @@ class CheckFailed(ExportError):
 
 
 class VerificationFailed(ExportError):
-    """ONNX Runtime's answer differs from PyTorch's, and nothing was published."""
+    """ONNX Runtime's answer differs from PyTorch's, and nothing was published.
+
+    `divergence` says at which node it first does, where that could be found; `step` which of a pipeline's steps.
+    """
 
     def __init__(
         self,
@@ -90,6 +100,8 @@ class VerificationFailed(ExportError):
         batch: int | None = None,
         max_abs_error: float | None = None,
         max_rel_error: float | None = None,
+        divergence: "Divergence | None" = None,
+        step: str | None = None,
     ) -> None:
         super().__init__(message)
         self.model = model
@@ -97,13 +109,32 @@ class VerificationFailed(ExportError):
         self.batch = batch
         self.max_abs_error = max_abs_error
         self.max_rel_error = max_rel_error
+        self.divergence = divergence
+        self.step = step
+
+
+class PrecisionRefused(ExportError):
+    """No candidate of a precision passes or is faster; `results` has what was tried (`report.PrecisionResult`)."""
+
+    def __init__(
+        self, message: str, *, model: str = "", precision: str = "", results: tuple[object, ...] = ()
+    ) -> None:
+        super().__init__(message)
+        self.model = model
+        self.precision = precision
+        self.results = results
 
 
 class RepositoryError(ExportError):
     """The model repository cannot do this; `repository`, `model` and `version` say where."""
 
     def __init__(
-        self, message: str, *, repository: Path | str | None = None, model: str | None = None, version: int | None = None
+        self,
+        message: str,
+        *,
+        repository: Path | str | None = None,
+        model: str | None = None,
+        version: int | None = None,
     ) -> None:
         super().__init__(message)
         self.repository = repository
@@ -169,3 +200,23 @@ class NotWritable(RepositoryError):
 
 class OutOfSpace(RepositoryError):
     """The disk, the quota or the file-size limit is used up; nothing was published."""
+
+
+class InvalidKey(ExportError, ValueError):
+    """A file is not the key it should be, or others may read it."""
+
+
+class NotTrusted(RepositoryError):
+    """A version has no valid signature of the key that is required; `state` says what it has instead."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        repository: Path | str | None = None,
+        model: str | None = None,
+        version: int | None = None,
+        state: str = "",
+    ) -> None:
+        super().__init__(message, repository=repository, model=model, version=version)
+        self.state = state

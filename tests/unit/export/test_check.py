@@ -107,6 +107,7 @@ def test_public_names() -> None:
         "CheckFailed",
         "ContractChanged",
         "CorruptVersion",
+        "Divergence",
         "ExportError",
         "Finding",
         "Integrity",

@@ -15,7 +15,9 @@ _LEVELS = {
 }
 
 
-def session(path: Path | bytes, *, num_threads: int = 0, level: int = 0, folder: Path | None = None) -> Any:
+def session(
+    path: Path | bytes, *, num_threads: int = 0, level: int = 0, folder: Path | None = None, dump: Path | None = None
+) -> Any:
     """Return an ONNX Runtime session on the CPU as Triton opens it.
 
     Args:
@@ -23,6 +25,7 @@ def session(path: Path | bytes, *, num_threads: int = 0, level: int = 0, folder:
         num_threads: Within an operator; 0 for ONNX Runtime's default.
         level: `optimization.graph.level` of the configuration: -1 basic, 1 extended, 2 none, anything else all.
         folder: Of the external weights of a serialised graph.
+        dump: Where to write the graph as it was optimised.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERROR_SEVERITY
@@ -31,5 +34,7 @@ def session(path: Path | bytes, *, num_threads: int = 0, level: int = 0, folder:
     options.graph_optimization_level = _LEVELS.get(level, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL)
     if folder is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+    if dump is not None:
+        options.optimized_model_filepath = str(dump)
     graph = path if isinstance(path, bytes) else str(path)
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

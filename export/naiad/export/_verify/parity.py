@@ -1,7 +1,7 @@
 """The parity gate: ONNX Runtime must answer every case as PyTorch did."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from naiad.export._source.samples import Samples
 from naiad.export._verify import measures as _measures
 from naiad.export._verify import ties as _ties
 from naiad.export.errors import VerificationFailed
-from naiad.export.report import CaseParity, OutputParity, Tolerance
+from naiad.export.report import CaseParity, Divergence, MetricResult, OutputParity, Tolerance
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +26,10 @@ class Failure:
     max_abs_error: float | None = None
     max_rel_error: float | None = None
     cause: Exception | None = None
+    scales: dict[str, float] = field(default_factory=dict)
+    """The magnitude that `atol` refers to, by output."""
+    divergence: Divergence | None = None
+    """Where the graph first differs, once that was looked for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +40,7 @@ class Comparison:
     """The worst of each output."""
     cases: tuple[CaseParity, ...]
     failure: Failure | None
+    metric: MetricResult | None = None
 
     @property
     def passed(self) -> bool:
@@ -78,7 +83,7 @@ def compare(
             cases.append(_case(name, answer, found))
             worst[name] = _worse(worst.get(name), _parity(name, answer, batch, found, ties))
             if not found.ok and failure is None:
-                failure = _failure(name, answer, batch, found, model)
+                failure = replace(_failure(name, answer, batch, found, model), scales=scales)
     return Comparison(parity=tuple(worst.values()), cases=tuple(cases), failure=failure)
 
 
@@ -98,13 +103,15 @@ def verify(
 
 def refusal(failure: Failure, model: str) -> VerificationFailed:
     """Return the error of a comparison that did not pass."""
+    where = f"; {failure.divergence}" if failure.divergence else ""
     return VerificationFailed(
-        f"{failure.reason}; nothing was published",
+        f"{failure.reason}{where}; nothing was published",
         model=model,
         output=failure.output,
         batch=failure.batch,
         max_abs_error=failure.max_abs_error,
         max_rel_error=failure.max_rel_error,
+        divergence=failure.divergence,
     )
 
 

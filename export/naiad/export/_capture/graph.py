@@ -1,17 +1,23 @@
-"""An ONNX file as it was declared when it was made."""
+"""An ONNX file as it is declared: what it takes and gives, and how it was made."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import onnx
+
+Dims = tuple[int | str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Graph:
-    """An ONNX file as the exporter declared it."""
+    """An ONNX file as its exporter declared it."""
 
     path: Path
-    inputs: dict[str, tuple[int | str, ...]]
+    inputs: dict[str, Dims]
     """Dimensions by input; a name for each dynamic one."""
-    outputs: dict[str, tuple[int | str, ...]]
+    outputs: dict[str, Dims]
     ranges: dict[str, tuple[int, int | None]]
     """By dynamic dimension, the sizes for which the graph is valid; None for no upper end."""
     unused: tuple[str, ...]
@@ -19,7 +25,70 @@ class Graph:
     opset: int
     ir_version: int
     exporter: str
-    versions: dict[str, str]
+    """What made it: `dynamo`, `legacy`, or `copy` of an existing file."""
+    reason: str = ""
+    """Why that one, where it was not the first choice."""
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def read(
+    path: Path,
+    *,
+    exporter: str,
+    reason: str = "",
+    ranges: Mapping[str, tuple[int, int | None]] | None = None,
+    names: Mapping[str, Mapping[int, str]] | None = None,
+    versions: Mapping[str, str] | None = None,
+) -> Graph:
+    """Describe an ONNX file; `names` are names for open dimensions, by tensor, which go before the file's own."""
+    model = onnx.load(str(path), load_external_data=False)
+    graph = model.graph
+    initialized = initializers(graph)
+    inputs = [value for value in graph.input if value.name not in initialized]
+    used = set(names_read(graph)) | {value.name for value in graph.output}
+    named = names or {}
+    return Graph(
+        path=path,
+        inputs={value.name: dimensions(value, named.get(value.name, {})) for value in inputs},
+        outputs={value.name: dimensions(value, named.get(value.name, {})) for value in graph.output},
+        ranges=dict(ranges or {}),
+        unused=tuple(value.name for value in inputs if value.name not in used),
+        opset=opset(model),
+        ir_version=model.ir_version,
+        exporter=exporter,
+        reason=reason,
+        versions={"onnx": onnx.__version__, **(versions or {})},
+    )
+
+
+def opset(model: Any) -> int:
+    """Return the version of ONNX's own operators that a model uses."""
+    return next((int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+
+
+def initializers(graph: Any) -> set[str]:
+    """Return the names of a graph's weights; an input of that name has a default and need not be given."""
+    return {tensor.name for tensor in graph.initializer} | {tensor.values.name for tensor in graph.sparse_initializer}
+
+
+def names_read(graph: Any) -> Iterator[str]:
+    """Yield every name that a node reads, those inside of loops and branches too."""
+    for node in graph.node:
+        yield from node.input
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                yield from names_read(body)
+                yield from (value.name for value in body.output)
+
+
+def dimensions(value: Any, names: Mapping[int, str]) -> Dims:
+    """Return the declared dimensions of an input or output, each open one with a name."""
+    return tuple(
+        dim.dim_value
+        if dim.WhichOneof("value") == "dim_value"
+        else names.get(axis) or dim.dim_param or f"{value.name}_{axis}"
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim)
+    )
 
 
 def size_bytes(graph: Graph) -> int:

@@ -11,6 +11,7 @@ import torch
 from naiad.export._source import outputs as _outputs
 from naiad.export._source.arguments import Arguments, bind
 from naiad.export._source.samples import Dynamic, Inputs
+from naiad.export.errors import InvalidExport
 from naiad.export.report import Finding
 
 _DIFFER_IN_TRAINING = (torch.nn.modules.dropout._DropoutNd, torch.nn.modules.batchnorm._NormBase)
@@ -23,13 +24,17 @@ class ModuleSubject:
 
     def __init__(self, model: torch.nn.Module, outputs: Sequence[str] | None = None) -> None:
         self.model = _unwrapped(model)
-        self.label = type(self.model).__name__
+        self.label = getattr(self.model, "original_name", type(self.model).__name__)
         self.arguments: Arguments
         self._outputs = outputs
 
     def bind(self, samples: Sequence[Any]) -> tuple[Inputs, ...]:
         """Bind tuples and dicts to `forward`."""
-        self.arguments, rows = bind(inspect.signature(self.model.forward), samples)
+        self.arguments, rows = bind(_signature(self.model), samples)
+        if isinstance(self.model, torch.jit.ScriptModule) and not self.arguments.plain:
+            raise InvalidExport(
+                f"{self.label} is a ScriptModule; its inputs must be tensors, found {samples[0]!r:.200}"
+            )
         return rows
 
     def dynamic(self, rows: tuple[Inputs, ...], max_batch_size: int) -> Dynamic:
@@ -56,7 +61,11 @@ class ModuleSubject:
 
     def captured(self) -> torch.nn.Module:
         """Return what the capture process exports: the model, or the model with flat arguments."""
-        return self.model if self.arguments.plain else Flat(self.model, self.arguments)
+        return self.model if self.arguments.plain else self.flat()
+
+    def flat(self) -> "Flat":
+        """Return the model with flat arguments."""
+        return Flat(self.model, self.arguments)
 
     def describe(self) -> dict[str, Any]:
         """Return the class and the hash of the weights."""
@@ -104,6 +113,22 @@ def weights_sha256(state: dict[str, Any]) -> str:
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _signature(model: torch.nn.Module) -> inspect.Signature:
+    if not isinstance(model, torch.jit.ScriptModule):
+        return inspect.signature(model.forward)
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return inspect.Signature(
+        [
+            inspect.Parameter(
+                argument.name,
+                kind,
+                default=argument.default_value if argument.has_default_value() else inspect.Parameter.empty,
+            )
+            for argument in cast(Any, model.forward).schema.arguments[1:]
+        ]
+    )
 
 
 def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils import _pytree as pytree
 
 from naiad.export._source import outputs as _outputs
 from naiad.export._source.arguments import Arguments, bind
@@ -18,6 +19,9 @@ from naiad.export.errors import InvalidExport
 from naiad.export.report import Finding
 
 Program = torch.export.ExportedProgram
+
+_TRAINING = {"dropout": 2, "feature_dropout": 2, "native_dropout": 2, "alpha_dropout": 2, "batch_norm": 5}
+"""Operators that differ in train mode, with the place of the argument that says so."""
 
 
 class ProgramSubject:
@@ -42,6 +46,7 @@ class ProgramSubject:
 
     def bind(self, samples: Sequence[Any]) -> tuple[Inputs, ...]:
         """Bind tuples and dicts to the arguments that the program was exported with."""
+        self._refuse_training()
         self.arguments, rows = bind(self._signature(), samples)
         expected = self._tensors()
         if len(expected) != len(self.arguments.names):
@@ -87,13 +92,24 @@ class ProgramSubject:
         """Name the arguments that are constants."""
         return constants(self.arguments)
 
+    def _refuse_training(self) -> None:
+        for node in self.program.graph.nodes:
+            name = str(node.target).removeprefix("aten.").removesuffix(".default")
+            place = _TRAINING.get(name)
+            if place is not None and len(node.args) > place and node.args[place] is True:
+                raise InvalidExport(
+                    f"{self.label} was exported in train mode: {name} is random or depends on the batch there; call "
+                    "model.eval() and export the program again"
+                )
+
     def _signature(self) -> inspect.Signature:
         """Return the program's arguments; those that became constants need not be given."""
         signature = inspect.signature(self._module.forward)
-        num_positional = self.program.call_spec.in_spec.children_specs[0].num_children
+        spec = self.program.call_spec.in_spec
+        args, _ = pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
         parameters = []
         for index, parameter in enumerate(signature.parameters.values()):
-            kind = parameter.POSITIONAL_OR_KEYWORD if index < num_positional else parameter.KEYWORD_ONLY
+            kind = parameter.POSITIONAL_OR_KEYWORD if index < len(args) else parameter.KEYWORD_ONLY
             parameters.append(parameter.replace(kind=kind))
         return signature.replace(parameters=parameters)
 

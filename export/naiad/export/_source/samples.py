@@ -70,6 +70,15 @@ class Samples:
                     sizes = {symbol: other} | ({self.batch: min(2, self.max_batch_size)} if self.batch else {})
                     yield self._case(first, sizes, required=False)
 
+    def typical(self, batch: int) -> Case:
+        """Return a case of one batch size, at the length that the samples have in the middle; 0 without a batch."""
+        groups = sorted(self._groups(), key=self._elements_of_a_row)
+        return self._case(groups[len(groups) // 2], {self.batch: batch} if self.batch else {})
+
+    def _elements_of_a_row(self, inputs: Inputs) -> float:
+        rows = next(iter(inputs.values())).shape[0] if self.batch else 1
+        return sum(array.size for array in inputs.values()) / max(rows, 1)
+
     @property
     def batches(self) -> tuple[int, ...]:
         """The batch sizes to verify: 1, 2, 3, 7 and the largest; (0,) without a batch dimension."""

@@ -7,20 +7,32 @@ Versions are append-only: one comes in whole, and is never edited afterwards. Wh
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from naiad.export._repository import history as _history
 from naiad.export._repository import journal as _journal
+from naiad.export._repository import preview as _preview
+from naiad.export._repository import pruning as _pruning
 from naiad.export._repository import publishing as _publishing
 from naiad.export._repository import reading as _reading
 from naiad.export._repository import serving as _serving
+from naiad.export._repository import signature as _signature
+from naiad.export._repository import signing as _signing
+from naiad.export._repository.audit import Audit as Audit
 from naiad.export._repository.names import check_name as check_name
+from naiad.export._repository.preview import Preview as Preview
+from naiad.export._repository.pruning import Pruned as Pruned
 from naiad.export._repository.publishing import Candidate as Candidate
 from naiad.export._repository.reading import Integrity as Integrity
 from naiad.export._repository.store import open_store
 from naiad.export.errors import InvalidModel, RepositoryError
-from naiad.export.report import Finding, Report, Version
+from naiad.export.report import Finding, Report, Tolerance, Version
+
+if TYPE_CHECKING:
+    from naiad.client import Client
+    from naiad.export._repository.replay import ServedVersion
 
 
 class Repository:
@@ -28,10 +40,18 @@ class Repository:
 
     Reading needs no write access and no lock. `staging` is a directory on the same file system in which versions are
     built; by default `.<name>.staging` beside the repository, or one for temporary files where that is a bucket.
+    With `require_signature`, a public key, nothing is served through this object that the key has not signed.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, staging: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        staging: str | os.PathLike[str] | None = None,
+        require_signature: str | os.PathLike[str] | None = None,
+    ) -> None:
         self._store = open_store(path, staging)
+        self._required = _signature.Verifier.load(require_signature) if require_signature is not None else None
 
     def __repr__(self) -> str:
         return f"Repository({self.location!r})"
@@ -132,27 +152,96 @@ class Repository:
         with self._store.translated(model):
             return _journal.read(self._store, model)
 
-    def verify(self, model: str, number: int) -> Integrity:
-        """Compare every file of a version with the hashes in its manifest."""
-        with self._store.translated(model):
-            return _reading.verify(self._store, model, number)
+    def audit(self, *, head: str = "") -> Audit:
+        """Check the journal against its hashes, and against what there is; `head` is a hash that was its last once."""
+        with self._store.translated():
+            return _history.audit(self._store, head)
 
-    def promote(self, model: str, *numbers: int) -> tuple[int, ...]:
-        """Serve exactly these versions from now on, and return them.
+    def verify(self, model: str, number: int, *, key: str | os.PathLike[str] | None = None) -> Integrity:
+        """Compare every file of a version with the hashes in its manifest, and that with a public key's signature.
+
+        Raises:
+            InvalidKey: `key` is no public key.
+        """
+        verifier = _signature.Verifier.load(key) if key is not None else None
+        with self._store.translated(model):
+            return _reading.verify(self._store, model, number, verifier)
+
+    def verify_served(
+        self,
+        model: str,
+        server: "str | Sequence[str] | Client",
+        *versions: int,
+        tolerance: Tolerance | None = None,
+        timeout_s: float = 30.0,
+    ) -> "tuple[ServedVersion, ...]":
+        """Replay the golden pairs of versions, by default those that are served, on each of the servers.
+
+        Args:
+            model: Its name.
+            server: As `naiad.client.Client` takes it, or a client.
+            versions: All that are served, if none is named.
+            tolerance: How far the answers may be from PyTorch; that of each version's export by default.
+            timeout_s: Of each request.
+
+        Raises:
+            InvalidModel: A version has no manifest or no golden pairs.
+            naiad.client.InvalidInput: The address is none.
+        """
+        from naiad.client import Client
+        from naiad.export._repository import asking
+
+        client = server if isinstance(server, Client) else Client(server, timeout=timeout_s)
+        with contextlib.nullcontext() if client is server else client, self._store.translated(model):
+            found = asking.verify_served(self._store, model, versions, client, tolerance=tolerance, timeout_s=timeout_s)
+            return tuple(found)
+
+    def sign(self, model: str, number: int, key: str | os.PathLike[str], *, reason: str = "") -> str:
+        """Sign a version with a private key, and return the key's id; signatures of other keys stay.
+
+        Raises:
+            InvalidKey: `key` is no private key, or others may read it.
+            CorruptVersion: The version is not what was published.
+        """
+        signer = _signature.Signer.load(key)
+        with self._store.translated(model):
+            _signing.sign(self._store, model, number, signer, reason=reason)
+        return signer.key_id
+
+    def preview(self, model: str, *numbers: int) -> Preview:
+        """Return what promoting these versions would change; without any, what a rollback would."""
+        with self._store.translated(model):
+            after = numbers or _serving.earlier_served(self._store, model)
+            return _preview.preview(self._store, model, after)
+
+    def promote(self, model: str, *numbers: int, reason: str = "") -> tuple[int, ...]:
+        """Serve exactly these versions from now on, and return them; `reason` goes into the journal.
 
         Raises:
             VersionNotFound: One of them does not exist.
             CorruptVersion: One of them is not what was published.
+            NotTrusted: One of them lacks the signature that is required.
         """
-        return _serving.promote(self._store, model, numbers)
+        return _serving.promote(self._store, model, numbers, reason=reason, verifier=self._required)
 
-    def rollback(self, model: str) -> tuple[int, ...]:
+    def rollback(self, model: str, *, reason: str = "") -> tuple[int, ...]:
         """Serve again what was served before the last promotion, and return those versions.
 
         Raises:
             NothingToRollBack: No earlier state is known, or its versions are gone.
+            CorruptVersion, NotTrusted: As for `promote`.
         """
-        return _serving.rollback(self._store, model)
+        return _serving.rollback(self._store, model, reason=reason, verifier=self._required)
+
+    def prune(self, model: str, *, keep: int, force: bool = False, dry_run: bool = False, reason: str = "") -> Pruned:
+        """Remove the oldest versions; their numbers are not given again.
+
+        What is served stays, as do the newest `keep`, and what the next rollback would serve, that one unless `force`.
+
+        Raises:
+            InvalidExport: `keep` is below 1.
+        """
+        return _pruning.prune(self._store, model, keep=keep, force=force, dry_run=dry_run, reason=reason)
 
     @contextlib.contextmanager
     def stage(self) -> Iterator[Path]:
@@ -176,10 +265,19 @@ class Repository:
         with self._store.translated(model):
             return _publishing.check_contract(self._store, model, config, labels)
 
-    def publish(self, candidate: Candidate, *, promote: bool = True) -> Version:
+    def publish(
+        self, candidate: Candidate, *, promote: bool = True, sign_key: str | os.PathLike[str] | None = None
+    ) -> Version:
         """Add a candidate as the next version, and serve it when `promote` is true.
 
-        The first version of a model is always served: Triton cannot load a model without one.
+        The first version of a model is always served: Triton cannot load a model without one. `sign_key` is a private
+        key that signs it.
+
+        Raises:
+            ContractChanged: See `check_contract`.
+            InvalidKey: `sign_key` is no private key, or others may read it.
+            NotTrusted: A signature is required for what is served, and this key is another.
         """
-        number = _publishing.publish(self._store, candidate, promote=promote)
+        signer = _signature.Signer.load(sign_key) if sign_key is not None else None
+        number = _publishing.publish(self._store, candidate, promote=promote, signer=signer, verifier=self._required)
         return self.version(candidate.model, number)

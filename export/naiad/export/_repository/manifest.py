@@ -9,6 +9,8 @@ from typing import Any
 from naiad.export.errors import InvalidModel
 
 FILE = "manifest.json"
+SIGNATURE = "manifest.sig"
+"""Added after the publication, so it is no part of what was published."""
 
 
 def describe_files(directory: Path) -> dict[str, dict[str, Any]]:
@@ -37,6 +39,7 @@ def parse(data: bytes, *, model: str, where: str) -> dict[str, Any]:
 def problems(manifest: dict[str, Any], found: Mapping[str, str]) -> tuple[str, ...]:
     """Return one sentence for each file that is missing, changed or unknown; `found` has their SHA-256 by name."""
     expected = manifest["files"]
+    found = {name: digest for name, digest in found.items() if name != SIGNATURE}
     missing = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
     unknown = [f"{name} is not in the manifest" for name in sorted(found.keys() - expected.keys())]
     changed = [
@@ -48,12 +51,13 @@ def problems(manifest: dict[str, Any], found: Mapping[str, str]) -> tuple[str, .
 
 
 def digests(directory: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file under `directory`, the manifest itself left out."""
+    """Return the SHA-256 of every file under `directory`, the manifest itself and its signatures left out."""
     return {name: _sha256(directory / name) for name in _names(directory)}
 
 
 def _names(directory: Path) -> list[str]:
-    files = (path for path in directory.rglob("*") if path.is_file() and path != directory / FILE)
+    beside = {directory / FILE, directory / SIGNATURE}
+    files = (path for path in directory.rglob("*") if path.is_file() and path not in beside)
     return sorted(str(path.relative_to(directory)) for path in files)
 
 

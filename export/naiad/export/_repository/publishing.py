@@ -16,8 +16,9 @@ from naiad.export._repository import manifest as _manifest
 from naiad.export._repository import reading as _reading
 from naiad.export._repository import serving as _serving
 from naiad.export._repository.names import check_name
+from naiad.export._repository.signature import Signer, Verifier, to_json
 from naiad.export._repository.store import Changed, Store
-from naiad.export.errors import ContractChanged
+from naiad.export.errors import ContractChanged, NotTrusted
 from naiad.export.report import Finding
 
 _logger = logging.getLogger("naiad.export")
@@ -41,12 +42,20 @@ class Candidate:
     """The manifest without `model`, `version` and `files`."""
 
 
-def publish(store: Store, candidate: Candidate, *, promote: bool) -> int:
+def publish(
+    store: Store,
+    candidate: Candidate,
+    *,
+    promote: bool,
+    signer: Signer | None = None,
+    verifier: Verifier | None = None,
+) -> int:
     """Add a candidate as the next version, serve it when `promote` is true, and return its number."""
     model = check_name(candidate.model)
+    _require_signer(store, model, promote=promote, signer=signer, verifier=verifier)
     with store.translated(model), store.reserve(model, lambda: _recorded(store, model)) as number:
         check_contract(store, model, candidate.config, candidate.labels)
-        _write_manifest(candidate, number)
+        _write_manifest(candidate, number, signer)
         with store.publishing():
             _pin(store, model, candidate.files.parent)
         store.upload(model, number, candidate.files)
@@ -136,7 +145,23 @@ def _shared(candidate: Candidate, number: int) -> Path:
     return candidate.labels
 
 
-def _write_manifest(candidate: Candidate, number: int) -> None:
+def _require_signer(
+    store: Store, model: str, *, promote: bool, signer: Signer | None, verifier: Verifier | None
+) -> None:
+    if verifier is None or (signer is not None and signer.key_id == verifier.key_id):
+        return
+    if promote or store.read(f"{model}/{_config.FILE}") is None:  # a model's first version is always served
+        found = f"it would be signed by {signer.key_id}" if signer else "no key to sign with was given"
+        raise NotTrusted(
+            f"what {model} serves must be signed by the key {verifier.key_id}, and {found}; give that key (sign_key), "
+            "or publish without promoting",
+            repository=store.location,
+            model=model,
+            state="unknown key" if signer else "missing",
+        )
+
+
+def _write_manifest(candidate: Candidate, number: int, signer: Signer | None) -> None:
     manifest = {
         "model": candidate.model,
         "version": number,
@@ -144,5 +169,8 @@ def _write_manifest(candidate: Candidate, number: int) -> None:
         "contract": _own_contract(candidate.config, candidate.labels).to_dict(),
         **candidate.manifest,
     }
-    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-    _durable.write_new(candidate.files / _manifest.FILE, text.encode())
+    data = f"{json.dumps(manifest, indent=2, ensure_ascii=False)}\n".encode()
+    _durable.write_new(candidate.files / _manifest.FILE, data)
+    if signer is not None:
+        signature = to_json({signer.key_id: signer.sign(data)})
+        _durable.write_new(candidate.files / _manifest.SIGNATURE, signature)

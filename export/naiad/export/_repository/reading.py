@@ -1,12 +1,16 @@
 """What a repository holds: questions that need no lock, the same for every store."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from naiad.export._repository import changes as _changes
 from naiad.export._repository import config as _config
 from naiad.export._repository import contract as _contract
 from naiad.export._repository import manifest as _manifest
+from naiad.export._repository import signature as _signature
 from naiad.export._repository.names import check_name
+from naiad.export._repository.signature import SignatureCheck, Verifier
 from naiad.export._repository.store import Store
 from naiad.export.errors import InvalidModel, ModelNotFound, VersionNotFound
 
@@ -20,11 +24,21 @@ class Integrity:
     num_files: int
     problems: tuple[str, ...]
     """One sentence for each file that is missing, changed or unknown."""
+    unfit: tuple[str, ...] = ()
+    """One sentence for each thing that the model's configuration says otherwise than this version's manifest."""
+    signature: SignatureCheck | None = None
+    """None where no key was given."""
 
     @property
     def ok(self) -> bool:
-        """Whether every file is what was published."""
-        return not self.problems
+        """Whether the version is what was published, fits its configuration, and is signed by the key, if given."""
+        return not self.findings
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """Everything that is wrong, one sentence each."""
+        unsigned = (self.signature.problem,) if self.signature and not self.signature.ok else ()
+        return (*self.problems, *self.unfit, *unsigned)
 
 
 def models(store: Store) -> tuple[str, ...]:
@@ -104,19 +118,56 @@ def manifest(store: Store, model: str, number: int) -> dict[str, Any] | None:
     return None if data is None else _manifest.parse(data, model=model, where=f"{store.location}/{name}")
 
 
-def verify(store: Store, model: str, number: int) -> Integrity:
-    """Compare every file of a version with the hashes in its manifest."""
+def verify(store: Store, model: str, number: int, verifier: Verifier | None = None) -> Integrity:
+    """Compare a version's files with its manifest, that with the model's configuration, and with a key's signature."""
+    require_version(store, model, number)
+    data = store.read(f"{model}/{number}/{_manifest.FILE}")
+    check = verifier.check(data, signatures(store, model, number)) if verifier else None
+    if data is None:
+        missing = (f"there is no {_manifest.FILE}",)
+        return Integrity(model=model, version=number, num_files=0, problems=missing, signature=check)
+    found = _manifest.parse(data, model=model, where=f"{store.location}/{model}/{number}/{_manifest.FILE}")
+    problems = (*_misplaced(found, model, number), *_manifest.problems(found, store.digests(model, number)))
+    return Integrity(
+        model=model,
+        version=number,
+        num_files=len(found["files"]),
+        problems=problems,
+        unfit=tuple(_unfit(store, model, found)),
+        signature=check,
+    )
+
+
+def signatures(store: Store, model: str, number: int) -> dict[str, bytes]:
+    """Return the signatures beside a version's manifest by the id of their keys, unchecked."""
+    return _signature.parse(store.read(f"{model}/{number}/{_manifest.SIGNATURE}"))
+
+
+def size_bytes(store: Store, model: str, number: int) -> int | None:
+    """Return the size of a version's files, or None for one without a manifest."""
     found = manifest(store, model, number)
-    if found is None:
-        problems: tuple[str, ...] = (f"there is no {_manifest.FILE}",)
-        return Integrity(model=model, version=number, num_files=0, problems=problems)
-    problems = _manifest.problems(found, store.digests(model, number))
-    return Integrity(model=model, version=number, num_files=len(found["files"]), problems=problems)
+    return None if found is None else sum(file.get("size_bytes", 0) for file in found["files"].values())
 
 
 def contract(store: Store, model: str) -> _contract.Contract:
     """Return what the clients of a published model rely on."""
     return _contract.contract(config(store, model), lambda name: _label_file(store, model, name))
+
+
+def _misplaced(manifest: dict[str, Any], model: str, number: int) -> tuple[str, ...]:
+    told = manifest.get("model", model), manifest.get("version", number)
+    if told == (model, number):
+        return ()
+    return (f"{_manifest.FILE} is that of {told[0]} version {told[1]}: the directory was copied or renamed",)
+
+
+def _unfit(store: Store, model: str, manifest: dict[str, Any]) -> Iterator[str]:
+    if "contract" not in manifest:
+        return
+    own = _contract.Contract.from_dict(manifest["contract"])
+    for change in _changes.changes(contract(store, model), own):
+        if change.refused:
+            yield f"{change.subject} is {change.before} in {_config.FILE} and {change.after} in the manifest"
 
 
 def listed(numbers: tuple[int, ...]) -> str:

@@ -9,13 +9,16 @@ from naiad.export._configure import settings as _settings
 from naiad.export._repository import config as _config
 from naiad.export._repository import journal as _journal
 from naiad.export._repository import reading as _reading
+from naiad.export._repository.signature import Verifier
 from naiad.export._repository.store import Change, Changed, Store
-from naiad.export.errors import CorruptVersion, NothingToRollBack, RepositoryError, VersionNotFound
+from naiad.export.errors import CorruptVersion, NothingToRollBack, NotTrusted, RepositoryError, VersionNotFound
 
 _logger = logging.getLogger("naiad.export")
 
 
-def promote(store: Store, model: str, numbers: tuple[int, ...]) -> tuple[int, ...]:
+def promote(
+    store: Store, model: str, numbers: tuple[int, ...], *, reason: str = "", verifier: Verifier | None = None
+) -> tuple[int, ...]:
     """Serve exactly these versions from now on, and return them, ascending."""
     if not numbers:
         known = _reading.listed(_reading.versions(store, model))
@@ -23,22 +26,22 @@ def promote(store: Store, model: str, numbers: tuple[int, ...]) -> tuple[int, ..
     after = tuple(sorted(set(numbers)))
     with store.translated(model):
         for number in after:  # reads every byte, which may take long: before the lock
-            _require_intact(store, model, number)
+            _require_intact(store, model, number, verifier)
         with store.stage() as stage, store.locked():
-            _serve(store, model, after, "promote", stage)
+            _serve(store, model, after, "promote", stage, reason)
     return after
 
 
-def rollback(store: Store, model: str) -> tuple[int, ...]:
+def rollback(store: Store, model: str, *, reason: str = "", verifier: Verifier | None = None) -> tuple[int, ...]:
     """Serve again what was served before the last promotion, and return those versions."""
     with store.translated(model):
-        earlier = _earlier(store, model)
+        earlier = earlier_served(store, model)
         for number in earlier:
-            _require_intact(store, model, number)
+            _require_intact(store, model, number, verifier)
         with store.stage() as stage, store.locked():
-            if _earlier(store, model) != earlier:
+            if earlier_served(store, model) != earlier:
                 raise Changed(f"another process changed what {model} serves; run it again", model=model)
-            _serve(store, model, earlier, "rollback", stage)
+            _serve(store, model, earlier, "rollback", stage, reason)
     return earlier
 
 
@@ -66,21 +69,29 @@ def record(store: Store, action: _journal.Action, model: str, **values: Any) -> 
         _logger.warning("the journal of %s could not be written: %s", store.location, exc)
 
 
-def _serve(store: Store, model: str, after: tuple[int, ...], action: _journal.Action, stage: Path) -> None:
+def _serve(store: Store, model: str, after: tuple[int, ...], action: _journal.Action, stage: Path, reason: str) -> None:
     for number in after:  # again, now that nobody can remove it
         _reading.require_version(store, model, number)
     before = _reading.served(store, model)
     if found := change(store, model, after):
         store.change_config(model, found, stage)
-    record(store, action, model, before=before, after=after)
+    record(store, action, model, before=before, after=after, reason=reason)
     _logger.info("%s of %s: serves %s instead of %s", action, model, after, before)
 
 
-def _require_intact(store: Store, model: str, number: int) -> None:
-    if _reading.manifest(store, model, number) is None:  # made by hand: there is nothing to compare with
+def _require_intact(store: Store, model: str, number: int, verifier: Verifier | None) -> None:
+    if verifier is None and _reading.manifest(store, model, number) is None:  # made by hand: nothing to compare with
         return
-    integrity = _reading.verify(store, model, number)
-    if not integrity.ok:
+    integrity = _reading.verify(store, model, number, verifier)
+    if integrity.signature and not integrity.signature.ok:
+        raise NotTrusted(
+            f"{model} version {number} is not served, because a signature is required: {integrity.signature.problem}",
+            repository=store.location,
+            model=model,
+            version=number,
+            state=integrity.signature.state,
+        )
+    if integrity.problems:
         raise CorruptVersion(
             f"{model} version {number} is not what was published: {'; '.join(integrity.problems)}; "
             "serve another version, and export this one again",
@@ -91,15 +102,22 @@ def _require_intact(store: Store, model: str, number: int) -> None:
         )
 
 
-def _earlier(store: Store, model: str) -> tuple[int, ...]:
+def earlier_served(store: Store, model: str) -> tuple[int, ...]:
+    """Return what a rollback would serve.
+
+    Raises:
+        NothingToRollBack: No earlier state is known, or its versions are gone.
+    """
     _reading.require_model(store, model)
-    earlier = _journal.previous(_journal.read(store, model), _reading.served(store, model))
-    known = _reading.versions(store, model)
-    if not earlier or not set(earlier) <= set(known):
-        raise NothingToRollBack(
-            f"nothing to roll {model} back to: it serves {_reading.listed(_reading.served(store, model))} and no "
-            f"earlier state is known; promote one of {_reading.listed(known)} instead",
-            repository=store.location,
-            model=model,
-        )
-    return earlier
+    served, known = _reading.served(store, model), _reading.versions(store, model)
+    earlier = _journal.previous(_journal.read(store, model), served)
+    gone = tuple(number for number in earlier or () if number not in known)
+    if earlier and not gone:
+        return earlier
+    why = f"version {_reading.listed(gone)}, served before, was removed" if gone else "no earlier state is known"
+    raise NothingToRollBack(
+        f"nothing to roll {model} back to: it serves {_reading.listed(served)} and {why}; "
+        f"promote one of {_reading.listed(known)} instead",
+        repository=store.location,
+        model=model,
+    )

@@ -51,7 +51,7 @@ class Contract:
     outputs: Mapping[str, Tensor]
     max_batch_size: int
     scheduling: str = ""
-    """The sequence batcher or the ensemble's steps, as text."""
+    """What the sequence batcher wants of requests, or that there are steps, as text."""
     decoupled: bool = False
     engine: str = ""
     """What runs it, and the file: `onnxruntime model.onnx`."""
@@ -118,7 +118,7 @@ def _scheduling(config: Any) -> str:
     """Return what a request must say, or is done with it; not how long it waits, which is the owner's to tune."""
     kind = config.WhichOneof("scheduling_choice")
     if kind == "ensemble_scheduling":
-        return f"ensemble {{ {text_format.MessageToString(config.ensemble_scheduling, as_one_line=True)} }}"
+        return "steps of an ensemble"  # which ones is recorded by version, and wired when one is served
     if kind == "sequence_batching":
         batching = config.sequence_batching
         shared = type(batching)(control_input=batching.control_input, state=batching.state)

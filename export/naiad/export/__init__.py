@@ -23,10 +23,12 @@ from naiad.export.errors import ModelNotFound as ModelNotFound
 from naiad.export.errors import NothingToRollBack as NothingToRollBack
 from naiad.export.errors import NotWritable as NotWritable
 from naiad.export.errors import OutOfSpace as OutOfSpace
+from naiad.export.errors import PrecisionRefused as PrecisionRefused
 from naiad.export.errors import RecipeError as RecipeError
 from naiad.export.errors import RecipeFailed as RecipeFailed
 from naiad.export.errors import RecipeNotFound as RecipeNotFound
 from naiad.export.errors import RepositoryError as RepositoryError
+from naiad.export.errors import StepInUse as StepInUse
 from naiad.export.errors import VerificationFailed as VerificationFailed
 from naiad.export.errors import VersionNotFound as VersionNotFound
 from naiad.export.errors import WeightsNotFound as WeightsNotFound
@@ -39,6 +41,8 @@ from naiad.export.report import Divergence as Divergence
 from naiad.export.report import Finding as Finding
 from naiad.export.report import MetricResult as MetricResult
 from naiad.export.report import OutputParity as OutputParity
+from naiad.export.report import PrecisionLatency as PrecisionLatency
+from naiad.export.report import PrecisionResult as PrecisionResult
 from naiad.export.report import Report as Report
 from naiad.export.report import Tolerance as Tolerance
 from naiad.export.report import Version as Version

@@ -16,6 +16,8 @@ from naiad.export._configure import labels as _labels
 from naiad.export._configure import published as _published
 from naiad.export._configure import settings as _settings
 from naiad.export._configure import warmup as _warmup
+from naiad.export._precision import choose as _precision
+from naiad.export._precision import served as _served
 from naiad.export._repository import golden as _golden
 from naiad.export._runtime import measure as _measure
 from naiad.export._source import reference as _reference
@@ -43,6 +45,7 @@ class Order:
     tolerance: Tolerance
     precision: str
     opset: int
+    allow_slower: bool = False
     exporter: str = "auto"
     source: Mapping[str, object] = field(default_factory=dict)
     cores: int | None = None
@@ -59,12 +62,13 @@ class _Captured:
     answers: tuple[_reference.Answer, ...]
     graph: _graph.Graph
     findings: tuple[Finding, ...]
+    precision: str = "fp32"
 
 
 def build(model: Any, order: Order, repository: Repository, stage: Path, on_step: OnStep) -> tuple[Candidate, Report]:
     """Return a candidate that passed every check, with its files in `stage`, and what was measured on the way."""
     captured = _capture_and_check(_subject.open_subject(model, order.outputs), order, stage, on_step)
-    report = _verify_and_measure(captured, order, on_step)
+    captured, report = _verify_and_measure(captured, order, repository, stage, on_step)
     on_step("configure")
     graph, samples, answers = captured.graph, captured.samples, captured.answers
     labels = _labels_by_output(order.labels, tuple(graph.outputs))
@@ -81,7 +85,7 @@ def build(model: Any, order: Order, repository: Repository, stage: Path, on_step
             cores=order.cores,
             accelerator=order.accelerator,
             states=order.states,
-            precision=order.precision,
+            precision=captured.precision,
         ),
     )
     config = configured.config
@@ -145,22 +149,63 @@ def _capture_and_check(subject: _subject.Subject, order: Order, stage: Path, on_
     )
 
 
-def _verify_and_measure(captured: _Captured, order: Order, on_step: OnStep) -> Report:
+def _verify_and_measure(
+    captured: _Captured, order: Order, repository: Repository, stage: Path, on_step: OnStep
+) -> tuple[_Captured, Report]:
     path, samples, answers = captured.graph.path, captured.samples, captured.answers
     on_step("verify")
     compared = _verify.verify(path, samples, answers, order.tolerance, model=order.model)
     _reference.check_rows(answers, samples, order.tolerance)
+    choice = _choose_precision(captured, compared, order, repository, stage, on_step)
+    captured = replace(captured, graph=choice.graph, precision=choice.precision)
     on_step("measure")
-    return Report(
+    return captured, Report(
         batches=samples.batches if samples.batch else (),
         num_cases=len(answers),
-        parity=compared.parity,
-        cases=compared.cases,
-        tolerance=order.tolerance,
+        parity=choice.comparison.parity,
+        cases=choice.comparison.cases,
+        tolerance=_tolerance(order, choice.precision),
         latency=_measure.measure(path, samples, answers),
-        findings=captured.findings,
+        findings=(*captured.findings, *choice.findings),
         size_bytes=_graph.size_bytes(captured.graph),
+        precision=choice.results,
     )
+
+
+def _choose_precision(
+    captured: _Captured,
+    baseline: _verify.Comparison,
+    order: Order,
+    repository: Repository,
+    stage: Path,
+    on_step: OnStep,
+) -> _precision.Choice:
+    samples, answers, model = captured.samples, captured.answers, order.model
+    published = repository.config(model) if model in repository.models() else None
+    setup = _served.served(published, order.settings, samples, answers, order.cores)
+
+    def check(path: Path, precision: str) -> _verify.Comparison:
+        tolerance = _tolerance(order, precision)
+        return _verify.compare(path, samples, answers, tolerance, model=model, level=setup.level)
+
+    asked = _precision.Asked(
+        model=model, precision=order.precision, allow_slower=order.allow_slower, accelerator=order.accelerator
+    )
+    return _precision.choose(
+        captured.graph,
+        baseline,
+        samples,
+        asked,
+        check=check,
+        served=setup,
+        directory=stage / "precision",
+        on_step=on_step,
+    )
+
+
+def _tolerance(order: Order, precision: str) -> Tolerance:
+    """Return what was asked for; if nothing was, the default of the precision."""
+    return order.tolerance if order.tolerance != Tolerance() else Tolerance.of(precision)
 
 
 def _manifest(order: Order, captured: _Captured, report: Report, config: Any) -> dict[str, Any]:
@@ -169,7 +214,7 @@ def _manifest(order: Order, captured: _Captured, report: Report, config: Any) ->
         "inputs": _tensors(config.input, graph.inputs),
         "outputs": _tensors(config.output, graph.outputs),
         "max_batch_size": order.max_batch_size,
-        "precision": order.precision,
+        "precision": captured.precision,
         "onnx": _onnx(graph),
         "samples": {"num_samples": len(captured.samples.rows), "generated": captured.samples.generated},
         "not_measured": list(report.not_measured),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from naiad.export._check.format import DEFAULT_OPSET, OPSETS
 from naiad.export._configure import settings as _settings
+from naiad.export._precision.conversion import PRECISIONS
 from naiad.export.errors import InvalidExport
 from naiad.export.recipe import Recipe
 from naiad.export.report import Tolerance, Version
@@ -22,7 +23,6 @@ OnStep = Callable[[str], None]
 DEFAULT_MAX_BATCH_SIZE = 64
 EXPORTERS = ("auto", "dynamo", "legacy")
 ACCELERATORS = ("cpu", "cuda", "tensorrt")
-_PRECISIONS = ("fp32",)
 
 
 def export(
@@ -34,6 +34,7 @@ def export(
     dynamic: Dynamic | None = None,
     max_batch_size: int = DEFAULT_MAX_BATCH_SIZE,
     precision: str = "fp32",
+    allow_slower: bool = False,
     outputs: Sequence[str] | None = None,
     labels: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
     settings: Mapping[str, object] | None = None,
@@ -57,7 +58,9 @@ def export(
         repository: A Repository or its path; created where it is missing.
         dynamic: The dimensions that vary, by input: `{"x": {0: "batch", 1: "length"}}`. By default the batch.
         max_batch_size: The largest batch the server may form; 0 for a model without a batch dimension.
-        precision: "fp32" keeps the model's own types.
+        precision: "fp32" keeps the model's own types. "fp16", "bf16", "int8" (or "int8-dynamic", "int8-static") and
+            "int4" publish the fastest of their candidates, if it is verified and faster; "auto" the fastest of all.
+        allow_slower: Publish a precision that was named, although it is not faster: for its size.
         outputs: Names of the outputs, in order. By default dict keys or field names, else `output` or `output_0`, …
         labels: Class names of the only output, or by output.
         settings: Fields of `config.pbtxt` by dotted name. They apply to an existing model when it is promoted.
@@ -77,6 +80,7 @@ def export(
         CaptureFailed: PyTorch cannot export the model.
         CheckFailed: The graph would be wrong, or refused, at a size it would be served at.
         VerificationFailed: ONNX Runtime and PyTorch disagree.
+        PrecisionRefused: No candidate of the precision that was named passes, or is faster.
         ContractChanged: The model is already published with other inputs or outputs.
         NotWritable: The repository cannot be written to.
         OutOfSpace: The disk is full.
@@ -97,6 +101,7 @@ def export(
         settings=settings or {},
         tolerance=tolerance or Tolerance(),
         precision=precision,
+        allow_slower=allow_slower,
         opset=opset or DEFAULT_OPSET,
         exporter=exporter,
         source=source or {},
@@ -121,6 +126,7 @@ def export_recipe(
     name: str | None = None,
     max_batch_size: int | None = None,
     precision: str = "fp32",
+    allow_slower: bool = False,
     settings: Mapping[str, object] | None = None,
     opset: int | None = None,
     exporter: str = "auto",
@@ -157,6 +163,7 @@ def export_recipe(
         dynamic=recipe.constant("DYNAMIC"),
         max_batch_size=size,
         precision=precision,
+        allow_slower=allow_slower,
         outputs=recipe.constant("OUTPUTS"),
         labels=recipe.constant("LABELS"),
         settings=settings,
@@ -176,8 +183,8 @@ def _check_arguments(precision: str, opset: int | None, settings: Mapping[str, o
     """Refuse what can be refused before a model is built or run."""
     if accelerator not in ACCELERATORS:
         raise InvalidExport(f"accelerator must be one of {', '.join(ACCELERATORS)}; found {accelerator!r}")
-    if precision not in _PRECISIONS:
-        raise InvalidExport(f"precision {precision!r} is not supported yet; expected {' or '.join(_PRECISIONS)}")
+    if precision not in PRECISIONS:
+        raise InvalidExport(f"precision must be one of {', '.join(PRECISIONS)}; found {precision!r}")
     if opset is not None and opset not in OPSETS:
         raise InvalidExport(f"opset must be from {OPSETS.start} to {OPSETS.stop - 1}; found {opset}")
     _settings.check(settings)

@@ -18,6 +18,7 @@
         ├── VersionNotFound (ValueError)
         ├── InvalidModel (ValueError)      a config.pbtxt or manifest.json that cannot be read
         ├── ContractChanged (ValueError)   other inputs or outputs than the versions already published
+        ├── StepInUse (ValueError)         a pipeline needs a version that was to be served no more
         ├── NothingToRollBack (ValueError)
         ├── CorruptVersion                 files differ from their manifest
         ├── NotTrusted                     no valid signature of the key that is required
@@ -31,7 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from naiad.export.report import Divergence
+    from naiad.export.report import CaseParity, Divergence, MetricResult, OutputParity
 
 
 class ExportError(Exception):
@@ -89,6 +90,7 @@ class VerificationFailed(ExportError):
     """ONNX Runtime's answer differs from PyTorch's, and nothing was published.
 
     `divergence` says at which node it first does, where that could be found; `step` which of a pipeline's steps.
+    `parity`, `cases` and `metric` have what was measured, as in a report.
     """
 
     def __init__(
@@ -102,8 +104,14 @@ class VerificationFailed(ExportError):
         max_rel_error: float | None = None,
         divergence: "Divergence | None" = None,
         step: str | None = None,
+        parity: "tuple[OutputParity, ...]" = (),
+        cases: "tuple[CaseParity, ...]" = (),
+        metric: "MetricResult | None" = None,
     ) -> None:
         super().__init__(message)
+        self.parity = parity
+        self.cases = cases
+        self.metric = metric
         self.model = model
         self.output = output
         self.batch = batch
@@ -172,6 +180,10 @@ class ContractChanged(RepositoryError, ValueError):
     ) -> None:
         super().__init__(message, repository=repository, model=model, version=version)
         self.changes = changes
+
+
+class StepInUse(RepositoryError, ValueError):
+    """A pipeline is wired to this version, which therefore stays served."""
 
 
 class NothingToRollBack(RepositoryError, ValueError):

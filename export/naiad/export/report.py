@@ -126,10 +126,10 @@ class MetricResult:
     name: str
     pytorch: float
     candidate: float
-    max_drop: str
-    """What was allowed, as it was written: `0.5%` of PyTorch's value, or an absolute `0.005`."""
-    drop: float
-    """PyTorch's value minus the candidate's; below 0 where the candidate is better."""
+    limit: str
+    """What was allowed, as it was written: `max drop 0.5%` (of PyTorch's value), or `max rise 0.005` (in its unit)."""
+    change: float
+    """The candidate's value minus PyTorch's."""
     passed: bool = True
 
 
@@ -171,7 +171,7 @@ class PrecisionResult:
     """As in `dynamic` or `static entropy`; empty where there is only one."""
     chosen: bool = False
     refused: str | None = None
-    """Why it was not published, with the numbers; None for the chosen one, and for one that another was preferred to."""
+    """Why it was not published, with the numbers; None for the chosen one, and where another was preferred."""
     num_changed: int = 0
     """Nodes that compute in another type than the model's own."""
     left_in_fp32: tuple[str, ...] = ()

@@ -99,7 +99,7 @@ def test_the_capture_never_uses_a_size_that_bakes_in() -> None:
 def test_public_names() -> None:
     """What `naiad.export` offers is chosen, not accidental."""
     public = {name for name in vars(naiad.export) if not name.startswith("_")}
-    modules = {"errors", "recipe", "report", "repository", "recipes", "weights"}
+    modules = {"errors", "recipe", "report", "repository", "recipes", "steps", "weights"}
     assert public - modules == {
         "BatchLatency",
         "CaseParity",
@@ -121,6 +121,9 @@ def test_public_names() -> None:
         "NothingToRollBack",
         "OutOfSpace",
         "OutputParity",
+        "PrecisionLatency",
+        "PrecisionRefused",
+        "PrecisionResult",
         "Recipe",
         "RecipeError",
         "RecipeFailed",
@@ -128,12 +131,14 @@ def test_public_names() -> None:
         "Report",
         "Repository",
         "RepositoryError",
+        "StepInUse",
         "Tolerance",
         "VerificationFailed",
         "Version",
         "VersionNotFound",
         "WeightsNotFound",
         "export",
+        "export_pipeline",
         "export_recipe",
         "find_recipe",
         "load_recipe",

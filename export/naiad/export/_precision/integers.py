@@ -1,0 +1,160 @@
+"""Conversions to integers with ONNX Runtime's quantisers, each with the settings that its pitfalls ask for.
+
+Weights have 7 bits of the 8: with all 8 the sums of int8 kernels overflow on processors without VNNI, silently, so that
+a file that is right on the machine that made it would be wrong on an older one (ONNX Runtime's `reduce_range`).
+"""
+
+import copy
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QDQQuantizer,
+    QuantType,
+    create_calibrator,
+)
+from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+from onnxruntime.quantization.onnx_model import ONNXModel
+from onnxruntime.quantization.quantize import quantize_dynamic
+
+Feeds = Mapping[str, np.ndarray[Any, Any]]
+
+DYNAMIC_OPS = ["MatMul", "LSTM", "Attention"]
+"""Not Conv: its dynamic kernel made a net five times slower. Gemm becomes MatMul and Add."""
+_COMPUTE_OPS = ["Conv", "ConvTranspose", "Gemm", "MatMul"]
+_PASSING_OPS = [
+    "MaxPool",
+    "AveragePool",
+    "GlobalAveragePool",
+    "Relu",
+    "Clip",
+    "Concat",
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+]
+_PASSING_OPS += ["Unsqueeze", "Transpose"]
+_FLOAT_OUTPUTS = ["MatMul", "Gemm"]
+"""Rounded only for those that read them: half the error on an encoder, as fast. Conv's kernel needs int8 out."""
+_METHODS = {
+    "minmax": CalibrationMethod.MinMax,
+    "entropy": CalibrationMethod.Entropy,
+    "percentile": CalibrationMethod.Percentile,
+}
+_BLOCK_SIZE = 32
+_INT8_ACTIVATIONS = 4
+"""MatMulNBits' accuracy level: it multiplies in int8, which is its fastest kernel on a CPU."""
+
+
+class _OneByOne(CalibrationDataReader):  # type: ignore[misc]
+    """The calibration feeds as ONNX Runtime wants them."""
+
+    def __init__(self, feeds: Iterable[Feeds]) -> None:
+        self._feeds = iter(feeds)
+
+    def get_next(self) -> Any:
+        return next(self._feeds, None)
+
+
+class _Finite:
+    """A session whose infinities are cut to its finite values: a mask of -inf has no histogram, and needs none."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def run(self, names: Any, feeds: Feeds) -> list[Any]:
+        return [_finite(value) for value in self._session.run(names, feeds)]
+
+
+def _finite(value: Any) -> Any:
+    if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+        return value
+    known = np.isfinite(value)
+    if known.all():
+        return value
+    low, high = (value[known].min(), value[known].max()) if known.any() else (0.0, 0.0)
+    return np.nan_to_num(value, nan=low, neginf=low, posinf=high)
+
+
+def quantise_dynamic(prepared: Path, target: Path, excluded: Collection[str], *, external: bool) -> None:
+    """Write the model with int8 weights, and activations quantised as they come, for each channel of the weights."""
+    quantize_dynamic(
+        str(prepared),
+        str(target),
+        op_types_to_quantize=DYNAMIC_OPS,
+        per_channel=True,
+        reduce_range=True,
+        weight_type=QuantType.QInt8,
+        # A Gemm is replaced by a MatMul before the list is read.
+        nodes_to_exclude=[*excluded, *(f"{name}_MatMul" for name in excluded)],
+        use_external_data_format=external,
+    )
+
+
+def calibrate(prepared: Path, method: str, feeds: Iterable[Feeds], augmented: Path, *, external: bool) -> Any:
+    """Return the range of every tensor that is quantised, from real feeds, one at a time to bound the memory."""
+    calibrator = create_calibrator(
+        str(prepared),
+        static_ops(onnx.load(prepared, load_external_data=False).graph),
+        augmented_model_path=str(augmented),
+        calibrate_method=_METHODS[method],
+        use_external_data_format=external,
+        extra_options={"symmetric": False},
+    )
+    calibrator.infer_session = _Finite(calibrator.infer_session)
+    for feed in feeds:
+        calibrator.collect_data(_OneByOne([feed]))
+    return calibrator.compute_data()
+
+
+def quantise_static(prepared: Path, target: Path, ranges: Any, excluded: Collection[str], *, external: bool) -> None:
+    """Write the model with pairs of QuantizeLinear and DequantizeLinear around its operators with weights."""
+    model = onnx.load(prepared)
+    quantizer = QDQQuantizer(
+        model,
+        True,  # for each channel of the weights
+        True,  # 7 bits
+        QuantType.QInt8,
+        QuantType.QUInt8,
+        copy.deepcopy(ranges),  # the quantiser adjusts them to what it quantises
+        [],
+        list(excluded),
+        static_ops(model.graph),
+        {"MatMulConstBOnly": True, "OpTypesToExcludeOutputQuantization": _FLOAT_OUTPUTS},
+    )
+    quantizer.quantize_model()
+    quantizer.model.save_model_to_file(str(target), external)
+
+
+def quantise_weights(prepared: Path, target: Path, excluded: Collection[str], *, external: bool) -> None:
+    """Write the model with 4-bit weights in blocks, for each MatMul with constant weights."""
+    model = ONNXModel(onnx.load(prepared))
+    model.replace_gemm_with_matmul()
+    quantizer = MatMulNBitsQuantizer(
+        model.model,
+        bits=4,
+        block_size=_BLOCK_SIZE,
+        is_symmetric=True,
+        accuracy_level=_INT8_ACTIVATIONS,
+        nodes_to_exclude=[*excluded, *(f"{name}_MatMul" for name in excluded)],
+    )
+    quantizer.process()
+    quantizer.model.save_model_to_file(str(target), external)
+
+
+def static_ops(graph: Any) -> list[str]:
+    """Return the operators to quantise: those with weights, and what only passes values on between them.
+
+    Sums too where there are convolutions, whose residuals then stay in int8. Norms, softmax and a transformer's
+    residuals stay in floats: quantised, they cost a sentence encoder its meaning (cosine 0.10).
+    """
+    sums = ["Add"] if any(node.op_type == "Conv" for node in graph.node) else []
+    return [*_COMPUTE_OPS, *_PASSING_OPS, *sums]

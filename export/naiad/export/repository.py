@@ -32,6 +32,7 @@ from naiad.export.report import Finding, Report, Tolerance, Version
 
 if TYPE_CHECKING:
     from naiad.client import Client
+    from naiad.export._repository.diff import VersionDiff
     from naiad.export._repository.replay import ServedVersion
 
 
@@ -195,6 +196,33 @@ class Repository:
         with contextlib.nullcontext() if client is server else client, self._store.translated(model):
             found = asking.verify_served(self._store, model, versions, client, tolerance=tolerance, timeout_s=timeout_s)
             return tuple(found)
+
+    def diff(
+        self,
+        model: str,
+        a: int,
+        b: int,
+        *,
+        other: "Repository | None" = None,
+        other_model: str | None = None,
+        answers: bool = True,
+    ) -> "VersionDiff":
+        """Compare version `a` with version `b`, that may be of `other_model`, and in an `other` repository.
+
+        Both are run in ONNX Runtime with the golden inputs of both, unless `answers` is false.
+
+        Raises:
+            VersionNotFound: One of them does not exist.
+        """
+        from naiad.export._repository import diff
+
+        second = (other or self)._store
+        with self._store.translated(model), second.translated(other_model or model):
+            return diff.diff(
+                diff.Place(store=self._store, model=model, number=a),
+                diff.Place(store=second, model=other_model or model, number=b),
+                answers=answers,
+            )
 
     def sign(self, model: str, number: int, key: str | os.PathLike[str], *, reason: str = "") -> str:
         """Sign a version with a private key, and return the key's id; signatures of other keys stay.

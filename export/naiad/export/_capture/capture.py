@@ -1,27 +1,17 @@
-"""Capture: the model becomes an ONNX graph, in a fresh process.
+"""Capture: the model becomes an ONNX graph, by the dynamo exporter, or by the legacy one where that cannot."""
 
-A fresh process, because PyTorch keeps state between exports: the second recurrent net of one process fails. The model
-travels as a file in our own private stage. Classes the new process could not import (from `__main__`, a notebook, a
-recipe, a test) travel by value, the rest by reference.
-"""
-
-import contextlib
-import importlib.machinery
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import cloudpickle
+import numpy as np
 import torch
 
 from naiad.export._capture import copy as _copy
 from naiad.export._capture.graph import Graph, read
+from naiad.export._capture.process import run_job as run_job
+from naiad.export._runtime.session import session
 from naiad.export._source.graph import GraphSubject
 from naiad.export._source.module import ModuleSubject
 from naiad.export._source.program import ProgramSubject
@@ -30,7 +20,6 @@ from naiad.export._source.samples import Samples
 from naiad.export._source.subject import Subject
 from naiad.export.errors import CaptureFailed, InvalidExport
 
-JOB = "job.pt"
 PROGRAM = "program.pt2"
 SCRIPT = "script.pt"
 
@@ -59,14 +48,14 @@ def capture(
     made = _attempt(work, first, reason)
     if isinstance(made, Graph):
         return made
-    if exporter != "auto" or first == "legacy" or not _may_fall_back(subject, made):
+    if exporter != "auto" or first == "legacy" or not isinstance(subject, ModuleSubject):
         raise _failure(made, subject.label)
     for path in target.iterdir():
         path.unlink()
     second = _attempt(work, "legacy", _reason(made))
-    if isinstance(second, Graph):
+    if isinstance(second, Graph) and (not made.fixed or _follows(second, answers)):
         return second
-    raise _failure(made, subject.label, legacy=second)
+    raise _failure(made, subject.label, legacy=None if isinstance(second, Graph) else second)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,9 +95,29 @@ def _first_choice(subject: Subject, exporter: str) -> tuple[str, str]:
     return ("legacy", "it was asked for") if exporter == "legacy" else ("dynamo", "")
 
 
-def _may_fall_back(subject: Subject, failed: _Failed) -> bool:
-    """Whether the legacy exporter could do better; a dimension that the model fixes it would only fix silently."""
-    return isinstance(subject, ModuleSubject) and not failed.fixed
+def _follows(graph: Graph, answers: Sequence[Answer]) -> bool:
+    """Whether a recorded graph answers at all sizes: a loop over a dimension would be fixed without a word.
+
+    Only roughly: whether the answers are near enough is for the parity gate to say.
+    """
+    runtime = session(graph.path)
+    for answer in answers:
+        try:
+            found = dict(zip(graph.outputs, runtime.run(list(graph.outputs), answer.case.feeds()), strict=True))
+        except Exception:  # noqa: BLE001 - ONNX Runtime's errors share no public base class
+            return False
+        if not all(_alike(found[name], expected) for name, expected in answer.outputs.items()):
+            return False
+    return True
+
+
+def _alike(actual: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> bool:
+    if actual.shape != expected.shape:
+        return False
+    if expected.dtype.kind != "f":
+        return True
+    scale = float(np.abs(expected).max(initial=0.0))
+    return bool(np.allclose(actual, expected, rtol=0, atol=0.05 * scale + 1e-6, equal_nan=True))
 
 
 def _attempt(work: _Work, exporter: str, reason: str) -> Graph | _Failed:
@@ -123,10 +132,9 @@ def _attempt(work: _Work, exporter: str, reason: str) -> Graph | _Failed:
         "outputs": names,
         "opset": work.opset,
         "target": str(work.target),
-        **_what(work.subject, directory, exporter),
+        **what_travels(work.subject, directory, exporter),
     }
-    _save(job, directory / JOB)
-    answer = _run(directory)
+    answer = run_job(job, directory)
     if "error" in answer:
         return _failed(answer["error"], tuple(job["inputs"]))
     ranges = {symbol: (low, high) for symbol, (low, high) in answer["ranges"].items()}
@@ -134,7 +142,7 @@ def _attempt(work: _Work, exporter: str, reason: str) -> Graph | _Failed:
     return read(path, exporter=exporter, reason=reason, ranges=ranges, versions=answer["versions"])
 
 
-def _what(subject: Subject, directory: Path, exporter: str) -> dict[str, Any]:
+def what_travels(subject: Subject, directory: Path, exporter: str) -> dict[str, Any]:
     """Return what the capture process exports: a model that travels in the job, or a file beside it."""
     job = {"model": None, "program": "", "script": "", "plain": False}
     if isinstance(subject, ProgramSubject):
@@ -164,82 +172,6 @@ def _symbol(sizes: list[int], answers: Sequence[Answer]) -> str | None:
     """Return the dynamic dimension of the inputs that a dimension of an output follows, if it follows one."""
     symbols = answers[0].case.sizes
     return next((s for s in symbols if [answer.case.sizes[s] for answer in answers] == sizes), None)
-
-
-def _save(job: dict[str, Any], path: Path) -> None:
-    model = job["model"]
-    with _travelling_by_value(model):
-        try:
-            with path.open("xb") as file:
-                torch.save(job, file, pickle_module=cloudpickle)
-        except Exception as exc:  # whatever __reduce__ and __getstate__ of a foreign class raise
-            if isinstance(exc.__context__, OSError):  # PyTorch's writer says something else about a full disk
-                raise exc.__context__ from None
-            raise CaptureFailed(
-                f"{type(model).__name__} cannot be handed to the capture process: {exc}; keep locks, files, generators "
-                "and the like out of the module, or set them to None before the export"
-            ) from exc
-
-
-@contextlib.contextmanager
-def _travelling_by_value(model: torch.nn.Module | None) -> Iterator[None]:
-    names = {cls.__module__ for module in (model.modules() if model else ()) for cls in type(module).__mro__}
-    modules = [sys.modules[name] for name in sorted(names) if name in sys.modules and name != "__main__"]
-    foreign = [module for module in modules if not _importable(module)]
-    for module in foreign:
-        cloudpickle.register_pickle_by_value(module)
-    try:
-        yield
-    finally:
-        for module in foreign:
-            cloudpickle.unregister_pickle_by_value(module)
-
-
-def _importable(module: ModuleType) -> bool:
-    """Whether a new process with the same `sys.path` would import this very file under this name."""
-    file = getattr(module, "__file__", None)
-    if file is None:
-        return True
-    path = None
-    spec: importlib.machinery.ModuleSpec | None = None
-    for part in _prefixes(module.__name__):
-        spec = _find(part, path)
-        if spec is None:
-            return False
-        path = spec.submodule_search_locations
-    return spec is not None and spec.origin is not None and Path(spec.origin) == Path(file)
-
-
-def _find(name: str, path: Any) -> importlib.machinery.ModuleSpec | None:
-    finders = (getattr(finder, "find_spec", None) for finder in sys.meta_path)
-    specs = (find(name, path) for find in finders if find is not None)
-    return next((spec for spec in specs if spec is not None), None)
-
-
-def _prefixes(name: str) -> list[str]:
-    parts = name.split(".")
-    return [".".join(parts[: end + 1]) for end in range(len(parts))]
-
-
-def _run(directory: Path) -> dict[str, Any]:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    command = [sys.executable, "-m", "naiad.export._capture.worker", str(directory)]
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
-    ) as process:
-        try:
-            output, log = process.communicate()
-        except BaseException:
-            process.kill()
-            process.wait()  # it must not write into the stage any more when that is removed
-            raise
-    try:
-        answer: dict[str, Any] = json.loads(output)
-    except ValueError:
-        end = " | ".join(log.decode(errors="replace").strip().splitlines()[-3:])
-        message = f"the capture process ended with code {process.returncode} and no answer: {end}"
-        return {"error": {"errno": None, "message": message, "operator": None, "source": None, "fixed": None}}
-    return answer
 
 
 def _failed(error: dict[str, Any], names: tuple[str, ...]) -> _Failed:

@@ -16,17 +16,17 @@ _UNBOUNDED = 1 << 40
 
 def export(directory: Path, job: dict[str, Any], inputs: dict[str, torch.Tensor]) -> dict[str, Any]:
     """Write the graph of a job, and return the sizes it is valid for."""
-    program = _program(directory, job, inputs)
-    onnx = _convert(program, job)
-    names = _symbol_names(program, list(inputs), job["dynamic"])
+    exported = program(directory, job, inputs)
+    onnx = convert(exported, job)
+    names = _symbol_names(exported, list(inputs), job["dynamic"])
     _rename_dimensions(onnx.model, names)
-    _separate_names(onnx.model.graph)
+    separate_names(onnx.model.graph)
     _save(onnx, Path(job["target"]) / "model.onnx")
-    ranges = {names.get(str(symbol), str(symbol)): _range(r) for symbol, r in program.range_constraints.items()}
+    ranges = {names.get(str(symbol), str(symbol)): _range(r) for symbol, r in exported.range_constraints.items()}
     return {"ranges": ranges, "versions": {"onnxscript": onnxscript.__version__}}
 
 
-def _program(directory: Path, job: dict[str, Any], inputs: dict[str, torch.Tensor]) -> Any:
+def program(directory: Path, job: dict[str, Any], inputs: dict[str, torch.Tensor]) -> Any:
     """Return the exported program: the user's own, or one of the model with its inputs by name or in order."""
     if job["program"]:
         return torch.export.load(directory / job["program"])
@@ -37,7 +37,8 @@ def _program(directory: Path, job: dict[str, Any], inputs: dict[str, torch.Tenso
     return torch.export.export(job["model"], args, kwargs=kwargs, dynamic_shapes=dynamic, strict=False)
 
 
-def _convert(program: Any, job: dict[str, Any]) -> Any:
+def convert(program: Any, job: dict[str, Any]) -> Any:
+    """Translate an exported program to ONNX."""
     try:
         return torch.onnx.export(
             program,
@@ -83,7 +84,7 @@ def _rename_dimensions(model: Any, names: dict[str, str]) -> None:
                     value.shape[axis] = pattern.sub(lambda match: names[match.group()], text)
 
 
-def _separate_names(graph: Any) -> None:
+def separate_names(graph: Any) -> None:
     """Rename what has an input's or output's name by accident: an output `embedding` beside the operator's result."""
     outer = {id(value) for value in (*graph.inputs, *graph.outputs)}
     taken = {value.name for value in (*graph.inputs, *graph.outputs)}

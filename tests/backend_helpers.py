@@ -112,6 +112,7 @@ def write_serving_models(repository: Path) -> None:
     _write_batching(repository)
     _write_ragged(repository)
     _write_sequences(repository)
+    _write_states(repository)
     _write_lifecycle(repository)
 
 
@@ -304,6 +305,30 @@ def _write_sequences(repository: Path) -> None:
         )
 
 
+def _write_states(repository: Path) -> None:
+    model = graph(
+        [node("Add", "x", "before", to="y"), node("Identity", "y", to="after")],
+        {"x": "FP32[batch,1]", "before": "FP32[batch,1]"},
+        {"y": "FP32[batch,1]", "after": "FP32[batch,1]"},
+    )
+    for strategy in ({"direct": {}}, {"oldest": {"max_candidate_sequences": 4}}):
+        name = f"stateful_{next(iter(strategy))}"
+        initial = {"name": "hundred", "data_type": "TYPE_FP32", "dims": [1], "data_file": "hundred"}
+        state = {"input_name": "before", "output_name": "after", "data_type": "TYPE_FP32", "dims": [1]}
+        batching = {"state": [state | {"initial_state": [initial]}], "max_sequence_idle_microseconds": 60_000_000}
+        write_model(
+            repository,
+            name,
+            model,
+            max_batch_size=4,
+            inputs={"x": "FP32[1]"},
+            outputs={"y": "FP32[1]"},
+            sequence_batching=batching | strategy,
+        )
+        (repository / name / "initial_state").mkdir()
+        (repository / name / "initial_state" / "hundred").write_bytes(np.array([100], np.float32).tobytes())
+
+
 def _write_lifecycle(repository: Path) -> None:
     ins, outs = {"x": "FP32[3]"}, {"y": "FP32[3]"}
     for version in (1, 2):
@@ -405,7 +430,7 @@ def write_broken_models(repository: Path, environment: Path) -> None:
     write_model(repository, "no_openvino", affine(), **whole, optimization=_accelerator("cpu", "openvino"))
     no_library = {"op_library_filename": ["/nowhere/operators.so"]}
     write_model(repository, "no_library", affine(), **whole, model_operations=no_library)
-    state = {"input_name": "x", "output_name": "y", "data_type": "TYPE_FP32", "dims": [3]}
+    state = {"input_name": "x", "output_name": "nowhere", "data_type": "TYPE_FP32", "dims": [3]}
     stateful = {"max_batch_size": 4, "inputs": {}, "outputs": {"y": "FP32[3]"}}
     write_model(repository, "stateful", affine(), **stateful, sequence_batching={"state": [state]})
 

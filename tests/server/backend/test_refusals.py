@@ -16,7 +16,7 @@ REASONS = {
     "unknown_accelerator": ["cpu_execution_accelerator: expected openvino, found 'magic'"],
     "no_openvino": ["expected ONNX Runtime's OpenVINOExecutionProvider", "install onnxruntime-openvino"],
     "no_library": ["op_library_filename", "/nowhere/operators.so", "give the absolute path"],
-    "stateful": ["sequence_batching.state", "not supported here", "C++ backend"],
+    "stateful": ["state output 'nowhere': expected one of 'y', found no such output"],
 }
 
 

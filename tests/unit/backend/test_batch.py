@@ -22,6 +22,8 @@ def signature(*, batched: bool = True, ragged: bool = False, **output: Any) -> S
         batched=batched,
         inputs={"x": InputSpec(name="x", data_type=FP32, ragged=ragged)},
         outputs={"y": spec},
+        answered=frozenset({"y"}),
+        states={},
         batch_inputs=(),
     )
 

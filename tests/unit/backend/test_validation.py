@@ -36,6 +36,14 @@ def control(name: str, kind: str = "START", **values: Any) -> dict[str, Any]:
     return {"sequence_batching": {"control_input": [{"name": name, "control": [described]}]}}
 
 
+STATEFUL = graph({"x": "FP32[b,3]", "s": "FP32[b,5]"}, {"y": "FP32[b,w]", "s_out": "FP32[b,5]"})
+
+
+def state(source: str, target: str, dims: tuple[int, ...] = (5,)) -> dict[str, Any]:
+    described = {"input_name": source, "output_name": target, "data_type": "TYPE_FP32", "dims": list(dims)}
+    return {"sequence_batching": {"state": [described]}}
+
+
 @pytest.mark.parametrize(
     ("fields", "loaded"),
     [
@@ -67,8 +75,12 @@ def control(name: str, kind: str = "START", **values: Any) -> dict[str, Any]:
             {"max_batch_size": 4, "inputs": {"x": RAGGED}, "outputs": {"y": "FP32[3]"}},
             graph({"x": "FP32[n]"}, {"y": "FP32[b,3]"}),
         ),
+        (
+            {"max_batch_size": 4, "inputs": {"x": "FP32[3]"}, "outputs": {"y": "FP32[-1]"}} | state("s", "s_out"),
+            STATEFUL,
+        ),
     ],
-    ids=["batched", "unbatched", "narrowed", "reshape", "scalar", "optional", "subset", "control", "ragged"],
+    ids=["batched", "unbatched", "narrowed", "reshape", "scalar", "optional", "subset", "control", "ragged", "state"],
 )
 def test_what_fits_is_accepted(fields: dict[str, Any], loaded: Graph) -> None:
     """Configurations that the C++ backend loads are loaded."""
@@ -119,6 +131,10 @@ BATCHED = {"max_batch_size": 4, "inputs": {"x": "FP32[3]"}, "outputs": {"y": "FP
             r"batch_input 'n': expected TYPE_FP32 as in the model, found TYPE_INT32",
         ),
         (BATCHED | control("start"), PLAIN, r"sequence control 'start' \(CONTROL_SEQUENCE_START\).*no such input"),
+        (BATCHED | state("memory", "y"), PLAIN, r"inputs: expected exactly 'x'.*found 'x', 'memory'"),
+        (BATCHED | state("s", "z"), STATEFUL, r"state output 'z': expected one of 'y', 's_out'"),
+        (BATCHED | state("s", "s_out", dims=(4,)), STATEFUL, r"input 's': expected dims \[5\].*found \[4\]"),
+        (BATCHED | state("s", "y"), STATEFUL, r"output 'y': expected dims"),
         (BATCHED | control("x"), PLAIN, r"sequence control 'x'.*expected shape \[1\].*found \[3\]"),
         (
             BATCHED | control("s", int32_false_true=[0, 1]),
@@ -133,13 +149,9 @@ def test_what_does_not_fit_is_refused(fields: dict[str, Any], loaded: Graph, mes
         validate(config(**fields), loaded)
 
 
-STATE = {"input_name": "memory", "output_name": "y", "data_type": "TYPE_FP32", "dims": [3]}
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"sequence_batching": {"state": [STATE]}}, r"sequence_batching.state.*'memory'"),
         ({"model_transaction_policy": {"decoupled": True}}, r"model_transaction_policy.decoupled"),
         ({"optimization": {"cuda": {"graphs": True}}}, r"optimization.cuda.graphs.*enable_cuda_graph"),
         (

@@ -8,6 +8,7 @@ import numpy as np
 from _ort_errors import OutputError, mismatch
 from _ort_ragged import batch_inputs, scatter
 from _ort_signature import OutputSpec, Signature
+from _ort_states import Turn
 from numpy.typing import NDArray
 
 Arrays = dict[str, NDArray[Any]]
@@ -21,6 +22,8 @@ class Job:
     inputs: Mapping[str, NDArray[Any]]
     rows: int
     wanted: frozenset[str]
+    turn: Turn | None = None
+    """Its place in a sequence whose model keeps states."""
 
 
 def groups(jobs: Iterable[Job], signature: Signature) -> list[list[Job]]:

@@ -42,6 +42,14 @@ class Control:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class State:
+    """One implicit state: an output that becomes an input of the sequence's next request."""
+
+    input: TensorConfig
+    output: TensorConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
     """One model's configuration."""
 
@@ -52,7 +60,8 @@ class ModelConfig:
     batch_inputs: tuple[BatchTensor, ...] = ()
     batch_outputs: tuple[BatchTensor, ...] = ()
     controls: tuple[Control, ...] = ()
-    states: tuple[str, ...] = ()
+    states: tuple[State, ...] = ()
+    max_sequence_idle_s: float = 1.0
     scheduler: str | None = None
     decoupled: bool = False
     filename: str = "model.onnx"
@@ -73,7 +82,8 @@ def parse(config: Mapping[str, Any]) -> ModelConfig:
         batch_inputs=tuple(map(_batch_tensor, config.get("batch_input", ()))),
         batch_outputs=tuple(map(_batch_tensor, config.get("batch_output", ()))),
         controls=tuple(_controls(sequence.get("control_input", ()))),
-        states=tuple(state.get("input_name", "") for state in sequence.get("state", ())),
+        states=tuple(map(_state, sequence.get("state", ()))),
+        max_sequence_idle_s=int(sequence.get("max_sequence_idle_microseconds", 0) or 1_000_000) / 1e6,
         scheduler=next((key for key in ("sequence_batching", "dynamic_batching") if key in config), None),
         decoupled=bool((config.get("model_transaction_policy") or {}).get("decoupled", False)),
         filename=config.get("default_model_filename") or "model.onnx",
@@ -113,6 +123,14 @@ def _controls(entries: Iterable[Mapping[str, Any]]) -> Iterable[Control]:
     for entry in entries:
         for control in entry.get("control", ()):
             yield Control(name=entry["name"], kind=control["kind"], data_type=_control_data_type(control))
+
+
+def _state(entry: Mapping[str, Any]) -> State:
+    data_type, dims = entry.get("data_type", "TYPE_INVALID"), _ints(entry.get("dims", ()))
+    return State(
+        input=TensorConfig(name=entry.get("input_name", ""), data_type=data_type, dims=dims),
+        output=TensorConfig(name=entry.get("output_name", ""), data_type=data_type, dims=dims),
+    )
 
 
 def _control_data_type(control: Mapping[str, Any]) -> str:

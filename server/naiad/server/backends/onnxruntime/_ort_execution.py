@@ -9,6 +9,7 @@ from _ort_batch import Arrays, Job, groups, join, split
 from _ort_datatypes import BF16
 from _ort_errors import CancelledRequestError, InferenceError, RequestError, RunError
 from _ort_signature import Signature
+from _ort_states import States
 from _ort_strings import strings_for_runtime
 from _ort_tensors import array_of, array_of_value, bf16_value, tensor_of, value_of
 from numpy.typing import NDArray
@@ -25,10 +26,13 @@ Answer = Arrays | InferenceError
 class Executor:
     """Runs one model instance; every request given to it is answered, whatever happens."""
 
-    def __init__(self, session: Any, signature: Signature, run_options: Any = None) -> None:
+    def __init__(
+        self, session: Any, signature: Signature, run_options: Any = None, max_sequence_idle_s: float = 1.0
+    ) -> None:
         self._session = session
         self._signature = signature
         self._run_options = run_options
+        self._states = States(signature.model, signature.states, max_sequence_idle_s)
         self._last_run_s = 0.0
         # Responses with bfloat16 look at these arrays until Triton has sent them, which is after execute returned.
         self._sent: list[Answer] = []
@@ -68,8 +72,9 @@ class Executor:
                 raise RequestError(f"model '{self._signature.model}': {message}")
             inputs[name] = array_of(tensor, specs[name].data_type)
         rows = next(iter(inputs.values())).shape[0] if self._signature.batched else 1
-        wanted = frozenset(request.requested_output_names()) or frozenset(self._signature.outputs)
-        return Job(index=index, inputs=inputs, rows=rows, wanted=wanted)
+        wanted = frozenset(request.requested_output_names()) or self._signature.answered
+        turn = self._states.begin(request, inputs)
+        return Job(index=index, inputs=inputs, rows=rows, wanted=wanted, turn=turn)
 
     def _answer(self, group: Sequence[Job], answers: dict[int, Answer]) -> None:
         """Run a group; if that fails, its halves, so that a bad request fails alone at the price of a few runs."""
@@ -89,12 +94,14 @@ class Executor:
         self._answer(group[middle:], answers)
 
     def _run(self, group: Sequence[Job]) -> list[Arrays]:
-        wanted = frozenset().union(*(job.wanted for job in group))
+        wanted = frozenset(self._signature.states.values()).union(*(job.wanted for job in group))
         names = [name for name in self._signature.outputs if name in wanted]
         started = time.perf_counter()
         outputs = self._outputs(join(group, self._signature), names)
         self._last_run_s = time.perf_counter() - started
         parts = split(group, dict(zip(names, outputs, strict=True)), self._signature)
+        for job, part in zip(group, parts, strict=True):
+            self._states.end(job.turn, part)
         return [
             {name: part[name] for name in names if name in job.wanted} for job, part in zip(group, parts, strict=True)
         ]

@@ -41,6 +41,11 @@ class Signature:
     batched: bool
     inputs: Mapping[str, InputSpec]
     outputs: Mapping[str, OutputSpec]
+    """Those of the configuration, and states that are not among them."""
+    answered: frozenset[str]
+    """The outputs that a client gets who asks for none by name."""
+    states: Mapping[str, str]
+    """Outputs by the inputs that they become in the sequence's next request."""
     batch_inputs: tuple[BatchTensor, ...]
 
 
@@ -48,13 +53,17 @@ def signature_of(config: ModelConfig, graph: Graph) -> Signature:
     """The signature of a validated configuration; control tensors are inputs like the others."""
     inputs = [_input(tensor, graph) for tensor in config.inputs]
     inputs += [InputSpec(name=each.name, data_type=BY_TRITON[each.data_type]) for each in config.controls]
+    inputs += [_input(state.input, graph) for state in config.states]
     sources = {name: each.sources[0] for each in config.batch_outputs for name in each.targets}
-    outputs = [_output(tensor, graph, config, sources.get(tensor.name)) for tensor in config.outputs]
+    outputs = [_output(state.output, graph, config, None) for state in config.states]
+    outputs += [_output(tensor, graph, config, sources.get(tensor.name)) for tensor in config.outputs]
     return Signature(
         model=config.name,
         batched=config.max_batch_size > 0,
         inputs={each.name: each for each in inputs},
         outputs={each.name: each for each in outputs},
+        answered=frozenset(each.name for each in config.outputs),
+        states={state.input.name: state.output.name for state in config.states},
         batch_inputs=config.batch_inputs,
     )
 

@@ -21,10 +21,6 @@ def check_supported(config: ModelConfig, *, gpu: bool) -> None:
 
 
 def _refusals(config: ModelConfig, *, gpu: bool) -> Iterator[tuple[str, str, str]]:
-    if config.states:
-        # Triton's Python backend would hand the model zeros as its state on every step.
-        advice = "pass the state as ordinary inputs and outputs, or serve this model with NVIDIA's C++ backend"
-        yield "sequence_batching.state", f"state input '{config.states[0]}'", advice
     if config.decoupled:
         yield "model_transaction_policy.decoupled", "true", "an ONNX model answers once per request, remove it"
     if (config.optimization.get("cuda") or {}).get("graphs"):

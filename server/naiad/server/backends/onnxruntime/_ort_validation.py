@@ -2,13 +2,13 @@
 
 The rules: with ``max_batch_size`` every tensor begins with a dynamic dimension that ``dims`` leaves out. Inputs
 may narrow a dynamic dimension, outputs must repeat it. Types are exact. Every input of the graph is configured,
-as an input, a batch input or a sequence control; outputs may be left out. Only an initializer that a request
+as an input, a batch input, a sequence control or a state; outputs may be left out. Only an initializer that a request
 may replace is optional, and only without batching. A ragged input is a flat tensor in the graph.
 """
 
 from collections.abc import Sequence
 
-from _ort_config import ModelConfig, TensorConfig
+from _ort_config import ModelConfig, State, TensorConfig
 from _ort_errors import ConfigurationError, mismatch
 from _ort_graph import Graph, TensorInfo
 
@@ -24,6 +24,8 @@ def validate(config: ModelConfig, graph: Graph) -> None:
     checker.check_output_names()
     for tensor in config.outputs:
         checker.check_output(tensor)
+    for state in config.states:
+        checker.check_state(state)
 
 
 class _Checker:
@@ -56,6 +58,7 @@ class _Checker:
         batch_targets = [name for each in config.batch_inputs for name in each.targets]
         given = [t.name for t in config.inputs if not t.optional]
         given += [*batch_targets, *(each.name for each in config.controls)]
+        given += [state.input.name for state in config.states]
         if sorted(given) != sorted(each.name for each in self._graph.inputs):
             raise self._error(
                 "inputs",
@@ -101,6 +104,13 @@ class _Checker:
         self._check_data_type(subject, tensor, info)
         if tensor.name not in self._scattered:
             self._check_shape(subject, tensor, info, exact=True)
+
+    def check_state(self, state: State) -> None:
+        if self._graph.output(state.output.name) is None:
+            known = self._names(self._graph.outputs)
+            raise self._error(f"state output '{state.output.name}'", f"one of {known}", "no such output in the model")
+        self.check_input(state.input)
+        self.check_output(state.output)
 
     def _check_data_type(self, subject: str, tensor: TensorConfig, info: TensorInfo) -> None:
         if tensor.data_type != info.data_type:

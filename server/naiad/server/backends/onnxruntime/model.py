@@ -68,7 +68,7 @@ def _executor(args: Mapping[str, str]) -> Executor:
     session = serving_session(config, settings, path, gpu=gpu, device_id=int(args["model_instance_device_id"]))
     graph = graph_of(session)
     validate(config, graph)
-    return Executor(session, signature_of(config, graph), run_options(settings))
+    return Executor(session, signature_of(config, graph), run_options(settings), config.max_sequence_idle_s)
 
 
 def _complete(target: Any) -> None:

@@ -2,10 +2,14 @@
 
 import subprocess
 import sys
+import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from s3_server import BUCKET, S3Server, s3_server
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,3 +42,18 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
         [sys.executable, "-m", "naiad.cli", "demo", *command], cwd=folder, capture_output=True, text=True, timeout=170
     )
     return Demo(folder=folder, done=done)
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server, for all tests of one run."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def bucket_url(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of an empty prefix of a bucket, with what the environment needs for it."""
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}/models"

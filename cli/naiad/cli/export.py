@@ -53,6 +53,8 @@ def export(
 
         naiad export export/recipes/digits.py --max-batch-size 32 --no-promote
 
+        naiad export digits -r s3://bucket/models
+
         naiad export digits -o seed=1 --set dynamic_batching.max_queue_delay_microseconds=500
 
         naiad export digits --cores 16 --accelerator tensorrt

@@ -23,9 +23,10 @@ _USUAL_PORTS = {"grpc_port": 8001, "http_port": 8000, "metrics_port": 8002}
 
 
 def serve(
-    repository: Annotated[Path, typer.Argument(help="The model repository to serve.", metavar="REPOSITORY")] = Path(
-        "model_repository"
-    ),
+    repository: Annotated[
+        str,
+        typer.Argument(help="What to serve: a directory, or s3://bucket/prefix.", metavar="REPOSITORY"),
+    ] = "model_repository",
     models: Annotated[
         str | None, typer.Option(help="Names of the models to load, separated by commas; all if not given.")
     ] = None,
@@ -64,6 +65,8 @@ def serve(
         naiad serve model_repository --models digits --grpc-port 0 --json
 
         naiad serve --no-watch --log-file triton.log
+
+        naiad serve s3://bucket/models
     """
     _show_log(verbose)
     asked = _Asked()
@@ -127,14 +130,14 @@ def _wait(triton: EmbeddedTriton, asked: _Asked) -> None:
             raise triton.failure
 
 
-def _show(triton: EmbeddedTriton, repository: Path, as_json: bool) -> None:
+def _show(triton: EmbeddedTriton, repository: str, as_json: bool) -> None:
     if as_json:
         addresses = {
             "grpc_url": triton.grpc_url,
             "http_url": triton.http_url,
             "metrics_url": triton.metrics_url,
             "pid": triton.pid,
-            "repository": str(repository.absolute()),
+            "repository": repository if "://" in repository else str(Path(repository).absolute()),
             "models": triton.models,
             "log_path": str(triton.log_path),
         }

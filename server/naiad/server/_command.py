@@ -40,6 +40,8 @@ class Settings:
 
     home: Home
     private: Path
+    repository: str
+    """A path, or a URL with the endpoint in it."""
     region_prefix: str
     admin_secret: str
     auto_complete: bool
@@ -57,7 +59,7 @@ def command(settings: Settings, ports: Ports, models: Sequence[str]) -> list[str
     """The command line; paths in it have no spaces where Triton would hand them to a shell."""
     return [
         str(settings.home.server),
-        f"--model-repository={settings.private / 'repository'}",
+        f"--model-repository={settings.repository}",
         f"--backend-directory={settings.private / 'be'}",
         *_listening(ports),
         *_guarding(settings.admin_secret),

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from naiad.client import Client
-from naiad.server import _log
+from naiad.server import _log, _source
 from naiad.server._options import Options
 from naiad.server._ports import LOOPBACK
 from naiad.server._running import RunningServer, announce
@@ -22,6 +22,9 @@ _log_to = logging.getLogger("naiad.server")
 
 class EmbeddedTriton:
     """The real Triton, on this machine's loopback interface only, with every model of a repository.
+
+    `repository` is a directory or `s3://bucket/prefix`, which Triton reads itself; endpoint and credentials come from the
+    AWS variables of the environment.
 
     It is ready when `start()` (or entering the `with` block) returns, and leaves nothing behind when it stops, also if
     this process is killed. Ports of 0 are chosen freely. Loading models and the other administrative APIs need
@@ -61,7 +64,7 @@ class EmbeddedTriton:
         gpus: str | None = None,
     ) -> None:
         self._options = Options(
-            repository=Path(repository),
+            repository=_source.parse(repository),
             models=models,
             grpc_port=grpc_port,
             http_port=http_port,
@@ -178,7 +181,7 @@ class EmbeddedTriton:
             http_url=self.http_url,
             metrics_url=self.metrics_url,
             admin_secret=self.admin_secret,
-            repository=self._server.repository,
+            repository=self._server.source.repository,
             pid=os.getpid(),
         )
         self._server.private.claim(state_files=[str(announce(server))])

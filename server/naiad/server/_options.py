@@ -15,7 +15,8 @@ _GPUS: Final = re.compile(r"all|none|\d+(,\d+)*")
 class Options:
     """The arguments of `EmbeddedTriton`, checked."""
 
-    repository: Path
+    repository: Path | str
+    """A directory, or the URL of a bucket."""
     models: Sequence[str] | None = None
     """Names of the models to load; None for all."""
     grpc_port: int = 0

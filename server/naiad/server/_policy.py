@@ -14,7 +14,7 @@ def check_python_files(model: Path, versions: list[int]) -> None:
     if config is None or config.backend != "python":
         return
     name = config.default_model_filename or "model.py"
-    for version in _served(config, versions):
+    for version in served(config, versions):
         if not (model / str(version) / name).is_file():
             raise RepositoryError(
                 f"Expected {name} in version {version} of model {model.name!r}, found none in {model / str(version)}. "
@@ -31,7 +31,8 @@ def _config(model: Path) -> model_config_pb2.ModelConfig | None:
         return None  # Triton says what is wrong with it
 
 
-def _served(config: model_config_pb2.ModelConfig, versions: list[int]) -> list[int]:
+def served(config: model_config_pb2.ModelConfig, versions: list[int]) -> list[int]:
+    """Return those of the versions that Triton would load."""
     policy = config.version_policy
     if policy.HasField("all"):
         return versions

@@ -84,7 +84,7 @@ def check_model(repository: Path, model: str) -> None:
     check_model_name(model, repository)
     names = [entry.name for entry in _entries(repository / model) if entry.is_dir()]
     for name in names:
-        _check_version(repository, model, name)
+        check_version(repository, model, name)
     check_python_files(repository / model, [int(name) for name in names if _VERSION.fullmatch(name)])
 
 
@@ -132,7 +132,8 @@ def _check_known(repository: Path, model: str) -> None:
         )
 
 
-def _check_version(repository: Path, model: str, name: str) -> None:
+def check_version(repository: Path | str, model: str, name: str) -> None:
+    """Raise `UnsafeName` for a version directory that Triton would misread."""
     if _VERSION.fullmatch(name):
         if int(name) > _LARGEST_VERSION:
             _refuse_version(repository, model, name, "such a number aborts Triton")
@@ -142,10 +143,10 @@ def _check_version(repository: Path, model: str, name: str) -> None:
         _refuse_version(repository, model, name, "Triton would serve it under the number it starts with")
 
 
-def _refuse_version(repository: Path, model: str, name: str, why: str) -> None:
+def _refuse_version(repository: Path | str, model: str, name: str, why: str) -> None:
     raise UnsafeName(
         f"Expected version directories of model {model!r} to be plain numbers up to {_LARGEST_VERSION}, found "
-        f"{name!r} in {repository / model}: {why}. Rename it or move it out of the repository.",
-        repository=repository,
+        f"{name!r} in {repository}/{model}: {why}. Rename it or move it out of the repository.",
+        repository=repository if isinstance(repository, Path) else None,
         model=model,
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from naiad.server._cache import cache_directories, cache_directory
+from naiad.server._source import parse
 
 _FOLDER: Final = "running"
 _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -24,7 +25,8 @@ class RunningServer:
     http_url: str
     metrics_url: str
     admin_secret: str = field(repr=False)
-    repository: Path
+    repository: Path | str
+    """A directory, or the URL of a bucket."""
     pid: int
     """The process that owns it, not Triton's own."""
 
@@ -48,14 +50,14 @@ def find_running(
     """The announced servers (`naiad serve`) of this user that are still alive.
 
     * `address`: only the one that listens there: `host:port`, or a URL with the port of its gRPC, HTTP or metrics.
-    * `repository`: only those that serve this directory.
+    * `repository`: only those that serve this directory or bucket.
     """
     found = [server for folder in cache_directories() for server in _in_folder(folder / _FOLDER)]
     if address is not None:
         found = [server for server in found if _listens(server, address)]
     if repository is not None:
-        wanted = Path(repository).expanduser().resolve()
-        found = [server for server in found if server.repository.resolve() == wanted]
+        wanted = _resolved(parse(repository))
+        found = [server for server in found if _resolved(server.repository) == wanted]
     return tuple(found)
 
 
@@ -70,7 +72,7 @@ def _in_folder(folder: Path) -> list[RunningServer]:
             if _started(values["pid"]) != values.pop("started"):
                 path.unlink()
                 continue
-            servers.append(RunningServer(**values | {"repository": Path(values["repository"])}))
+            servers.append(RunningServer(**values | {"repository": parse(values["repository"])}))
     return servers
 
 
@@ -78,6 +80,10 @@ def _listens(server: RunningServer, address: str) -> bool:
     host, port = _host_and_port(address)
     ours = {_host_and_port(url)[1] for url in (server.grpc_address, server.http_url, server.metrics_url)}
     return host in _LOCAL and port in ours
+
+
+def _resolved(repository: Path | str) -> Path | str:
+    return repository.expanduser().resolve() if isinstance(repository, Path) else repository.rstrip("/")
 
 
 def _host_and_port(address: str) -> tuple[str | None, int | None]:

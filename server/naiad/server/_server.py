@@ -12,11 +12,12 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Final
 
-from naiad.server import _command, _home, _log, _machine, _ports, _repository, _stub
+from naiad.server import _command, _home, _log, _machine, _ports, _stub
 from naiad.server._admin import Admin, ModelStatus
 from naiad.server._options import Options
 from naiad.server._private import PrivateDirectory, remove_abandoned
 from naiad.server._process import Process
+from naiad.server._source import open_source
 from naiad.server.errors import AdminRefused, ModelLoadFailed, PortInUse, ServerDied, ServerError
 
 _log_to = logging.getLogger("naiad.server")
@@ -30,8 +31,8 @@ class Server:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.repository = _repository.check(options.repository)
-        self.models = _repository.select(self.repository, options.models)
+        self.source = open_source(options.repository)
+        self.models = self.source.select(options.models)
         self.restarts = 0
         self.failure: ServerError | None = None
         self.admin_secret = secrets.token_urlsafe(24)
@@ -58,7 +59,7 @@ class Server:
 
     def explain(self, text: str) -> str:
         """`text` with the paths that the user knows."""
-        return text.replace(str(self.private / "repository"), str(self.repository))
+        return text.replace(self._settings.repository, str(self.source.repository))
 
     def restart(self, models: Sequence[str]) -> None:
         """Put a new process in the place of a dead one, on the same ports, with `models` as far as they load.
@@ -124,10 +125,10 @@ class Server:
         _stub.build_environment(self.private / "env", numpy)
         _stub.build_backends(self.private / "be", self._home)
         _stub.link_libpython(self.private / "lib")
-        (self.private / "repository").symlink_to(self.repository)
         self._settings = _command.Settings(
             home=self._home,
             private=self.private.path,
+            repository=self.source.prepare(self.private.path),
             region_prefix=self.private.region_prefix,
             admin_secret=self.admin_secret,
             auto_complete=self.options.auto_complete,
@@ -164,7 +165,7 @@ class Server:
             _log_to.warning("Models that did not load:\n%s", listed)
             return
         raise ModelLoadFailed(
-            f"Expected every model in {self.repository} to load, but:\n{listed}\n"
+            f"Expected every model in {self.source.repository} to load, but:\n{listed}\n"
             "Repair or remove them, or name the models to serve.",
             log_tail=self.explain(_log.tail(self.log_path, 40)),
             reasons=failures,

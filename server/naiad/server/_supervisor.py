@@ -17,7 +17,6 @@ from naiad.server.errors import AdminRefused, StartError, Unreachable
 
 _log = logging.getLogger("naiad.server")
 _TICK_S: Final = 0.2
-_WATCH_S: Final = 0.4
 _SURVEY_S: Final = 1.0
 _CANARY_S: Final = 2.0
 _FIRST_PAUSE_S: Final = 0.1
@@ -73,7 +72,7 @@ class Supervisor:
         self._look_after_models()
 
     def _follow_changes(self) -> None:
-        if self._watch and self._is_due("watch", _WATCH_S):
+        if self._watch and self._is_due("watch", self._server.source.look_every_s):
             self._watch.apply_changes()
 
     def _look_after_process(self) -> None:

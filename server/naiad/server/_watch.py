@@ -3,7 +3,6 @@
 import logging
 from typing import Final
 
-from naiad.server import _repository
 from naiad.server._repository import ModelFiles
 from naiad.server._server import Server
 from naiad.server.errors import AdminRefused, RepositoryError
@@ -20,7 +19,7 @@ class Watch:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._repository = server.repository
+        self._source = server.source
         self._named = None if server.options.models is None else server.models
         self._loaded = self._look()
         self._before = self._loaded
@@ -41,25 +40,11 @@ class Watch:
                 self._server.admin.unload(model)
                 _log.info("Model %s is gone from the repository and no longer served", model)
             else:
-                _repository.check_model(self._repository, model)
+                self._source.check_model(model)
                 self._server.load(model)
                 _log.info("Model %s changed and was loaded again", model)
         except (AdminRefused, RepositoryError) as exc:
             _log.warning("Model %s changed, and what was loaded before goes on serving: %s", model, exc)
 
     def _look(self) -> dict[str, ModelFiles]:
-        found = {}
-        for model in self._watched():
-            try:
-                found[model] = _repository.files_of(self._repository, model)
-            except (OSError, RepositoryError):
-                continue  # removed, or being replaced: the next look sees it
-        return found
-
-    def _watched(self) -> tuple[str, ...]:
-        if self._named is not None:
-            return self._named
-        try:
-            return _repository.models_in(self._repository)
-        except (OSError, RepositoryError):
-            return ()
+        return self._source.look(self._named)

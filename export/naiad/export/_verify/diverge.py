@@ -211,11 +211,12 @@ def _named(graph: Graph, tensor: str) -> dict[str, str]:
 
 
 def source_line(stack_trace: str) -> str:
-    """Return the innermost line of a stack trace of PyTorch, as `model.py:41: return self.norm(x)`."""
+    """Return the innermost line outside PyTorch of a stack trace, as `model.py:41: return self.norm(x)`."""
     found = re.findall(r'File "([^"]+)", line (\d+), in [^\n]*\n\s*([^\n]*)', stack_trace)
     if not found:
         return ""
-    file, line, code = found[-1]
+    own = [frame for frame in found if "/site-packages/torch/" not in frame[0]]
+    file, line, code = (own or found)[-1]
     path = Path(file)
     shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     return f"{shown}:{line}: {code}" if code else f"{shown}:{line}"

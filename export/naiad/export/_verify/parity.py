@@ -97,11 +97,11 @@ def verify(
     """
     comparison = compare(path, samples, answers, tolerance, model=model, level=level)
     if comparison.failure is not None:
-        raise refusal(comparison.failure, model) from comparison.failure.cause
+        raise refusal(comparison.failure, model, comparison) from comparison.failure.cause
     return comparison
 
 
-def refusal(failure: Failure, model: str) -> VerificationFailed:
+def refusal(failure: Failure, model: str, comparison: Comparison | None = None) -> VerificationFailed:
     """Return the error of a comparison that did not pass."""
     where = f"; {failure.divergence}" if failure.divergence else ""
     return VerificationFailed(
@@ -112,6 +112,9 @@ def refusal(failure: Failure, model: str) -> VerificationFailed:
         max_abs_error=failure.max_abs_error,
         max_rel_error=failure.max_rel_error,
         divergence=failure.divergence,
+        parity=comparison.parity if comparison else (),
+        cases=comparison.cases if comparison else (),
+        metric=comparison.metric if comparison else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,12 @@ from naiad.export._runtime import measure as _measure
 from naiad.export._source import reference as _reference
 from naiad.export._source import samples as _samples
 from naiad.export._source import subject as _subject
-from naiad.export._verify import parity as _verify
+from naiad.export._verify import gate as _gate
+from naiad.export._verify.metric import Metric
+from naiad.export._verify.parity import Comparison
+from naiad.export._verify.tolerances import Tolerances
 from naiad.export.errors import InvalidExport
-from naiad.export.report import Finding, Report, Tolerance
+from naiad.export.report import Finding, Report
 from naiad.export.repository import Candidate, Repository
 
 OnStep = Callable[[str], None]
@@ -42,7 +46,7 @@ class Order:
     outputs: tuple[str, ...] | None
     labels: Sequence[str] | Mapping[str, Sequence[str]] | None
     settings: Mapping[str, object]
-    tolerance: Tolerance
+    tolerances: Tolerances
     precision: str
     opset: int
     allow_slower: bool = False
@@ -51,6 +55,7 @@ class Order:
     cores: int | None = None
     accelerator: str = "cpu"
     states: Mapping[str, str] = field(default_factory=dict)
+    metric: Metric | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,11 +68,18 @@ class _Captured:
     graph: _graph.Graph
     findings: tuple[Finding, ...]
     precision: str = "fp32"
+    metric: float = 0.0
+    """The task metric of the subject itself, where one was asked for."""
 
 
 def build(model: Any, order: Order, repository: Repository, stage: Path, on_step: OnStep) -> tuple[Candidate, Report]:
     """Return a candidate that passed every check, with its files in `stage`, and what was measured on the way."""
-    captured = _capture_and_check(_subject.open_subject(model, order.outputs), order, stage, on_step)
+    subject = _subject.open_subject(model, order.outputs)
+    if order.accelerator == "aoti":
+        from naiad.export._aoti import build as _aoti
+
+        return _aoti.build(subject, order, partial(_labels_by_output, order.labels), repository, stage, on_step)
+    captured = _capture_and_check(subject, order, stage, on_step)
     captured, report = _verify_and_measure(captured, order, repository, stage, on_step)
     on_step("configure")
     graph, samples, answers = captured.graph, captured.samples, captured.answers
@@ -131,7 +143,8 @@ def _capture_and_check(subject: _subject.Subject, order: Order, stage: Path, on_
     with subject.evaluating() as trained:
         on_step(f"run in {subject.reference}")
         answers = _reference.answers(subject, samples)
-        _reference.check(subject, answers, samples, order.tolerance)
+        _reference.check(subject, answers, samples, order.tolerances.of("fp32"))
+        metric = _gate.metric_of(subject, samples, order.metric) if order.metric else 0.0
         on_step("capture")
         graph = _capture.capture(
             subject,
@@ -145,7 +158,12 @@ def _capture_and_check(subject: _subject.Subject, order: Order, stage: Path, on_
     on_step("check")
     findings = _check.check(graph, samples, answers, model=order.model, trained=trained)
     return _Captured(
-        subject=subject, samples=samples, answers=answers, graph=graph, findings=(*subject.findings(), *findings)
+        subject=subject,
+        samples=samples,
+        answers=answers,
+        graph=graph,
+        findings=(*subject.findings(), *findings),
+        metric=metric,
     )
 
 
@@ -153,10 +171,12 @@ def _verify_and_measure(
     captured: _Captured, order: Order, repository: Repository, stage: Path, on_step: OnStep
 ) -> tuple[_Captured, Report]:
     path, samples, answers = captured.graph.path, captured.samples, captured.answers
+    setup = _setup(captured, order, repository)
+    gate = _gate_of(captured, order, setup.level)
     on_step("verify")
-    compared = _verify.verify(path, samples, answers, order.tolerance, model=order.model)
-    _reference.check_rows(answers, samples, order.tolerance)
-    choice = _choose_precision(captured, compared, order, repository, stage, on_step)
+    compared = gate.require(path, "fp32", stage / "trace")
+    _reference.check_rows(answers, samples, order.tolerances.of("fp32"))
+    choice = _choose_precision(gate, compared, order, setup, stage, on_step)
     captured = replace(captured, graph=choice.graph, precision=choice.precision)
     on_step("measure")
     return captured, Report(
@@ -164,7 +184,8 @@ def _verify_and_measure(
         num_cases=len(answers),
         parity=choice.comparison.parity,
         cases=choice.comparison.cases,
-        tolerance=_tolerance(order, choice.precision),
+        tolerance=order.tolerances.of(choice.precision),
+        metric=choice.comparison.metric,
         latency=_measure.measure(path, samples, answers),
         findings=(*captured.findings, *choice.findings),
         size_bytes=_graph.size_bytes(captured.graph),
@@ -172,40 +193,42 @@ def _verify_and_measure(
     )
 
 
+def _setup(captured: _Captured, order: Order, repository: Repository) -> _served.Served:
+    """Return how the server will run the graph, by the configuration that earlier versions published."""
+    published = repository.config(order.model) if order.model in repository.models() else None
+    return _served.served(published, order.settings, captured.samples, captured.answers, order.cores)
+
+
+def _gate_of(captured: _Captured, order: Order, level: int) -> _gate.Gate:
+    return _gate.Gate(
+        model=order.model,
+        subject=captured.subject,
+        graph=captured.graph,
+        samples=captured.samples,
+        answers=captured.answers,
+        tolerances=order.tolerances,
+        level=level,
+        metric=order.metric,
+        expected_metric=captured.metric,
+    )
+
+
 def _choose_precision(
-    captured: _Captured,
-    baseline: _verify.Comparison,
-    order: Order,
-    repository: Repository,
-    stage: Path,
-    on_step: OnStep,
+    gate: _gate.Gate, baseline: Comparison, order: Order, setup: _served.Served, stage: Path, on_step: OnStep
 ) -> _precision.Choice:
-    samples, answers, model = captured.samples, captured.answers, order.model
-    published = repository.config(model) if model in repository.models() else None
-    setup = _served.served(published, order.settings, samples, answers, order.cores)
-
-    def check(path: Path, precision: str) -> _verify.Comparison:
-        tolerance = _tolerance(order, precision)
-        return _verify.compare(path, samples, answers, tolerance, model=model, level=setup.level)
-
     asked = _precision.Asked(
-        model=model, precision=order.precision, allow_slower=order.allow_slower, accelerator=order.accelerator
+        model=order.model, precision=order.precision, allow_slower=order.allow_slower, accelerator=order.accelerator
     )
     return _precision.choose(
-        captured.graph,
+        gate.graph,
         baseline,
-        samples,
+        gate.samples,
         asked,
-        check=check,
+        check=gate.check,
         served=setup,
         directory=stage / "precision",
         on_step=on_step,
     )
-
-
-def _tolerance(order: Order, precision: str) -> Tolerance:
-    """Return what was asked for; if nothing was, the default of the precision."""
-    return order.tolerance if order.tolerance != Tolerance() else Tolerance.of(precision)
 
 
 def _manifest(order: Order, captured: _Captured, report: Report, config: Any) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from naiad.export._check.format import DEFAULT_OPSET, OPSETS
 from naiad.export._configure import settings as _settings
 from naiad.export._precision.conversion import PRECISIONS
+from naiad.export._verify.metric import Metric
+from naiad.export._verify.tolerances import Tolerances, merged
 from naiad.export.errors import InvalidExport
 from naiad.export.recipe import Recipe
 from naiad.export.report import Tolerance, Version
@@ -22,7 +24,7 @@ OnStep = Callable[[str], None]
 
 DEFAULT_MAX_BATCH_SIZE = 64
 EXPORTERS = ("auto", "dynamo", "legacy")
-ACCELERATORS = ("cpu", "cuda", "tensorrt")
+ACCELERATORS = ("cpu", "cuda", "tensorrt", "aoti")
 
 
 def export(
@@ -38,7 +40,8 @@ def export(
     outputs: Sequence[str] | None = None,
     labels: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
     settings: Mapping[str, object] | None = None,
-    tolerance: Tolerance | None = None,
+    tolerance: Tolerance | Mapping[str, Any] | None = None,
+    metric: Metric | None = None,
     opset: int | None = None,
     exporter: str = "auto",
     accelerator: str = "cpu",
@@ -64,10 +67,13 @@ def export(
         outputs: Names of the outputs, in order. By default dict keys or field names, else `output` or `output_0`, …
         labels: Class names of the only output, or by output.
         settings: Fields of `config.pbtxt` by dotted name. They apply to an existing model when it is promoted.
-        tolerance: How far ONNX Runtime may be from PyTorch.
+        tolerance: How far ONNX Runtime may be from PyTorch: a Tolerance for every precision, or a dict of what differs
+            from the defaults, as in `{"atol": 1e-3, "outputs": {"probs": {"cosine": 0.99}}, "int8": {"atol": 0.2}}`.
+        metric: What the model is for, and how much worse the published file may be at it.
         opset: Of the ONNX graph, 18 to 23.
         exporter: "dynamo", "legacy" (TorchScript), or "auto": dynamo, and legacy where it cannot read the model.
-        accelerator: "cpu", or "cuda" or "tensorrt" for servers with a GPU; such an entry is served on a CPU too.
+        accelerator: "cpu", or "cuda" or "tensorrt" for servers with a GPU; such an entry is served on a CPU too. "aoti"
+            compiles a `model.pt2` for this machine's processor instead of a graph.
         cores: Of the machine that will serve, for instances and threads; by default as many as here.
         states: Outputs by the inputs that they become in a sequence's next request, as in `{"h": "h_out"}`: Triton
             keeps them, and clients send neither.
@@ -99,7 +105,8 @@ def export(
         outputs=None if outputs is None else tuple(outputs),
         labels=labels,
         settings=settings or {},
-        tolerance=tolerance or Tolerance(),
+        tolerances=Tolerances(given=tolerance),
+        metric=metric,
         precision=precision,
         allow_slower=allow_slower,
         opset=opset or DEFAULT_OPSET,
@@ -128,6 +135,10 @@ def export_recipe(
     precision: str = "fp32",
     allow_slower: bool = False,
     settings: Mapping[str, object] | None = None,
+    tolerance: Tolerance | Mapping[str, Any] | None = None,
+    metric: str | None = None,
+    max_drop: str | float | None = None,
+    max_rise: str | float | None = None,
     opset: int | None = None,
     exporter: str = "auto",
     accelerator: str = "cpu",
@@ -137,7 +148,8 @@ def export_recipe(
 ) -> Version:
     """Build a recipe's model with `options` and export it; arguments override the recipe's own constants.
 
-    A `model` that the recipe built before, with these options, is exported as it is.
+    A `model` that the recipe built before, with these options, is exported as it is. `metric` is the name of one that
+    the recipe's `evaluate` gives; `max_drop` and `max_rise` are those of `Metric`.
 
     Raises:
         RecipeError: The recipe's code raised, or does not follow the protocol.
@@ -146,9 +158,31 @@ def export_recipe(
     repo = repository if isinstance(repository, Repository) else Repository(repository)
     model_name = check_name(name or recipe.name)
     settings = recipe.constant("SETTINGS", {}) | dict(settings or {})
-    tolerance = recipe.tolerance()
+    tolerance = tolerance if isinstance(tolerance, Tolerance) else merged(recipe.tolerances(), tolerance or {})
+    task = _recipe_metric(recipe, metric, max_drop, max_rise)
     _check_arguments(precision, opset, settings, accelerator)
     _check_exporter(exporter)
+    if recipe.has("pipeline"):
+        from naiad.export._export_pipeline import export_pipeline_recipe
+
+        return export_pipeline_recipe(
+            recipe,
+            repository=repo,
+            name=model_name,
+            build_options=options or {},
+            max_batch_size=max_batch_size,
+            settings=settings,
+            options={
+                "precision": precision,
+                "allow_slower": allow_slower,
+                "opset": opset,
+                "exporter": exporter,
+                "accelerator": accelerator,
+                "cores": cores,
+            },
+            promote=promote,
+            on_step=on_step,
+        )
     with repo.stage():  # refuse a repository that cannot be written to before the model is trained
         pass
     if model is None:
@@ -168,6 +202,7 @@ def export_recipe(
         labels=recipe.constant("LABELS"),
         settings=settings,
         tolerance=tolerance,
+        metric=task,
         opset=opset,
         exporter=exporter,
         accelerator=accelerator,
@@ -188,6 +223,19 @@ def _check_arguments(precision: str, opset: int | None, settings: Mapping[str, o
     if opset is not None and opset not in OPSETS:
         raise InvalidExport(f"opset must be from {OPSETS.start} to {OPSETS.stop - 1}; found {opset}")
     _settings.check(settings)
+
+
+def _recipe_metric(
+    recipe: Recipe, metric: str | None, max_drop: str | float | None, max_rise: str | float | None
+) -> Metric | None:
+    if metric is None:
+        if max_drop is not None or max_rise is not None:
+            raise InvalidExport("max_drop and max_rise are about a metric; name it too, as in --metric recipe:accuracy")
+        return None
+    if not recipe.has("evaluate"):
+        raise InvalidExport(f"{recipe.path} has no evaluate(predict), which would give the metric {metric!r}")
+    name = metric.removeprefix("recipe:")
+    return Metric(name, recipe.evaluate, max_drop=max_drop, max_rise=max_rise)
 
 
 def _check_exporter(exporter: str) -> None:

@@ -10,10 +10,28 @@ The smallest one:
     def samples():
         return [(torch.randn(8, 4),)]
 
+A recipe with `pipeline()` instead of `build()` gives an ensemble, from strings or files to answers:
+
+    from naiad.export.steps import Function, Model, tokenize
+
+    def pipeline():
+        return [
+            tokenize("tokens", "tokenizer.json", max_length=128),   # text → ids, mask
+            Model("encoder", encoder(), outputs=["vector"]),        # forward(ids, mask)
+            Function("normalise", normalise),                       # def normalise(vector): return {"embedding": …}
+        ]
+
+    def samples():
+        return [{"text": np.array([["some words"], ["more words"]])}]
+
+Tensors have one name in the whole pipeline, see `naiad.export.steps`; `DYNAMIC` is then about its inputs, and
+`OUTPUTS` are those of the last step by default.
+
 What a recipe may define:
 
 =================== ======================== ==========================================================================
 `build(**options)`  required                 returns the trained `torch.nn.Module`; its keywords are its options
+`pipeline(**opts)`  instead of `build`       returns a list of steps, see `naiad.export.steps`
 `samples()`         required                 real inputs: a list of tuples or of dicts by the names of `forward`
 `held_out()`                                 `(inputs, labels)`: arrays by input name, and the right answers
 `evaluate(predict)`                          metrics by name; `predict` takes and gives arrays by tensor name
@@ -22,7 +40,8 @@ What a recipe may define:
 `MAX_BATCH_SIZE`    64                       0 for a model without a batch dimension
 `OUTPUTS`           as returned              the outputs' names, in order
 `LABELS`                                     class names of the only output, or a dict by output name
-`TOLERANCE`         1e-3 relative            `{"rtol": …, "atol": …}`
+`TOLERANCE`         by precision             `{"rtol": …, "atol": …, "cosine": …}`, also by output and by precision:
+                                             `{"outputs": {"probs": {"atol": …}}, "int8": {"cosine": …}}`
 `SETTINGS`                                   fields of config.pbtxt by dotted name
 `STATES`                                     `{"h": "h_out"}`: outputs by the inputs they become in a sequence
 =================== ======================== ==========================================================================
@@ -43,13 +62,15 @@ from typing import Any
 
 import numpy as np
 
-from naiad.export.errors import InvalidRecipe, RecipeFailed, RecipeNotFound
+from naiad.export._verify.tolerances import Tolerances
+from naiad.export.errors import InvalidExport, InvalidRecipe, RecipeFailed, RecipeNotFound
 from naiad.export.report import Tolerance
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 Predict = Callable[[Arrays], Arrays]
 
 _FUNCTIONS = {"build": True, "samples": True, "held_out": False, "evaluate": False}
+_PIPELINE = {"pipeline": True, "samples": True}
 _CONSTANTS: dict[str, tuple[type, ...]] = {
     "NAME": (str,),
     "DYNAMIC": (dict,),
@@ -83,18 +104,22 @@ class Recipe:
         """Return one of the recipe's upper-case settings, or `default` where it has none."""
         return getattr(self.module, name, default)
 
-    def tolerance(self) -> Tolerance:
-        """Return how far ONNX Runtime may be from PyTorch.
+    def tolerances(self) -> dict[str, Any]:
+        """Return `TOLERANCE`: what differs from the defaults of the precisions.
 
         Raises:
-            InvalidRecipe: `TOLERANCE` has other keys than `rtol` and `atol`, or other values than numbers from 0 to 1.
+            InvalidRecipe: It has other keys than a tolerance has, or values that are none.
         """
-        values = self.constant("TOLERANCE", {})
+        values = dict(self.constant("TOLERANCE", {}))
         try:
-            return Tolerance(**values)
-        except (TypeError, ValueError) as exc:
-            message = f"{self.path}: TOLERANCE is {values}; expected rtol and atol, from 0 to 1"
-            raise InvalidRecipe(message, path=self.path) from exc
+            Tolerances(given=values)
+        except InvalidExport as exc:
+            raise InvalidRecipe(f"{self.path}: TOLERANCE is {values}: {exc}", path=self.path) from exc
+        return values
+
+    def tolerance(self) -> Tolerance:
+        """Return how far ONNX Runtime may be from PyTorch in fp32."""
+        return Tolerances(given=self.tolerances()).of("fp32")
 
     def build(self, **options: object) -> Any:
         """Return the trained `torch.nn.Module`.
@@ -110,6 +135,19 @@ class Recipe:
         if not isinstance(model, torch.nn.Module):
             raise self._invalid("build", f"build() returned {type(model).__name__}; expected a torch.nn.Module")
         return model
+
+    def pipeline(self, **options: object) -> Sequence[Any]:
+        """Return the steps of a pipeline: `Function` and `Model` of `naiad.export.steps`.
+
+        Raises:
+            InvalidRecipe: The recipe has no such option, or what it returns is no list.
+            RecipeFailed: The recipe's code raised.
+        """
+        self._check_options(options, "pipeline")
+        steps = self._call("pipeline", **options)
+        if not isinstance(steps, list | tuple):
+            raise self._invalid("pipeline", f"pipeline() returned {type(steps).__name__}; expected a list of steps")
+        return steps
 
     def samples(self) -> Sequence[Any]:
         """Return the samples: a list of tuples, or of dicts by the names of `forward`'s arguments."""
@@ -142,14 +180,14 @@ class Recipe:
         with _blamed(self.path, f"{function}()"):
             return getattr(self.module, function)(*args, **kwargs)
 
-    def _check_options(self, options: Mapping[str, object]) -> None:
-        parameters = inspect.signature(self.module.build).parameters
+    def _check_options(self, options: Mapping[str, object], function: str = "build") -> None:
+        parameters = inspect.signature(getattr(self.module, function)).parameters
         if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
             return
         unknown = sorted(options.keys() - parameters.keys())
         if unknown:
             known = ", ".join(parameters) or "none"
-            raise self._invalid("build", f"build() has no option {unknown[0]!r}; it has: {known}")
+            raise self._invalid(function, f"{function}() has no option {unknown[0]!r}; it has: {known}")
 
     def _invalid(self, function: str, message: str) -> InvalidRecipe:
         line = inspect.unwrap(getattr(self.module, function)).__code__.co_firstlineno
@@ -220,7 +258,14 @@ def _execute(path: Path) -> ModuleType:
 
 def _check_protocol(recipe: Recipe) -> None:
     path = recipe.path
-    missing = [name for name, required in _FUNCTIONS.items() if required and not recipe.has(name)]
+    functions = _PIPELINE if recipe.has("pipeline") else _FUNCTIONS
+    if recipe.has("pipeline") and recipe.has("build"):
+        raise InvalidRecipe(
+            f"{path} defines build() and pipeline(); expected one of them: rename the other, or move it to a recipe of "
+            "its own",
+            path=path,
+        )
+    missing = [name for name, required in functions.items() if required and not recipe.has(name)]
     if missing:
         raise InvalidRecipe(
             f"{path} is not a recipe: it defines no {'() and no '.join(missing)}(); expected build(), which returns "

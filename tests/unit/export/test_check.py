@@ -115,6 +115,7 @@ def test_public_names() -> None:
         "InvalidModel",
         "InvalidName",
         "InvalidRecipe",
+        "Metric",
         "MetricResult",
         "ModelNotFound",
         "NotWritable",

@@ -173,3 +173,22 @@ def _failure(name: str, answer: Answer, batch: int, found: _measures.Difference,
         max_abs_error=found.max_abs_error,
         max_rel_error=found.max_rel_error,
     )
+
+
+def compare_answers(
+    actual: Sequence[Arrays], samples: Samples, answers: Sequence[Answer], tolerance: Tolerance, *, model: str
+) -> Comparison:
+    """Compare the answers that something else than ONNX Runtime gave to every case."""
+    scales = _scales(answers)
+    cases: list[CaseParity] = []
+    worst: dict[str, OutputParity] = {}
+    failure: Failure | None = None
+    for given, answer in zip(actual, answers, strict=True):
+        batch = answer.case.sizes.get(str(samples.batch), 0)
+        for name, expected in answer.outputs.items():
+            found = _measures.difference(given[name], expected, tolerance.for_output(name), scales[name])
+            cases.append(_case(name, answer, found))
+            worst[name] = _worse(worst.get(name), _parity(name, answer, batch, found, 0))
+            if not found.ok and failure is None:
+                failure = replace(_failure(name, answer, batch, found, model), scales=scales)
+    return Comparison(parity=tuple(worst.values()), cases=tuple(cases), failure=failure)

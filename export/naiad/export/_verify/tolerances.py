@@ -35,7 +35,7 @@ class Tolerances:
         return _changed(_changed(base, values), own.get(family, {}))
 
 
-def parse(texts: Iterable[str]) -> dict[str, Any]:
+def parse_tolerance(texts: Iterable[str]) -> dict[str, Any]:
     """Read `rtol=1e-2,cosine=0.99`, or the same for one output as `probs:atol=1e-3`; later ones win.
 
     Raises:
@@ -54,6 +54,16 @@ def parse(texts: Iterable[str]) -> dict[str, Any]:
                 )
             target[name.strip()] = float(number)
     return values
+
+
+def merged(values: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `values` with those in `over` in their place, within outputs and precisions too."""
+    result = dict(values)
+    for name, value in over.items():
+        before = result.get(name)
+        both = isinstance(before, Mapping) and isinstance(value, Mapping)
+        result[name] = merged(before, value) if both else value  # type: ignore[arg-type]
+    return result
 
 
 def _changed(base: Tolerance, values: Any) -> Tolerance:

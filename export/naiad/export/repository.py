@@ -7,12 +7,14 @@ Versions are append-only: one comes in whole, and is never edited afterwards. Wh
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from naiad.export._repository import diff as _diff
 from naiad.export._repository import history as _history
 from naiad.export._repository import journal as _journal
+from naiad.export._repository import overview as _overview
 from naiad.export._repository import preview as _preview
 from naiad.export._repository import pruning as _pruning
 from naiad.export._repository import publishing as _publishing
@@ -21,19 +23,22 @@ from naiad.export._repository import serving as _serving
 from naiad.export._repository import signature as _signature
 from naiad.export._repository import signing as _signing
 from naiad.export._repository.audit import Audit as Audit
+from naiad.export._repository.diff import VersionDiff as VersionDiff
+from naiad.export._repository.journal import Entry as Entry
 from naiad.export._repository.names import check_name as check_name
+from naiad.export._repository.overview import ModelOverview as ModelOverview
+from naiad.export._repository.overview import VersionOverview as VersionOverview
 from naiad.export._repository.preview import Preview as Preview
 from naiad.export._repository.pruning import Pruned as Pruned
 from naiad.export._repository.publishing import Candidate as Candidate
 from naiad.export._repository.reading import Integrity as Integrity
+from naiad.export._repository.served import ServedVersion as ServedVersion
 from naiad.export._repository.store import open_store
 from naiad.export.errors import InvalidModel, RepositoryError
 from naiad.export.report import Finding, Report, Tolerance, Version
 
 if TYPE_CHECKING:
     from naiad.client import Client
-    from naiad.export._repository.diff import VersionDiff
-    from naiad.export._repository.replay import ServedVersion
 
 
 class Repository:
@@ -95,6 +100,11 @@ class Repository:
         with self._store.translated(model):
             return _reading.served(self._store, model)
 
+    def overview(self, model: str) -> ModelOverview:
+        """Return a model's versions with size, age, precision and what is served and signed, from small files only."""
+        with self._store.translated(model):
+            return _overview.overview(self._store, model)
+
     def config(self, model: str) -> Any:
         """Return the model's configuration, a `tritonclient.grpc.model_config_pb2.ModelConfig`."""
         with self._store.translated(model):
@@ -148,8 +158,8 @@ class Repository:
             )
         return data
 
-    def history(self, model: str) -> tuple[_journal.Entry, ...]:
-        """Return what was published and served when, oldest first."""
+    def history(self, model: str | None = None) -> tuple[Entry, ...]:
+        """Return what was published, served, signed and pruned when, of one model or of all, oldest first."""
         with self._store.translated(model):
             return _journal.read(self._store, model)
 
@@ -173,16 +183,17 @@ class Repository:
         model: str,
         server: "str | Sequence[str] | Client",
         *versions: int,
-        tolerance: Tolerance | None = None,
+        tolerance: Tolerance | Mapping[str, Any] | None = None,
         timeout_s: float = 30.0,
-    ) -> "tuple[ServedVersion, ...]":
+    ) -> tuple[ServedVersion, ...]:
         """Replay the golden pairs of versions, by default those that are served, on each of the servers.
 
         Args:
             model: Its name.
             server: As `naiad.client.Client` takes it, or a client.
             versions: All that are served, if none is named.
-            tolerance: How far the answers may be from PyTorch; that of each version's export by default.
+            tolerance: How far the answers may be from PyTorch, or a dict of what differs from the default of each
+                version's precision; by default what held for its export.
             timeout_s: Of each request.
 
         Raises:
@@ -206,7 +217,7 @@ class Repository:
         other: "Repository | None" = None,
         other_model: str | None = None,
         answers: bool = True,
-    ) -> "VersionDiff":
+    ) -> VersionDiff:
         """Compare version `a` with version `b`, that may be of `other_model`, and in an `other` repository.
 
         Both are run in ONNX Runtime with the golden inputs of both, unless `answers` is false.
@@ -214,13 +225,11 @@ class Repository:
         Raises:
             VersionNotFound: One of them does not exist.
         """
-        from naiad.export._repository import diff
-
         second = (other or self)._store
         with self._store.translated(model), second.translated(other_model or model):
-            return diff.diff(
-                diff.Place(store=self._store, model=model, number=a),
-                diff.Place(store=second, model=other_model or model, number=b),
+            return _diff.diff(
+                _diff.Place(store=self._store, model=model, number=a),
+                _diff.Place(store=second, model=other_model or model, number=b),
                 answers=answers,
             )
 

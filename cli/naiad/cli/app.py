@@ -31,6 +31,7 @@ _GROUPS = frozenset({"models"})
 _EXTRAS = {
     "locust": "loadtest",
     "cloudpickle": "export",
+    "cryptography": "export",
     "hdrh": "loadtest",
     "onnx": "export",
     "onnxruntime": "export",

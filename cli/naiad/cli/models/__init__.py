@@ -2,11 +2,18 @@
 
 import typer
 
-from naiad.cli.models import checking, listing, serving
+from naiad.cli.models import checking, comparing, history, listing, pruning, serving, signing
 
-app = typer.Typer(help="List, inspect, verify, promote and roll back the models of a repository.", no_args_is_help=True)
+app = typer.Typer(
+    help="List, compare, verify, promote, roll back, sign and prune the models of a repository.", no_args_is_help=True
+)
 app.command("list")(listing.list_)
 app.command()(listing.show)
+app.command()(comparing.diff)
+app.command()(checking.verify)
 app.command()(serving.promote)
 app.command()(serving.rollback)
-app.command()(checking.verify)
+app.command()(pruning.prune)
+app.command()(signing.keygen)
+app.command()(signing.sign)
+app.command()(history.log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,13 +16,14 @@ RepositoryOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 ModelArgument = Annotated[str, typer.Argument(help="The model's name.")]
+ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it goes into the journal.")]
 
 
-def open_repository(path: str) -> Repository:
+def open_repository(path: str, require_key: Path | None = None) -> Repository:
     """Return the repository at `path`; importing its room loads neither torch nor onnx."""
     from naiad.export import Repository
 
-    return Repository(path)
+    return Repository(path, require_signature=require_key)
 
 
 def join(numbers: Any) -> str:

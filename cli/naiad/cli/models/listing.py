@@ -2,43 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from naiad.cli._console import out, print_json
 from naiad.cli.models._common import DEFAULT, JsonOption, ModelArgument, RepositoryOption, join, open_repository
+from naiad.cli.models._details import rows
+from naiad.cli.models._words import age, size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from naiad.export import Repository
+    from naiad.export import ModelOverview, Repository, VersionOverview
 
 
-def list_(repository: RepositoryOption = DEFAULT, as_json: JsonOption = False) -> None:
-    """List the models with their versions and those that are served.
+def list_(
+    model: Annotated[str | None, typer.Argument(help="Only this model, with each of its versions.")] = None,
+    repository: RepositoryOption = DEFAULT,
+    as_json: JsonOption = False,
+) -> None:
+    """List the models: which versions there are, which are served, how large, how old, in which precision, signed.
 
     Examples:
         naiad models list
 
+        naiad models list digits
+
         naiad models list -r /srv/models --json
     """
     repo = open_repository(repository)
-    rows = [_row(repo, name) for name in repo.models()]
+    found = [repo.overview(name) for name in (repo.models() if model is None else (model,))]
     if as_json:
-        print_json(rows)
-        return
-    if not rows:
-        out.print(
-            f"no models in {repo.location} yet; publish one with: naiad export RECIPE -r {repo.location}", markup=False
-        )
-        return
-    table = Table("model", "versions", "served")
-    for row in rows:
-        table.add_row(str(row["model"]), join(row["versions"]), Text(str(row.get("error", join(row["served"])))))
-    out.print(table)
+        print_json([_as_dict(each) for each in found])
+    elif not found:
+        hint = f"publish one with: naiad export RECIPE -r {repo.location}"
+        out.print(f"no models in {repo.location} yet; {hint}", markup=False)
+    else:
+        out.print(_models(found) if model is None else _versions(found[0]))
 
 
 def show(
@@ -47,7 +49,7 @@ def show(
     repository: RepositoryOption = DEFAULT,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one version: inputs, outputs, parity, latency and how it was made.
+    """Show one version: inputs, outputs, files, parity, latency, signatures and how it was made.
 
     Examples:
         naiad models show digits
@@ -55,73 +57,86 @@ def show(
         naiad models show digits 2 --json
     """
     repo = open_repository(repository)
-    served = repo.served(model)
-    number = version if version is not None else (served or repo.versions(model) or (0,))[-1]
-    details = _details(repo, model, number)
+    overview = repo.overview(model)
+    newest = overview.served or overview.versions
+    number = version if version is not None else newest[-1].number if newest else 0
+    details = _details(repo, overview, number)
     if as_json:
         print_json(details)
-    else:
-        _show(details)
-
-
-def _row(repo: Repository, model: str) -> dict[str, Any]:
-    from naiad.export import InvalidModel
-
-    row = {"model": model, "versions": repo.versions(model), "served": ()}
-    try:
-        return row | {"served": repo.served(model)}
-    except InvalidModel as exc:  # the other models are of interest all the same
-        return row | {"error": str(exc)}
-
-
-def _details(repo: Repository, model: str, number: int) -> dict[str, Any]:
-    version = repo.version(model, number)
-    history = [
-        {
-            "time": entry.time,
-            "user": entry.user,
-            "action": entry.action,
-            "version": entry.version,
-            "served": entry.after,
-        }
-        for entry in repo.history(model)
-    ]
-    return {
-        "model": model,
-        "version": number,
-        "path": version.location,
-        "versions": repo.versions(model),
-        "served": repo.served(model),
-        "manifest": repo.manifest(model, number),
-        "history": history,
-    }
-
-
-def _show(details: dict[str, Any]) -> None:
-    table = Table(show_header=False, title=f"{details['model']} version {details['version']}", title_justify="left")
-    for label, text in _rows(details):
+        return
+    table = Table(show_header=False, title=f"{model} version {number}", title_justify="left")
+    for label, text in rows(details):
         table.add_row(label, Text(text))
     out.print(table)
 
 
-def _rows(details: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    manifest = details["manifest"]
-    report = manifest.get("report", {})
-    yield "path", details["path"]
-    yield "versions", f"{join(details['versions'])}; served: {join(details['served'])}"
-    for kind in ("inputs", "outputs"):
-        for tensor in manifest.get(kind, []):
-            yield kind.removesuffix("s"), f"{tensor['name']}: {tensor['dtype']} [{join(tensor['shape'])}]"
-    if "max_batch_size" in manifest:
-        yield "largest batch", str(manifest["max_batch_size"])
-    for parity in report.get("parity", []):
-        yield f"parity of {parity['output']}", f"largest error {parity['max_abs_error']:.2g}"
-    for latency in report.get("latency", []):
-        label = f"latency of batch {latency['batch']}" if latency["batch"] else "latency"
-        yield label, f"{latency['median_ms']:.3g} ms on one thread"
-    for finding in report.get("findings", []):
-        yield finding["check"], finding["message"]
-    yield "made", f"{manifest.get('created', 'by hand')} {manifest.get('command', '')}"
-    for entry in details["history"]:
-        what = f"version {entry['version']}, " if entry["version"] is not None else ""
-        yield entry["action"], f"{what}serves {join(entry['served'])}, {entry['time']}, {entry['user']}"
+def _models(found: list[ModelOverview]) -> Table:
+    table = Table("model", "served", "precision", "made", "versions", Column("size", justify="right"), "signed")
+    for each in found:
+        newest = (each.served or each.versions)[-1:]
+        row = (
+            each.model,
+            each.problem or join(version.number for version in each.served),
+            *_made(newest),
+            join(version.number for version in each.versions),
+            size(each.size_bytes),
+            _signed(newest),
+        )
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _versions(found: ModelOverview) -> Table:
+    table = Table(f"{found.model} version", "", "precision", "made", Column("size", justify="right"), "signed by")
+    for version in reversed(found.versions):
+        mark = "served" if version.served else "next rollback" if version.is_rollback else version.problem
+        row = (str(version.number), mark, *_made([version]), size(version.size_bytes), ", ".join(version.signed_by))
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _made(versions: Any) -> tuple[str, str]:
+    version: VersionOverview | None = next(iter(versions), None)
+    return (version.precision or "", age(version.created)) if version else ("", "")
+
+
+def _signed(versions: Any) -> str:
+    return "yes" if versions and all(version.signed_by for version in versions) else ""
+
+
+def _as_dict(found: ModelOverview) -> dict[str, Any]:
+    values = {
+        "model": found.model,
+        "versions": [version.number for version in found.versions],
+        "served": [version.number for version in found.served],
+        "size_bytes": found.size_bytes,
+        "details": [asdict(version) for version in found.versions],
+    }
+    return values | ({"error": found.problem} if found.problem else {})
+
+
+def _details(repo: Repository, overview: ModelOverview, number: int) -> dict[str, Any]:
+    version = repo.version(overview.model, number)
+    at_a_glance = next(each for each in overview.versions if each.number == number)
+    return {
+        "model": overview.model,
+        "version": number,
+        "path": version.location,
+        "versions": [each.number for each in overview.versions],
+        "served": [each.number for each in overview.served],
+        "size_bytes": at_a_glance.size_bytes,
+        "signed_by": at_a_glance.signed_by,
+        "manifest": repo.manifest(overview.model, number),
+        "history": [_entry(entry) for entry in repo.history(overview.model)],
+    }
+
+
+def _entry(entry: Any) -> dict[str, Any]:
+    return {
+        "time": entry.time,
+        "user": entry.user,
+        "action": entry.action,
+        "version": entry.version,
+        "served": entry.after,
+        "reason": entry.reason,
+    }

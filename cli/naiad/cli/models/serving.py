@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from naiad.cli._console import out, print_json
-from naiad.cli.models._common import DEFAULT, JsonOption, ModelArgument, RepositoryOption, join, open_repository
+from naiad.cli.models._common import (
+    DEFAULT,
+    JsonOption,
+    ModelArgument,
+    ReasonOption,
+    RepositoryOption,
+    join,
+    open_repository,
+)
+
+if TYPE_CHECKING:
+    from naiad.export import Preview
+
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what clients would notice, and change nothing.")]
+_RequireKey = Annotated[
+    Path | None,
+    typer.Option(
+        "--require-key",
+        envvar="NAIAD_REQUIRE_KEY",
+        help="A public key: refuse to serve what it has not signed.",
+    ),
+]
 
 
 def promote(
     model: ModelArgument,
     versions: Annotated[list[int], typer.Argument(help="The versions to serve from now on.")],
     repository: RepositoryOption = DEFAULT,
+    dry_run: _DryRun = False,
+    reason: ReasonOption = "",
+    require_key: _RequireKey = None,
     as_json: JsonOption = False,
 ) -> None:
     """Serve exactly these versions; their files are verified first.
@@ -23,26 +48,52 @@ def promote(
     Examples:
         naiad models promote digits 2
 
-        naiad models promote digits 1 2
+        naiad models promote digits 2 3 --dry-run
+
+        naiad models promote digits 2 --reason "version 3 confuses 4 and 9" --require-key release.pub
     """
-    repo = open_repository(repository)
-    before = repo.served(model)
-    _report_change(model, before, repo.promote(model, *versions), as_json=as_json)
+    repo = open_repository(repository, require_key)
+    preview = repo.preview(model, *versions)
+    if not dry_run:
+        repo.promote(model, *versions, reason=reason)
+    _report(preview, dry_run=dry_run, as_json=as_json)
 
 
-def rollback(model: ModelArgument, repository: RepositoryOption = DEFAULT, as_json: JsonOption = False) -> None:
+def rollback(
+    model: ModelArgument,
+    repository: RepositoryOption = DEFAULT,
+    dry_run: _DryRun = False,
+    reason: ReasonOption = "",
+    require_key: _RequireKey = None,
+    as_json: JsonOption = False,
+) -> None:
     """Serve again what was served before the last promotion.
 
     Examples:
-        naiad models rollback digits
+        naiad models rollback digits --dry-run
+
+        naiad models rollback digits --reason "p99 doubled"
     """
-    repo = open_repository(repository)
-    before = repo.served(model)
-    _report_change(model, before, repo.rollback(model), as_json=as_json)
+    repo = open_repository(repository, require_key)
+    preview = repo.preview(model)
+    if not dry_run:
+        repo.rollback(model, reason=reason)
+    _report(preview, dry_run=dry_run, as_json=as_json)
 
 
-def _report_change(model: str, before: tuple[int, ...], after: tuple[int, ...], *, as_json: bool) -> None:
+def _report(preview: Preview, *, dry_run: bool, as_json: bool) -> None:
     if as_json:
-        print_json({"model": model, "before": before, "served": after})
-    else:
-        out.print(f"{model} serves {join(after)} (before: {join(before)})", markup=False)
+        print_json(
+            {
+                "model": preview.model,
+                "before": preview.before,
+                "served": preview.before if dry_run else preview.after,
+                "would_serve": preview.after,
+                "notices": preview.notices,
+            }
+        )
+        return
+    verb = "would serve" if dry_run else "serves"
+    out.print(f"{preview.model} {verb} {join(preview.after)} (before: {join(preview.before)})", markup=False)
+    for notice in preview.notices:
+        out.print(f"  {notice}", markup=False)

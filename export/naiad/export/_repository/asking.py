@@ -1,6 +1,6 @@
 """Verification of what running servers answer: each version that should be served, on each server."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +8,9 @@ from naiad.client import Client
 from naiad.export._repository import golden as _golden
 from naiad.export._repository import reading as _reading
 from naiad.export._repository import replay as _replay
+from naiad.export._repository.served import ServedVersion
 from naiad.export._repository.store import Store
+from naiad.export._verify.tolerances import Tolerances
 from naiad.export.errors import InvalidModel
 from naiad.export.report import Tolerance
 
@@ -19,14 +21,14 @@ def verify_served(
     numbers: Sequence[int],
     client: Client,
     *,
-    tolerance: Tolerance | None,
+    tolerance: Tolerance | Mapping[str, Any] | None,
     timeout_s: float,
-) -> Iterator[_replay.ServedVersion]:
+) -> Iterator[ServedVersion]:
     """Yield the outcome of each version on each server of the client."""
     for number in numbers or _reading.served(store, model):
         wanted = _wanted(store, model, number)
         if tolerance is not None:
-            wanted = replace(wanted, tolerance=tolerance)
+            wanted = replace(wanted, tolerance=Tolerances(given=tolerance).of(wanted.precision))
         for server in _each(client):
             yield _replay.replay(server, wanted, timeout_s=timeout_s)
 

@@ -13,7 +13,6 @@ from naiad.export._repository.changes import Change
 from naiad.export._repository.store import Store
 
 _NOT_MADE = frozenset({"model", "version", "files", "contract", "report", "inputs", "outputs", "max_batch_size"})
-_MAX_WORDS = 60
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,15 +134,14 @@ def _made(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[FieldDifferenc
             yield FieldDifference(name=name, before=before.get(name), after=after.get(name))
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the values of a manifest by dotted name, long ones cut."""
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of a manifest by dotted name."""
     for name, value in values.items():
         if prefix or name not in _NOT_MADE:
             if isinstance(value, Mapping):
                 yield from _flat(value, f"{prefix}{name}.")
             else:
-                text = str(value)
-                yield f"{prefix}{name}", text if len(text) <= _MAX_WORDS else f"{text[: _MAX_WORDS - 1]}…"
+                yield f"{prefix}{name}", value
 
 
 def _measured(part: str, key: str, value: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[FieldDifference]:

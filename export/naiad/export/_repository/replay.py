@@ -10,6 +10,7 @@ import numpy as np
 
 from naiad.client import Client, ClientError, ModelMetadata, ModelNotFound, Result
 from naiad.export._repository.golden import Arrays, Pair
+from naiad.export._repository.served import OutputDistance, ServedVersion
 from naiad.export._verify import measures as _measures
 from naiad.export.report import Report, Tolerance
 
@@ -26,38 +27,10 @@ class Expected:
     inputs: Mapping[str, str]
     """Triton's data types by name, as the configuration has them."""
     outputs: Mapping[str, str]
+    precision: str
     tolerance: Tolerance
     near_ties: Mapping[str, int]
     """By output, how many integers or flags may differ, because their scores are nearly equal."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OutputDistance:
-    """The largest difference of one output from PyTorch's, over all pairs."""
-
-    output: str
-    max_abs_error: float
-    max_rel_error: float
-    """Relative to the largest value of the output; for integers and text the share of values that differ."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ServedVersion:
-    """The outcome of replaying one version's golden pairs on one server."""
-
-    model: str
-    version: int
-    server: str
-    num_pairs: int
-    """Those that were answered."""
-    outputs: tuple[OutputDistance, ...]
-    problems: tuple[str, ...]
-    """One sentence each; empty when every answer is within the tolerance of the export."""
-
-    @property
-    def ok(self) -> bool:
-        """Whether this server answers as PyTorch did."""
-        return not self.problems
 
 
 def expected(model: str, version: int, manifest: Mapping[str, Any], pairs: tuple[Pair, ...]) -> Expected:
@@ -70,6 +43,7 @@ def expected(model: str, version: int, manifest: Mapping[str, Any], pairs: tuple
         pairs=pairs,
         inputs={tensor["name"]: tensor["dtype"] for tensor in manifest.get("inputs", ())},
         outputs={tensor["name"]: tensor["dtype"] for tensor in manifest.get("outputs", ())},
+        precision=precision,
         tolerance=report.tolerance if report else Tolerance.of(precision),
         near_ties={parity.output: parity.num_near_ties for parity in report.parity} if report else {},
     )

@@ -134,7 +134,7 @@ def key_id(key: "Ed25519PublicKey") -> str:
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:_ID_LENGTH]
 
 
-def generate(private: str | os.PathLike[str], public: str | os.PathLike[str]) -> str:
+def generate_keys(private: str | os.PathLike[str], public: str | os.PathLike[str]) -> str:
     """Write a new pair of keys, the private one readable by its owner alone, and return their id.
 
     Its password is that of NAIAD_KEY_PASSWORD, where it is set.

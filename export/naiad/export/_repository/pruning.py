@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from naiad.export._repository import journal as _journal
 from naiad.export._repository import reading as _reading
 from naiad.export._repository import serving as _serving
+from naiad.export._repository import wiring as _wiring
 from naiad.export._repository.store import Store
 from naiad.export.errors import InvalidExport
 
@@ -67,7 +68,7 @@ def plan(versions: tuple[int, ...], served: tuple[int, ...], rollback: tuple[int
 def _plan(store: Store, model: str, *, keep: int, force: bool) -> Pruned:
     versions, served = _reading.versions(store, model), _reading.served(store, model)
     rollback = () if force else _journal.previous(_journal.read(store, model), served) or ()
-    kept = plan(versions, served, rollback, keep)
+    kept = {**_wiring.kept(store, model), **plan(versions, served, rollback, keep)}
     removed = tuple(number for number in versions if number not in kept)
     freed = sum(_reading.size_bytes(store, model, number) or 0 for number in removed)
     return Pruned(model=model, removed=removed, kept=kept, freed_bytes=freed)

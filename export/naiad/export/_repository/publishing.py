@@ -15,6 +15,7 @@ from naiad.export._repository import journal as _journal
 from naiad.export._repository import manifest as _manifest
 from naiad.export._repository import reading as _reading
 from naiad.export._repository import serving as _serving
+from naiad.export._repository import wiring as _wiring
 from naiad.export._repository.names import check_name
 from naiad.export._repository.signature import Signer, Verifier, to_json
 from naiad.export._repository.store import Changed, Store
@@ -52,7 +53,7 @@ def publish(
 ) -> int:
     """Add a candidate as the next version, serve it when `promote` is true, and return its number."""
     model = check_name(candidate.model)
-    _require_signer(store, model, promote=promote, signer=signer, verifier=verifier)
+    require_signer(store, model, promote=promote, signer=signer, verifier=verifier)
     with store.translated(model), store.reserve(model, lambda: _recorded(store, model)) as number:
         check_contract(store, model, candidate.config, candidate.labels)
         _write_manifest(candidate, number, signer)
@@ -107,7 +108,10 @@ def _recorded(store: Store, model: str) -> tuple[int, ...]:
 
 def _add(store: Store, candidate: Candidate, number: int, *, promote: bool) -> None:
     model = candidate.model
-    if _reading.is_new(store, model):
+    new = _reading.is_new(store, model)
+    if new or promote:
+        _serving.serve_steps(store, model, _wiring.pins(candidate.manifest), candidate.files.parent)
+    if new:
         shared = _shared(candidate, number)
         store.add_model(model, number, candidate.files, shared)
         _serving.record(store, "publish", model, version=number, before=(), after=(number,))
@@ -115,11 +119,12 @@ def _add(store: Store, candidate: Candidate, number: int, *, promote: bool) -> N
     check_contract(store, model, candidate.config, candidate.labels)
     before = _reading.served(store, model)
     after = (number,) if promote else before
-    change = _serving.change(store, model, after, candidate.settings) if promote else None
+    change = _serving.change(store, model, after, candidate.settings, candidate.manifest) if promote else None
     try:
         store.add_version(model, number, candidate.files, change)
     except Changed:  # an operator edited the configuration meanwhile
-        before, change = _reading.served(store, model), _serving.change(store, model, after, candidate.settings)
+        before = _reading.served(store, model)
+        change = _serving.change(store, model, after, candidate.settings, candidate.manifest)
         if change is not None:
             store.change_config(model, change, candidate.files.parent)
     _serving.record(store, "publish", model, version=number, before=before, after=after)
@@ -145,9 +150,10 @@ def _shared(candidate: Candidate, number: int) -> Path:
     return candidate.labels
 
 
-def _require_signer(
+def require_signer(
     store: Store, model: str, *, promote: bool, signer: Signer | None, verifier: Verifier | None
 ) -> None:
+    """Refuse to serve what another key than the required one signs."""
     if verifier is None or (signer is not None and signer.key_id == verifier.key_id):
         return
     if promote or store.read(f"{model}/{_config.FILE}") is None:  # a model's first version is always served

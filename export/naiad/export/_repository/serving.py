@@ -9,6 +9,7 @@ from naiad.export._configure import settings as _settings
 from naiad.export._repository import config as _config
 from naiad.export._repository import journal as _journal
 from naiad.export._repository import reading as _reading
+from naiad.export._repository import wiring as _wiring
 from naiad.export._repository.signature import Verifier
 from naiad.export._repository.store import Change, Changed, Store
 from naiad.export.errors import CorruptVersion, NothingToRollBack, NotTrusted, RepositoryError, VersionNotFound
@@ -46,14 +47,20 @@ def rollback(store: Store, model: str, *, reason: str = "", verifier: Verifier |
 
 
 def change(
-    store: Store, model: str, versions: tuple[int, ...], settings: Mapping[str, object] | None = None
+    store: Store,
+    model: str,
+    versions: tuple[int, ...],
+    settings: Mapping[str, object] | None = None,
+    manifest: Mapping[str, Any] | None = None,
 ) -> Change | None:
     """Return the change of the configuration that makes it serve `versions`, with `settings` applied.
 
-    None where it is so already.
+    None where it is so already. `manifest` is that of a version which is about to come in.
     """
     before = _reading.require_model(store, model)
     config: Any = _reading.config(store, model, before)
+    _wiring.check_needed(store, model, _reading.served(store, model), versions)
+    _wiring.rewire(store, model, config, versions, manifest)
     _settings.apply(config, settings or {})
     _config.serve(config, versions)
     after = _config.rewritten(before.decode(), config).encode()
@@ -73,16 +80,29 @@ def _serve(store: Store, model: str, after: tuple[int, ...], action: _journal.Ac
     for number in after:  # again, now that nobody can remove it
         _reading.require_version(store, model, number)
     before = _reading.served(store, model)
-    if found := change(store, model, after):
+    found = change(store, model, after)
+    serve_steps(store, model, _wiring.pins(_reading.manifest(store, model, after[-1])), stage)
+    if found:
         store.change_config(model, found, stage)
     record(store, action, model, before=before, after=after, reason=reason)
     _logger.info("%s of %s: serves %s instead of %s", action, model, after, before)
 
 
+def serve_steps(store: Store, pipeline: str, pins: Mapping[str, int], stage: Path) -> None:
+    """Make each step serve what the pipeline will be wired to, beside what pipelines are wired to now."""
+    for model, number in pins.items():
+        _reading.require_version(store, model, number)
+        before = _reading.served(store, model)
+        after = tuple(sorted({number, *_wiring.needed(store, model)} & set(_reading.versions(store, model))))
+        if found := change(store, model, after):
+            store.change_config(model, found, stage)
+            record(store, "promote", model, before=before, after=after, reason=f"a step of {pipeline}")
+
+
 def _require_intact(store: Store, model: str, number: int, verifier: Verifier | None) -> None:
     if verifier is None and _reading.manifest(store, model, number) is None:  # made by hand: nothing to compare with
         return
-    integrity = _reading.verify(store, model, number, verifier)
+    integrity = _wiring.verify(store, model, number, verifier)
     if integrity.signature and not integrity.signature.ok:
         raise NotTrusted(
             f"{model} version {number} is not served, because a signature is required: {integrity.signature.problem}",

@@ -1,0 +1,169 @@
+"""The chain as Triton will run it: generated models and graphs, each fed with what came out before it."""
+
+import contextlib
+import pickle
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from naiad.export._pipeline.reference import Stage
+from naiad.export._pipeline.samples import Case
+from naiad.export._pipeline.served import model as _served
+from naiad.export._pipeline.served import runner as _runner
+from naiad.export._pipeline.served.model import Arrays
+from naiad.export._runtime.session import session
+from naiad.export._verify import measures as _measures
+from naiad.export.errors import VerificationFailed
+from naiad.export.report import CaseParity, OutputParity, Tolerance
+
+_TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Link:
+    """A stage with the files of its version."""
+
+    stage: Stage
+    files: Path
+    level: int | None = None
+    """`optimization.graph.level` of a graph; None for a function."""
+
+
+def verify(
+    links: Sequence[Link], cases: Sequence[Case], outputs: Sequence[str], tolerance: Tolerance, *, pipeline: str
+) -> tuple[tuple[OutputParity, ...], tuple[CaseParity, ...]]:
+    """Run the chain on every case, and compare each tensor with the Python pipeline's.
+
+    Returns:
+        The worst difference of each output, and every comparison of an output.
+
+    Raises:
+        VerificationFailed: With the step whose result is the first that differs, or that failed.
+    """
+    actual = [dict(case.tensors) for case in cases]
+    made = {tensor for link in links for tensor in link.stage.outputs.values()}
+    for tensors in actual:
+        for tensor in made:
+            del tensors[tensor]
+    parity: list[tuple[OutputParity, CaseParity]] = []
+    for link in links:
+        results = _run(link, [link.stage.takes(tensors) for tensors in actual], cases, pipeline)
+        for tensors, result in zip(actual, results, strict=True):
+            tensors |= {link.stage.outputs[name]: array for name, array in result.items()}
+        for tensor in link.stage.outputs.values():
+            found = _compare(link.stage, tensor, actual, cases, tolerance.for_output(tensor), pipeline)
+            parity += found if tensor in outputs else []
+    worst: dict[str, OutputParity] = {}
+    for item, _ in parity:
+        if item.output not in worst or item.max_rel_error > worst[item.output].max_rel_error:
+            worst[item.output] = item
+    return tuple(worst[name] for name in outputs), tuple(item for _, item in parity)
+
+
+def _run(link: Link, inputs: Sequence[Arrays], cases: Sequence[Case], pipeline: str) -> list[Arrays]:
+    return (
+        _run_graph(link, inputs, cases, pipeline)
+        if link.level is not None
+        else _run_function(link, inputs, cases, pipeline)
+    )
+
+
+def _run_graph(link: Link, inputs: Sequence[Arrays], cases: Sequence[Case], pipeline: str) -> list[Arrays]:
+    runtime = session(link.files / "model.onnx", level=link.level or 0)
+    names = [output.name for output in runtime.get_outputs()]
+    found = []
+    for case, arrays in zip(cases, inputs, strict=True):
+        try:
+            answers = runtime.run(names, {name: _text(array) for name, array in arrays.items()})
+        except Exception as exc:  # ONNX Runtime's errors share no public base class
+            raise _failed(link.stage, pipeline, f"fails in ONNX Runtime at {case}: {exc}", case) from exc
+        found.append(
+            {name: _served.tensor(name, np.asarray(array)) for name, array in zip(names, answers, strict=True)}
+        )
+    return found
+
+
+def _run_function(link: Link, inputs: Sequence[Arrays], cases: Sequence[Case], pipeline: str) -> list[Arrays]:
+    place = link.files.parent / f"run_{link.stage.step.name}"
+    place.mkdir()
+    task, result = place / "cases", place / "results"
+    task.write_bytes(pickle.dumps({"inputs": list(inputs), "outputs": list(link.stage.outputs)}))
+    empty = place / "empty"
+    empty.mkdir()
+    command = [sys.executable, "-I", _runner.__file__, str(link.files), str(task), str(result)]
+    try:
+        done = subprocess.run(
+            command, cwd=empty, stdin=subprocess.DEVNULL, capture_output=True, timeout=_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise _failed(link.stage, pipeline, f"did not answer within {_TIMEOUT_S:.0f} s", cases[0]) from exc
+    answer: Mapping[str, Any] = {}
+    with contextlib.suppress(OSError, EOFError, pickle.UnpicklingError):
+        answer = pickle.loads(result.read_bytes())  # noqa: S301 - of our own process
+    if "outputs" in answer:
+        return list(answer["outputs"])
+    if "error" in answer:
+        case = cases[answer["case"]] if answer["case"] is not None else cases[0]
+        when = f"at {case}" if answer["case"] is not None else "when it is loaded"
+        raise _failed(link.stage, pipeline, f"fails on the server's side {when}: {answer['error']}", case)
+    end = " | ".join(done.stderr.decode(errors="replace").strip().splitlines()[-3:])
+    raise _failed(link.stage, pipeline, f"ended its process with code {done.returncode}: {end}", cases[0])
+
+
+def _text(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if array.dtype != object:
+        return array
+    return np.array([item.decode() for item in array.flat], object).reshape(array.shape)
+
+
+def _failed(stage: Stage, pipeline: str, what: str, case: Case) -> VerificationFailed:
+    return VerificationFailed(
+        f"{stage.label} of {pipeline} {what}; in this process the same code answers. It must not lean on what only "
+        "this process has: modules beside the recipe, the working directory, variables set elsewhere. Nothing was "
+        "published",
+        model=pipeline,
+        step=stage.step.name,
+        batch=case.batch,
+    )
+
+
+def _compare(
+    stage: Stage, tensor: str, actual: Sequence[Arrays], cases: Sequence[Case], tolerance: Tolerance, pipeline: str
+) -> list[tuple[OutputParity, CaseParity]]:
+    scale = max(_measures.scale_of(case.tensors[tensor]) for case in cases)
+    found = []
+    for tensors, case in zip(actual, cases, strict=True):
+        difference = _measures.difference(tensors[tensor], case.tensors[tensor], tolerance, scale)
+        if not difference.ok:
+            raise VerificationFailed(
+                f"{stage.label} of {pipeline} is the first whose result differs from the Python pipeline, in "
+                f"{tensor!r} at {case}: {difference.reason}; nothing was published",
+                model=pipeline,
+                step=stage.step.name,
+                output=tensor,
+                batch=case.batch,
+                max_abs_error=difference.max_abs_error,
+                max_rel_error=difference.max_rel_error,
+            )
+        worst = OutputParity(
+            output=tensor,
+            max_abs_error=difference.max_abs_error,
+            max_rel_error=difference.max_rel_error,
+            worst_batch=case.batch,
+            cosine=difference.cosine,
+            worst_sizes=str(case),
+        )
+        one = CaseParity(
+            output=tensor,
+            sizes=str(case),
+            max_abs_error=difference.max_abs_error,
+            max_rel_error=difference.max_rel_error,
+            cosine=difference.cosine,
+        )
+        found.append((worst, one))
+    return found

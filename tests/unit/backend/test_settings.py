@@ -54,7 +54,7 @@ def test_graph_level(level: int, name: str) -> None:
     [
         ("execution_mode", "2", "expected 0 or 1, found '2'"),
         ("intra_op_thread_count", "many", "expected a whole number, found 'many'"),
-        ("enable_mem_arena", "yes", "expected 1, 0, true or false, found 'yes'"),
+        ("enable_mem_arena", "yes", "expected 1, 0, true, false, on or off, found 'yes'"),
         ("cudnn_conv_algo_search", "3", "expected 0 or 1 or 2, found '3'"),
         ("gpu_mem_limit", "1 GB", "expected a whole number, found '1 GB'"),
     ],
@@ -63,6 +63,12 @@ def test_wrong_value_is_refused(parameter: str, value: str, expected: str) -> No
     """A value that does not fit its parameter is an error that names both."""
     with pytest.raises(ConfigurationError, match=f"parameter '{parameter}': {expected}"):
         settings_of(config(parameters={parameter: value}))
+
+
+@pytest.mark.parametrize(("text", "value"), [("on", True), ("OFF", False), ("True", True), ("0", False)])
+def test_truth_has_the_words_of_nvidias_backend(text: str, value: bool) -> None:
+    """A truth value is written in any of the words that the C++ backend reads."""
+    assert settings_of(config(parameters={"enable_mem_arena": text})).memory_arena is value
 
 
 @pytest.mark.parametrize("parameter", ["intra_op_threads", "enable_cuda_graph", "memory.arena", "ep.context"])

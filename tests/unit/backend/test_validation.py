@@ -130,6 +130,11 @@ BATCHED = {"max_batch_size": 4, "inputs": {"x": "FP32[3]"}, "outputs": {"y": "FP
             graph({"x": "FP32[b,3]", "n": "FP32[n]"}, {"y": "FP32[b,w]"}),
             r"batch_input 'n': expected TYPE_FP32 as in the model, found TYPE_INT32",
         ),
+        (
+            BATCHED | {"batch_input": [COUNT | {"target_name": ["n", "m"]}]},
+            graph({"x": "FP32[b,3]", "n": "INT32[n]", "m": "INT32[n]"}, {"y": "FP32[b,w]"}),
+            r"batch_input: expected one target_name in each, found n, m",
+        ),
         (BATCHED | control("start"), PLAIN, r"sequence control 'start' \(CONTROL_SEQUENCE_START\).*no such input"),
         (BATCHED | state("memory", "y"), PLAIN, r"inputs: expected exactly 'x'.*found 'x', 'memory'"),
         (BATCHED | state("s", "z"), STATEFUL, r"state output 'z': expected one of 'y', 's_out'"),

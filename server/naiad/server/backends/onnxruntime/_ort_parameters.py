@@ -20,6 +20,7 @@ CUDA_CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """CUDA options that config.pbtxt numbers and ONNX Runtime names."""
 
+_TRUTHS: Final = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
 # Read by Triton's core or its Python backend, not by us.
 _TRITONS_OWN: Final = frozenset({"EXECUTION_ENV_PATH", "FORCE_CPU_ONLY_INPUT_TENSORS"})
 _SESSION_PREFIX: Final = "session."
@@ -151,9 +152,9 @@ def _integer(text: str) -> int:
 
 
 def _boolean(text: str) -> bool:
-    value = {"1": True, "true": True, "0": False, "false": False}.get(text.strip().lower())
+    value = _TRUTHS.get(text.strip().lower())
     if value is None:
-        raise ValueError("1, 0, true or false")
+        raise ValueError("1, 0, true, false, on or off")
     return value
 
 

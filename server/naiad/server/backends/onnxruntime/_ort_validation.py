@@ -69,6 +69,8 @@ class _Checker:
 
     def check_batch_inputs(self) -> None:
         for entry in self._config.batch_inputs:
+            if len(entry.targets) != 1:  # the C++ backend counts one input for each entry
+                raise self._error("batch_input", "one target_name in each", ", ".join(entry.targets) or "none")
             for name in entry.targets:
                 info = self._graph.input(name)
                 if info is not None and info.data_type != entry.data_type:

@@ -3,6 +3,7 @@
 import mmap
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as reference
+from tritonclient.utils import InferenceServerException
 
 from naiad.client import Client, InvalidInput
 from naiad.client._protocol.contract import Contract
@@ -19,6 +21,20 @@ from naiad.client.result import Result
 
 SIZE = 1 << 16
 PlaceAt = Callable[[int, int], Place]
+
+
+def unregister(client: reference.InferenceServerClient, name: str, headers: dict[str, str]) -> None:
+    """Take a region back; the server lets go of it a moment after the last answer."""
+    for _ in range(200):
+        try:
+            client.unregister_system_shared_memory(name, headers=headers)
+        except InferenceServerException as refused:
+            if "currently in use" not in str(refused):
+                raise
+            time.sleep(0.05)
+        else:
+            return
+    pytest.fail(f"{name} stays in use")
 
 
 @pytest.fixture
@@ -36,7 +52,7 @@ def place_at(url: str, address: str) -> Iterator[PlaceAt]:
         try:
             client.register_system_shared_memory(name, f"/{name}", SIZE, headers=headers)
             yield lambda offset, size: Place(name, offset, size, memoryview(memory)[offset : offset + size])
-            client.unregister_system_shared_memory(name, headers=headers)
+            unregister(client, name, headers)
         finally:
             path.unlink()
 

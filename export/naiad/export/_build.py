@@ -29,6 +29,7 @@ from naiad.export._verify.metric import Metric
 from naiad.export._verify.parity import Comparison
 from naiad.export._verify.tolerances import Tolerances
 from naiad.export.errors import InvalidExport
+from naiad.export.inputs import Input
 from naiad.export.report import Finding, Report
 from naiad.export.repository import Candidate, Repository
 
@@ -40,9 +41,9 @@ class Order:
     """What was asked for."""
 
     model: str
-    samples: Sequence[Any]
+    samples: Sequence[Any] | None
     dynamic: _samples.Dynamic | None
-    max_batch_size: int
+    max_batch_size: int | None
     outputs: tuple[str, ...] | None
     labels: Sequence[str] | Mapping[str, Sequence[str]] | None
     settings: Mapping[str, object]
@@ -51,6 +52,8 @@ class Order:
     opset: int
     allow_slower: bool = False
     exporter: str = "auto"
+    inputs: Mapping[str, Input] = field(default_factory=dict)
+    trust_pickle: bool = False
     source: Mapping[str, object] = field(default_factory=dict)
     cores: int | None = None
     accelerator: str = "cpu"
@@ -70,11 +73,13 @@ class _Captured:
     precision: str = "fp32"
     metric: float = 0.0
     """The task metric of the subject itself, where one was asked for."""
+    left_out: tuple[str, ...] = ()
+    """What was not compared, to stay within time and memory."""
 
 
 def build(model: Any, order: Order, repository: Repository, stage: Path, on_step: OnStep) -> tuple[Candidate, Report]:
     """Return a candidate that passed every check, with its files in `stage`, and what was measured on the way."""
-    subject = _subject.open_subject(model, order.outputs)
+    subject = _subject.open_subject(model, order.outputs, trust_pickle=order.trust_pickle)
     if order.accelerator == "aoti":
         from naiad.export._aoti import build as _aoti
 
@@ -139,10 +144,11 @@ def _get_along(repository: Repository, order: Order, derived: Any, graph: Path) 
 def _capture_and_check(subject: _subject.Subject, order: Order, stage: Path, on_step: OnStep) -> _Captured:
     files = stage / "files"
     files.mkdir()
-    samples = _subject.bind(subject, order.samples, order.dynamic, order.max_batch_size)
+    samples = _subject.bind(subject, order.samples, order.dynamic, order.max_batch_size, order.inputs)
     with subject.evaluating() as trained:
         on_step(f"run in {subject.reference}")
-        answers = _reference.answers(subject, samples)
+        left_out: list[str] = []
+        answers = _reference.answers(subject, samples, left_out=left_out)
         _reference.check(subject, answers, samples, order.tolerances.of("fp32"))
         metric = _gate.metric_of(subject, samples, order.metric) if order.metric else 0.0
         on_step("capture")
@@ -162,8 +168,9 @@ def _capture_and_check(subject: _subject.Subject, order: Order, stage: Path, on_
         samples=samples,
         answers=answers,
         graph=graph,
-        findings=(*subject.findings(), *findings),
+        findings=(*samples.notes, *subject.findings(), *findings),
         metric=metric,
+        left_out=tuple(left_out),
     )
 
 
@@ -180,12 +187,13 @@ def _verify_and_measure(
     captured = replace(captured, graph=choice.graph, precision=choice.precision)
     on_step("measure")
     return captured, Report(
-        batches=samples.batches if samples.batch else (),
+        batches=tuple(sorted({answer.case.sizes[samples.batch] for answer in answers})) if samples.batch else (),
         num_cases=len(answers),
         parity=choice.comparison.parity,
         cases=choice.comparison.cases,
         tolerance=order.tolerances.of(choice.precision),
         metric=choice.comparison.metric,
+        left_out=captured.left_out,
         latency=_measure.measure(path, samples, answers),
         findings=(*captured.findings, *choice.findings),
         size_bytes=_graph.size_bytes(captured.graph),
@@ -236,7 +244,7 @@ def _manifest(order: Order, captured: _Captured, report: Report, config: Any) ->
     return {
         "inputs": _tensors(config.input, graph.inputs),
         "outputs": _tensors(config.output, graph.outputs),
-        "max_batch_size": order.max_batch_size,
+        "max_batch_size": captured.samples.max_batch_size,
         "precision": captured.precision,
         "onnx": _onnx(graph),
         "samples": {"num_samples": len(captured.samples.rows), "generated": captured.samples.generated},

@@ -174,7 +174,7 @@ def test_a_state_that_goes_in_and_out_has_two_names(tmp_path: Path) -> None:
 
 REFUSED = [
     pytest.param(BranchesOnBatch(), (5, 4), CheckFailed, r"only valid for batch >= 3", id="if on the batch size"),
-    pytest.param(WrongAlone(), (5, 4), VerificationFailed, r"'output' .* at batch 1: the largest error", id="batch 1"),
+    pytest.param(WrongAlone(), (5, 4), VerificationFailed, r"at batch 1 .*the largest error .*helpers\.py:\d+: return x \* 3", id="batch 1"),
     pytest.param(ViewsThree(), (3, 4), CheckFailed, r"itself fails in PyTorch at batch 1", id="view of a constant"),
     pytest.param(Random(), (5, 4), CheckFailed, r"differs between two calls", id="chance"),
     pytest.param(nn.Flatten(0), (5, 4), CheckFailed, r"shape \[4\] at batch 1.*must be the batch", id="no batch"),
@@ -192,7 +192,8 @@ def test_a_wrong_model_is_refused_and_nothing_is_published(
     assert contents(tmp_path) == ["models"]
     if isinstance(caught.value, VerificationFailed):
         assert (caught.value.model, caught.value.output, caught.value.batch) == ("wrong", "output", 1)
-        assert caught.value.max_rel_error == pytest.approx(1 / 2)
+        assert caught.value.max_rel_error is not None
+        assert caught.value.max_rel_error > 0.1
 
 
 def test_a_model_that_mixes_the_rows_of_a_batch_is_refused() -> None:

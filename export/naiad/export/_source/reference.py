@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from naiad.export._source.samples import Case, Samples
+from naiad.export._source.budget import Budget
+from naiad.export._source.samples import MAX_ROWS, Case, Samples
 from naiad.export._source.subject import Subject
 from naiad.export.errors import CheckFailed, InvalidExport
 from naiad.export.report import Tolerance
+
+_SMALL_BATCHES = (1, 2, 3, 7)
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -22,29 +25,74 @@ class Answer:
     outputs: Arrays
 
 
-def answers(subject: Subject, samples: Samples) -> tuple[Answer, ...]:
-    """Run every case in the subject itself.
+def answers(
+    subject: Subject, samples: Samples, *, budget: Budget | None = None, left_out: list[str] | None = None
+) -> tuple[Answer, ...]:
+    """Run every case in the subject itself, within a budget; `left_out` gets a sentence for each case beyond it.
 
     Raises:
         CheckFailed: The model itself fails at a size it would be served at.
         InvalidExport: An output is not a tensor that Triton knows, or the names given do not fit the outputs.
     """
-    found = []
-    for case in samples.cases():
-        try:
-            outputs = subject.run(case.inputs)
-        except InvalidExport:
-            raise
-        except Exception as exc:  # whatever a foreign forward() raises
-            if not case.required:
-                continue
-            raise CheckFailed(
-                f"{subject.label} itself fails in {subject.reference} at {describe(case)}: {_first_line(exc)}. "
-                "A constant in view() or reshape(), or squeeze() without a dimension, is the usual reason; "
-                "correct the model, or declare the sizes it takes (dynamic, max_batch_size)"
-            ) from exc
+    budget, notes = budget or Budget(), [] if left_out is None else left_out
+    found: list[Answer] = []
+    refused: list[Case] = []
+    for planned in samples.cases():
+        case = _within(budget, planned, samples, notes)
+        if case is None:
+            continue
+        budget.begin()
+        outputs = _run(subject, case)
+        if outputs is None:
+            refused.append(case)
+            continue
+        budget.end(case, outputs)
         found.append(Answer(case=case, outputs=outputs))
+    notes.extend(_one_size_only(found, refused, samples))
+    if samples.num_rows_left_out():
+        notes.append(f"{samples.num_rows_left_out()} rows of the samples were not compared: {MAX_ROWS} of a shape are")
     return tuple(found)
+
+
+def _within(budget: Budget, case: Case, samples: Samples, notes: list[str]) -> Case | None:
+    """Return a case that the budget allows: this one, the same with fewer rows, or none."""
+    reason, smaller = budget.lacks(case), case
+    while reason and case.required and samples.batch and smaller.sizes[samples.batch] > 2 * max(_SMALL_BATCHES):
+        smaller = samples.with_batch(smaller, smaller.sizes[samples.batch] // 2)
+        if not budget.lacks(smaller):
+            notes.append(f"{describe(case)} was compared with {describe(smaller)} instead: {reason}")
+            return smaller
+    if reason:
+        notes.append(f"{describe(case)} was not compared: {reason}")
+    return None if reason else case
+
+
+def _run(subject: Subject, case: Case) -> Arrays | None:
+    """Return the subject's answer; None where it refuses a size that no sample has."""
+    try:
+        return subject.run(case.inputs)
+    except InvalidExport:
+        raise
+    except Exception as exc:  # whatever a foreign forward() raises
+        if not case.required:
+            return None
+        raise CheckFailed(
+            f"{subject.label} itself fails in {subject.reference} at {describe(case)}: {_first_line(exc)}. "
+            "A constant in view() or reshape(), or squeeze() without a dimension, is the usual reason; "
+            "correct the model, or declare the sizes it takes (dynamic, max_batch_size)"
+        ) from exc
+
+
+def _one_size_only(found: Sequence[Answer], refused: Sequence[Case], samples: Samples) -> list[str]:
+    """Name the dynamic dimensions that the model takes at one size only."""
+    notes = []
+    for symbol in samples.symbols():
+        sizes = {answer.case.sizes[symbol] for answer in found}
+        others = sorted({case.sizes[symbol] for case in refused} - sizes)
+        if symbol != samples.batch and len(sizes) == 1 and others:
+            listed = " and ".join(map(str, others))
+            notes.append(f"{symbol} was compared at {sizes.pop()} only: the model itself refuses {listed}")
+    return notes
 
 
 def check(subject: Subject, answers: Sequence[Answer], samples: Samples, tolerance: Tolerance) -> None:

@@ -1,17 +1,20 @@
 """Samples: arrays by the names of a subject's inputs, cut or repeated into cases of every size to verify."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from naiad.export.errors import InvalidExport
+from naiad.export.report import Finding
 
 Inputs = dict[str, np.ndarray[Any, Any]]
 """Arrays by input; text as arrays of objects."""
 Dynamic = Mapping[str, Mapping[int, str]]
 
+MAX_ROWS = 1024
+"""Of the samples of one shape, that are compared."""
 _CAPTURE_BATCHES = (3, 5, 7, 11, 13, 17, 19, 23)
 
 
@@ -24,6 +27,15 @@ class Case:
     inputs: Inputs
     required: bool = True
     """A size that no sample has may be refused by the model itself; then the case does not count."""
+    origins: tuple[tuple[int, int], ...] = ()
+    """The sample and its row that each row is from; they repeat in a batch larger than the samples."""
+
+    def origin(self, row: int) -> str:
+        """Return where a row is from, in words: `sample 0, row 2`."""
+        if not self.origins:
+            return ""
+        sample, place = self.origins[row % len(self.origins)]
+        return f"sample {sample}, row {place}"
 
     def feeds(self) -> Inputs:
         """Return the inputs as ONNX Runtime takes them."""
@@ -41,6 +53,8 @@ class Samples:
     max_batch_size: int
     generated: bool = False
     """Whether the values were made up, because none were given."""
+    notes: tuple[Finding, ...] = ()
+    """What is worth knowing about how the samples came to be."""
     names: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -59,16 +73,52 @@ class Samples:
         return self._resize(first, sizes)
 
     def cases(self) -> Iterator[Case]:
-        """Yield every case: all samples at every batch size, and other dynamic sizes beyond the samples' own."""
-        for index, group in enumerate(self._groups()):
+        """Yield every case, the most telling first: all batch sizes, then other dynamic sizes, then all other rows."""
+        groups = self._groups()
+        for index, (group, origins) in enumerate(zip(groups, self._origins(), strict=True)):
             for batch in self.batches if index == 0 else self.batches[:4]:
-                yield self._case(group, {self.batch: batch} if self.batch else {})
+                yield self._case(group, {self.batch: batch} if self.batch else {}, origins=origins)
+        yield from self._other_sizes()
+        for group, origins in zip(groups, self._origins(), strict=True):
+            yield from self._other_rows(group, origins)
+
+    def symbols(self) -> tuple[str, ...]:
+        """Return the names of the dimensions that vary."""
+        return tuple(self._sizes(self.rows[0]))
+
+    def with_batch(self, case: Case, batch: int) -> Case:
+        """Return the first rows of a case."""
+        assert self.batch is not None
+        sizes = case.sizes | {self.batch: batch}
+        return replace(case, sizes=sizes, inputs=self._resize(case.inputs, sizes), origins=case.origins[:batch])
+
+    def _other_sizes(self) -> Iterator[Case]:
+        """Yield each other dynamic dimension smaller and larger, then all smaller at once and all larger at once."""
         first = self.rows[0]
-        for symbol, size in self._sizes(first).items():
-            if symbol != self.batch:
-                for other in sorted({max(size // 2, 1), size + 1}):
-                    sizes = {symbol: other} | ({self.batch: min(2, self.max_batch_size)} if self.batch else {})
-                    yield self._case(first, sizes, required=False)
+        others = {symbol: size for symbol, size in self._sizes(first).items() if symbol != self.batch}
+        small, large = ({s: change(size) for s, size in others.items()} for change in (_smaller, _larger))
+        plans = [({symbol: size}, 2) for symbol in others for size in sorted({small[symbol], large[symbol]})]
+        if others:
+            plans += [(small, self.max_batch_size), (large, 1)]
+        seen = []
+        for sizes, batch in plans:
+            whole = self._sizes(first) | sizes
+            if self.batch:
+                whole |= {self.batch: min(batch, self.max_batch_size)}
+            if whole not in seen:
+                seen.append(whole)
+                yield self._case(first, whole, required=False, origins=self._origins()[0])
+
+    def _other_rows(self, group: Inputs, origins: tuple[tuple[int, int], ...]) -> Iterator[Case]:
+        """Yield the rows that the largest batch did not hold, in batches of that size."""
+        size = self.max_batch_size
+        for start in range(size, min(len(origins), MAX_ROWS) if self.batch else 0, max(size, 1)):
+            rows = {name: array[start : start + size] for name, array in group.items()}
+            yield self._case(rows, {str(self.batch): size}, origins=origins[start : start + size])
+
+    def num_rows_left_out(self) -> int:
+        """Return how many rows no case has."""
+        return sum(max(len(origins) - max(MAX_ROWS, self.max_batch_size), 0) for origins in self._origins())
 
     def typical(self, batch: int) -> Case:
         """Return a case of one batch size, at the length that the samples have in the middle; 0 without a batch."""
@@ -87,9 +137,16 @@ class Samples:
         sizes = [size for size in (1, 2, 3, 7) if size <= self.max_batch_size]
         return tuple(dict.fromkeys([*sizes, self.max_batch_size]))
 
-    def _case(self, inputs: Inputs, sizes: dict[str, int], *, required: bool = True) -> Case:
+    def _case(
+        self,
+        inputs: Inputs,
+        sizes: dict[str, int],
+        *,
+        required: bool = True,
+        origins: tuple[tuple[int, int], ...] = (),
+    ) -> Case:
         resized = self._resize(inputs, sizes)
-        return Case(sizes=self._sizes(inputs) | sizes, inputs=resized, required=required)
+        return Case(sizes=self._sizes(inputs) | sizes, inputs=resized, required=required, origins=origins)
 
     def _groups(self) -> list[Inputs]:
         """Join the rows of samples whose other dimensions are equal; each other shape stays on its own."""
@@ -99,6 +156,16 @@ class Samples:
         for row in self.rows:
             groups.setdefault(tuple(array.shape[1:] for array in row.values()), []).append(row)
         return [{name: np.concatenate([row[name] for row in rows]) for name in self.names} for rows in groups.values()]
+
+    def _origins(self) -> list[tuple[tuple[int, int], ...]]:
+        """Return, for each group, the sample and the row that each of its rows is from."""
+        if not self.batch:
+            return [((index, 0),) for index in range(len(self.rows))]
+        groups: dict[tuple[Any, ...], list[tuple[int, int]]] = {}
+        for index, row in enumerate(self.rows):
+            shape = tuple(array.shape[1:] for array in row.values())
+            groups.setdefault(shape, []).extend((index, place) for place in range(len(next(iter(row.values())))))
+        return [tuple(origins) for origins in groups.values()]
 
     def _sizes(self, inputs: Inputs) -> dict[str, int]:
         return {
@@ -115,7 +182,7 @@ class Samples:
         return resized
 
 
-def arrange(rows: tuple[Inputs, ...], dynamic: Dynamic, max_batch_size: int, *, generated: bool = False) -> Samples:
+def arrange(rows: tuple[Inputs, ...], dynamic: Dynamic, max_batch_size: int) -> Samples:
     """Check that samples fit together and with the dimensions that vary, and find the batch among these.
 
     Raises:
@@ -124,7 +191,15 @@ def arrange(rows: tuple[Inputs, ...], dynamic: Dynamic, max_batch_size: int, *, 
     _check_alike(rows)
     _check_dynamic(rows[0], dynamic)
     batch = _batch_symbol(rows, dynamic) if max_batch_size else None
-    return Samples(rows=rows, dynamic=dynamic, batch=batch, max_batch_size=max_batch_size, generated=generated)
+    return Samples(rows=rows, dynamic=dynamic, batch=batch, max_batch_size=max_batch_size)
+
+
+def _smaller(size: int) -> int:
+    return max(size // 2, 1)
+
+
+def _larger(size: int) -> int:
+    return size + 1
 
 
 def _check_alike(rows: tuple[Inputs, ...]) -> None:

@@ -151,6 +151,7 @@ def _parity(name: str, answer: Answer, batch: int, found: _measures.Difference, 
         worst_batch=batch,
         cosine=found.cosine,
         worst_sizes=describe(answer.case),
+        worst_sample=answer.case.origin(found.row),
         num_near_ties=ties,
     )
 
@@ -165,11 +166,13 @@ def _worse(before: OutputParity | None, after: OutputParity) -> OutputParity:
 
 
 def _failure(name: str, answer: Answer, batch: int, found: _measures.Difference, model: str) -> Failure:
+    origin = answer.case.origin(found.row)
+    where = f" ({origin})" if origin else ""
     return Failure(
         answer=answer,
         batch=batch,
         output=name,
-        reason=f"output {name!r} of {model} differs from PyTorch at {describe(answer.case)}: {found.reason}",
+        reason=f"output {name!r} of {model} differs from PyTorch at {describe(answer.case)}{where}: {found.reason}",
         max_abs_error=found.max_abs_error,
         max_rel_error=found.max_rel_error,
     )

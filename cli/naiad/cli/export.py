@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,7 +18,12 @@ if TYPE_CHECKING:
 
 
 def export(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a recipe that comes with Naiad.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A recipe file, the name of a recipe that comes with Naiad, or a model file: .onnx, .pt2, .pt."
+        ),
+    ],
     repository: Annotated[
         str,
         typer.Option("--repository", "-r", help="The model repository to publish in: a path, or s3://bucket/prefix."),
@@ -35,8 +41,21 @@ def export(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A field of config.pbtxt by dotted name.")
     ] = None,
+    samples: Annotated[
+        Path | None, typer.Option(help="An .npz file of real inputs, arrays by input name; goes before the recipe's.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Weights for what build() returns: .safetensors, or what torch.save wrote."),
+    ] = None,
+    trust_pickle: Annotated[
+        bool, typer.Option("--trust-pickle", help="Unpickle whatever a file asks for, which runs code of its author.")
+    ] = False,
+    exporter: Annotated[
+        str, typer.Option(help="dynamo, legacy (TorchScript), or auto: legacy where dynamo cannot read the model.")
+    ] = "auto",
     accelerator: Annotated[
-        str, typer.Option(help="cpu, or cuda or tensorrt for servers with a GPU; the entry is served on a CPU too.")
+        str, typer.Option(help="cpu; cuda or tensorrt for servers with a GPU; aoti: a model.pt2 for this processor.")
     ] = "cpu",
     cores: Annotated[
         int | None, typer.Option(min=1, help="Cores of the machine that will serve; by default as many as here.")
@@ -58,6 +77,10 @@ def export(
         naiad export digits -o seed=1 --set dynamic_batching.max_queue_delay_microseconds=500
 
         naiad export digits --cores 16 --accelerator tensorrt
+
+        naiad export my_recipe.py --checkpoint weights.safetensors
+
+        naiad export model.onnx --samples samples.npz
     """
     from naiad.export import Repository, export_recipe, load_recipe, parse_setting
 
@@ -72,6 +95,10 @@ def export(
             precision=precision,
             settings=dict(parse_setting(item) for item in settings or ()),
             opset=opset,
+            samples=samples,
+            checkpoint=checkpoint,
+            trust_pickle=trust_pickle,
+            exporter=exporter,
             accelerator=accelerator,
             cores=cores,
             promote=promote,

@@ -10,6 +10,7 @@ Importing this loads neither torch nor onnx; `export` does when it is called.
 from naiad.export._configure.settings import parse_setting as parse_setting
 from naiad.export._export import export as export
 from naiad.export._export import export_recipe as export_recipe
+from naiad.export._export import load_checkpoint as load_checkpoint
 from naiad.export._repository.signature import generate_keys as generate_keys
 from naiad.export._verify.tolerances import parse_tolerance as parse_tolerance
 from naiad.export.errors import CaptureFailed as CaptureFailed
@@ -36,6 +37,7 @@ from naiad.export.errors import StepInUse as StepInUse
 from naiad.export.errors import VerificationFailed as VerificationFailed
 from naiad.export.errors import VersionNotFound as VersionNotFound
 from naiad.export.errors import WeightsNotFound as WeightsNotFound
+from naiad.export.inputs import Input as Input
 from naiad.export.recipe import Recipe as Recipe
 from naiad.export.recipe import find_recipe as find_recipe
 from naiad.export.recipe import load_recipe as load_recipe

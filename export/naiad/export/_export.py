@@ -11,6 +11,7 @@ from naiad.export._precision.conversion import PRECISIONS
 from naiad.export._verify.metric import Metric
 from naiad.export._verify.tolerances import Tolerances, merged
 from naiad.export.errors import InvalidExport
+from naiad.export.inputs import Input
 from naiad.export.recipe import Recipe
 from naiad.export.report import Tolerance, Version
 from naiad.export.repository import Repository, check_name
@@ -22,19 +23,19 @@ Dynamic = Mapping[str, Mapping[int, str]]
 OnStep = Callable[[str], None]
 """Called with the name of each step as it begins."""
 
-DEFAULT_MAX_BATCH_SIZE = 64
 EXPORTERS = ("auto", "dynamo", "legacy")
 ACCELERATORS = ("cpu", "cuda", "tensorrt", "aoti")
 
 
 def export(
-    model: "torch.nn.Module",
+    model: "torch.nn.Module | torch.export.ExportedProgram | str | os.PathLike[str]",
     name: str,
     *,
-    samples: Sequence[Any],
+    samples: Sequence[Any] | str | os.PathLike[str] | None = None,
+    inputs: Mapping[str, Input] | None = None,
     repository: str | os.PathLike[str] | Repository,
     dynamic: Dynamic | None = None,
-    max_batch_size: int = DEFAULT_MAX_BATCH_SIZE,
+    max_batch_size: int | None = None,
     precision: str = "fp32",
     allow_slower: bool = False,
     outputs: Sequence[str] | None = None,
@@ -44,6 +45,7 @@ def export(
     metric: Metric | None = None,
     opset: int | None = None,
     exporter: str = "auto",
+    trust_pickle: bool = False,
     accelerator: str = "cpu",
     cores: int | None = None,
     states: Mapping[str, str] | None = None,
@@ -51,16 +53,20 @@ def export(
     source: Mapping[str, object] | None = None,
     on_step: OnStep | None = None,
 ) -> Version:
-    """Publish a PyTorch model as the next version of `name`, if ONNX Runtime answers as PyTorch does.
+    """Publish a model as the next version of `name`, if ONNX Runtime answers as the model itself does.
 
     Args:
-        model: Any module; it is exported in eval mode and left as it was.
+        model: Any module; it is exported in eval mode and left as it was. Or an ExportedProgram, or the path of a
+            `.pt2`, `.onnx` or TorchScript (`.pt`) file.
         name: The model's name in the repository.
         samples: Real inputs, a list of tuples or of dicts by the names of `forward`; tensors or arrays. With
-            `max_batch_size > 0` their first dimension is the batch; more rows make a better check.
+            `max_batch_size > 0` their first dimension is the batch; more rows make a better check. Or an `.npz` file of
+            arrays by input name. By default they are made up, from `inputs` and what the model itself declares.
+        inputs: What the inputs are, where samples must be made up: `{"ids": Input(dtype="int64", shape=["batch", 8])}`.
         repository: A Repository or its path; created where it is missing.
         dynamic: The dimensions that vary, by input: `{"x": {0: "batch", 1: "length"}}`. By default the batch.
-        max_batch_size: The largest batch the server may form; 0 for a model without a batch dimension.
+        max_batch_size: The largest batch the server may form; 0 for a model without a batch dimension. By default 64,
+            or 0 where a file fixes its first dimension.
         precision: "fp32" keeps the model's own types. "fp16", "bf16", "int8" (or "int8-dynamic", "int8-static") and
             "int4" publish the fastest of their candidates, if it is verified and faster; "auto" the fastest of all.
         allow_slower: Publish a precision that was named, although it is not faster: for its size.
@@ -72,6 +78,7 @@ def export(
         metric: What the model is for, and how much worse the published file may be at it.
         opset: Of the ONNX graph, 18 to 23.
         exporter: "dynamo", "legacy" (TorchScript), or "auto": dynamo, and legacy where it cannot read the model.
+        trust_pickle: Unpickle whatever a model file asks for, which runs code of its author.
         accelerator: "cpu", or "cuda" or "tensorrt" for servers with a GPU; such an entry is served on a CPU too. "aoti"
             compiles a `model.pt2` for this machine's processor instead of a graph.
         cores: Of the machine that will serve, for instances and threads; by default as many as here.
@@ -99,7 +106,7 @@ def export(
 
     order = _build.Order(
         model=check_name(name),
-        samples=samples,
+        samples=_loaded(samples),
         dynamic=dynamic,
         max_batch_size=max_batch_size,
         outputs=None if outputs is None else tuple(outputs),
@@ -111,6 +118,8 @@ def export(
         allow_slower=allow_slower,
         opset=opset or DEFAULT_OPSET,
         exporter=exporter,
+        inputs=inputs or {},
+        trust_pickle=trust_pickle,
         source=source or {},
         accelerator=accelerator,
         cores=cores,
@@ -129,7 +138,10 @@ def export_recipe(
     *,
     repository: str | os.PathLike[str] | Repository,
     options: Mapping[str, object] | None = None,
-    model: "torch.nn.Module | None" = None,
+    model: Any = None,
+    samples: Sequence[Any] | str | os.PathLike[str] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    trust_pickle: bool = False,
     name: str | None = None,
     max_batch_size: int | None = None,
     precision: str = "fp32",
@@ -149,7 +161,8 @@ def export_recipe(
     """Build a recipe's model with `options` and export it; arguments override the recipe's own constants.
 
     A `model` that the recipe built before, with these options, is exported as it is. `metric` is the name of one that
-    the recipe's `evaluate` gives; `max_drop` and `max_rise` are those of `Metric`.
+    the recipe's `evaluate` gives; `max_drop` and `max_rise` are those of `Metric`. The weights of a `checkpoint` go
+    into the model that was built, see `load_checkpoint`; `samples` go before the recipe's own.
 
     Raises:
         RecipeError: The recipe's code raised, or does not follow the protocol.
@@ -165,13 +178,18 @@ def export_recipe(
     if recipe.has("pipeline"):
         from naiad.export._export_pipeline import export_pipeline_recipe
 
+        if checkpoint is not None or model is not None:
+            raise InvalidExport(f"{recipe.path} gives a pipeline; it loads the weights of its models in pipeline()")
         return export_pipeline_recipe(
             recipe,
             repository=repo,
             name=model_name,
             build_options=options or {},
+            samples=_loaded(samples),
             max_batch_size=max_batch_size,
             settings=settings,
+            tolerance=tolerance or None,
+            metric=task,
             options={
                 "precision": precision,
                 "allow_slower": allow_slower,
@@ -188,11 +206,16 @@ def export_recipe(
     if model is None:
         (on_step or _ignore)("build")
         model = recipe.build(**(options or {}))
-    size = recipe.constant("MAX_BATCH_SIZE", DEFAULT_MAX_BATCH_SIZE) if max_batch_size is None else max_batch_size
+    origin = {**recipe.origin(), "options": dict(options or {})}
+    if checkpoint is not None:
+        origin["checkpoint"] = load_checkpoint(model, checkpoint, trust_pickle=trust_pickle)
+    size = recipe.constant("MAX_BATCH_SIZE") if max_batch_size is None else max_batch_size
     return export(
         model,
         model_name,
-        samples=recipe.samples(),
+        samples=_samples_of(recipe) if samples is None else samples,
+        inputs=recipe.constant("INPUTS"),
+        trust_pickle=trust_pickle,
         repository=repo,
         dynamic=recipe.constant("DYNAMIC"),
         max_batch_size=size,
@@ -209,7 +232,7 @@ def export_recipe(
         cores=cores,
         states=recipe.constant("STATES"),
         promote=promote,
-        source={"recipe": recipe.path.name, "recipe_sha256": recipe.sha256, "options": dict(options or {})},
+        source=origin,
         on_step=on_step,
     )
 
@@ -236,6 +259,42 @@ def _recipe_metric(
         raise InvalidExport(f"{recipe.path} has no evaluate(predict), which would give the metric {metric!r}")
     name = metric.removeprefix("recipe:")
     return Metric(name, recipe.evaluate, max_drop=max_drop, max_rise=max_rise)
+
+
+def load_checkpoint(
+    model: "torch.nn.Module", path: str | os.PathLike[str], *, trust_pickle: bool = False
+) -> dict[str, object]:
+    """Load weights into a model, all of them, and return the file's name and hash as the manifest has them.
+
+    Args:
+        model: Its `state_dict()` says which weights there must be, and of which shapes.
+        path: `.safetensors`, or what `torch.save` wrote (`.pt`, `.pth`, `.ckpt`): a state dict, also inside of a
+            Lightning checkpoint, and with the prefix of a wrapper.
+        trust_pickle: Unpickle any class that the file asks for. That runs code of its author.
+
+    Raises:
+        InvalidExport: The file cannot be read or needs trust, or its weights are not the model's.
+    """
+    import torch
+
+    from naiad.export._source import checkpoint
+
+    if not isinstance(model, torch.nn.Module):
+        raise InvalidExport(f"a checkpoint goes into a torch.nn.Module; found {type(model).__name__}")
+    return checkpoint.load_checkpoint(model, path, trust_pickle=trust_pickle)
+
+
+def _samples_of(recipe: Recipe) -> Sequence[Any] | None:
+    """Return the recipe's samples; None where it says that they are to be made up."""
+    return None if recipe.constant("INPUTS") is not None and not recipe.has("samples") else recipe.samples()
+
+
+def _loaded(samples: Sequence[Any] | str | os.PathLike[str] | None) -> Sequence[Any] | None:
+    if not isinstance(samples, str | os.PathLike):
+        return samples
+    from naiad.export._source.saved import load_samples
+
+    return load_samples(samples)
 
 
 def _check_exporter(exporter: str) -> None:

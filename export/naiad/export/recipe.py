@@ -30,9 +30,12 @@ Tensors have one name in the whole pipeline, see `naiad.export.steps`; `DYNAMIC`
 What a recipe may define:
 
 =================== ======================== ==========================================================================
-`build(**options)`  required                 returns the trained `torch.nn.Module`; its keywords are its options
+`build(**options)`  required                 returns the trained `torch.nn.Module`, an ExportedProgram, or the path of
+                                             a `.onnx` or `.pt2` file; its keywords are its options
 `pipeline(**opts)`  instead of `build`       returns a list of steps, see `naiad.export.steps`
 `samples()`         required                 real inputs: a list of tuples or of dicts by the names of `forward`
+`INPUTS`            instead of `samples`     `{"x": Input(shape=["batch", 4])}`: samples are then made up; `{}` for a
+                                             model file, which says itself what it takes
 `held_out()`                                 `(inputs, labels)`: arrays by input name, and the right answers
 `evaluate(predict)`                          metrics by name; `predict` takes and gives arrays by tensor name
 `NAME`              the file's name          the model's name in the repository
@@ -70,10 +73,12 @@ Arrays = Mapping[str, np.ndarray[Any, Any]]
 Predict = Callable[[Arrays], Arrays]
 
 _FUNCTIONS = {"build": True, "samples": True, "held_out": False, "evaluate": False}
+MODEL_FILES = (".onnx", ".pt2", ".pt", ".pth", ".ts")
 _PIPELINE = {"pipeline": True, "samples": True}
 _CONSTANTS: dict[str, tuple[type, ...]] = {
     "NAME": (str,),
     "DYNAMIC": (dict,),
+    "INPUTS": (dict,),
     "MAX_BATCH_SIZE": (int,),
     "OUTPUTS": (list, tuple),
     "LABELS": (list, tuple, dict),
@@ -122,7 +127,7 @@ class Recipe:
         return Tolerances(given=self.tolerances()).of("fp32")
 
     def build(self, **options: object) -> Any:
-        """Return the trained `torch.nn.Module`.
+        """Return the trained model: a `torch.nn.Module`, an ExportedProgram, or the path of a model file.
 
         Raises:
             InvalidRecipe: The recipe has no such option, or what it returns is not a module.
@@ -132,8 +137,12 @@ class Recipe:
         model = self._call("build", **options)
         import torch  # only a recipe that is built needs it
 
-        if not isinstance(model, torch.nn.Module):
-            raise self._invalid("build", f"build() returned {type(model).__name__}; expected a torch.nn.Module")
+        if not isinstance(model, torch.nn.Module | torch.export.ExportedProgram | str | os.PathLike):
+            raise self._invalid(
+                "build",
+                f"build() returned {type(model).__name__}; expected a torch.nn.Module, an ExportedProgram, or the path "
+                "of a .onnx or .pt2 file",
+            )
         return model
 
     def pipeline(self, **options: object) -> Sequence[Any]:
@@ -148,6 +157,10 @@ class Recipe:
         if not isinstance(steps, list | tuple):
             raise self._invalid("pipeline", f"pipeline() returned {type(steps).__name__}; expected a list of steps")
         return steps
+
+    def origin(self) -> dict[str, object]:
+        """Return the recipe's name and hash for the manifest; a model file needs no recipe and has none."""
+        return {"recipe": self.path.name, "recipe_sha256": self.sha256} if self.path.suffix == ".py" else {}
 
     def samples(self) -> Sequence[Any]:
         """Return the samples: a list of tuples, or of dicts by the names of `forward`'s arguments."""
@@ -230,11 +243,22 @@ def load_recipe(name: str | os.PathLike[str]) -> Recipe:
         RecipeFailed: Its own code raised; the message has the line.
     """
     path = find_recipe(name)
+    if path.suffix in MODEL_FILES:
+        return _recipe_of(path)
     if path.suffix != ".py":
-        raise InvalidRecipe(f"{path} is not a recipe; expected a Python file", path=path)
+        raise InvalidRecipe(
+            f"{path} is not a recipe; expected a Python file, or a model file ({', '.join(MODEL_FILES)})", path=path
+        )
     recipe = Recipe(path=path, module=_execute(path))
     _check_protocol(recipe)
     return recipe
+
+
+def _recipe_of(path: Path) -> Recipe:
+    """Return the recipe that a model file is: it builds the file, and samples are made up if none are given."""
+    module = ModuleType(path.stem)
+    vars(module).update(build=lambda: path, INPUTS={})
+    return Recipe(path=path, module=module)
 
 
 def _execute(path: Path) -> ModuleType:
@@ -265,7 +289,8 @@ def _check_protocol(recipe: Recipe) -> None:
             "its own",
             path=path,
         )
-    missing = [name for name, required in functions.items() if required and not recipe.has(name)]
+    given = {"samples"} if recipe.constant("INPUTS") is not None else set()
+    missing = [name for name, required in functions.items() if required and not recipe.has(name) and name not in given]
     if missing:
         raise InvalidRecipe(
             f"{path} is not a recipe: it defines no {'() and no '.join(missing)}(); expected build(), which returns "

@@ -99,7 +99,7 @@ def test_the_capture_never_uses_a_size_that_bakes_in() -> None:
 def test_public_names() -> None:
     """What `naiad.export` offers is chosen, not accidental."""
     public = {name for name in vars(naiad.export) if not name.startswith("_")}
-    modules = {"errors", "recipe", "report", "repository", "recipes", "steps", "weights"}
+    modules = {"errors", "inputs", "recipe", "report", "repository", "recipes", "steps", "weights"}
     assert public - modules == {
         "Audit",
         "BatchLatency",
@@ -112,6 +112,7 @@ def test_public_names() -> None:
         "ExportError",
         "Finding",
         "Integrity",
+        "Input",
         "InvalidExport",
         "InvalidKey",
         "InvalidModel",
@@ -152,6 +153,7 @@ def test_public_names() -> None:
         "export_recipe",
         "find_recipe",
         "generate_keys",
+        "load_checkpoint",
         "load_recipe",
         "parse_setting",
         "parse_tolerance",

@@ -12,8 +12,11 @@ import onnx
 import onnxruntime
 
 from naiad.export._source.datatypes import TRITON, as_array
+from naiad.export._source.generate import Ranges
+from naiad.export._source.lookups import lookups
 from naiad.export._source.samples import Dynamic, Inputs
 from naiad.export.errors import InvalidExport
+from naiad.export.inputs import Input
 from naiad.export.report import Finding
 
 
@@ -26,7 +29,7 @@ class GraphSubject:
         self.path = Path(path).absolute()
         self.label = self.path.name
         self.model = _read(self.path)
-        self.inputs = _tensors(self.model.graph.input, "input", without=_initializers(self.model.graph))
+        self.tensors = _tensors(self.model.graph.input, "input", without=_initializers(self.model.graph))
         self.outputs = _tensors(self.model.graph.output, "output")
         self._session: Any = None
         if outputs is not None and list(outputs) != list(self.outputs):
@@ -36,14 +39,33 @@ class GraphSubject:
         """Bind tuples and dicts to the graph's inputs."""
         return tuple(self._bind_one(sample, index) for index, sample in enumerate(samples))
 
+    def batched(self) -> bool:
+        """Whether the first dimension of every input is open."""
+        return all(dims and not isinstance(dims[0], int) for _, dims in self.tensors.values())
+
+    def inputs(self) -> dict[str, Input]:
+        """Return what the graph declares, with the ranges that its lookups tell."""
+        found = {}
+        for name, (dtype, dims) in self.tensors.items():
+            shape = [dim if isinstance(dim, int) else _open(name, axis, dim) for axis, dim in enumerate(dims)]
+            low, high, words = lookups(self.model.graph, name)
+            found[name] = Input(
+                dtype="str" if dtype == "object" else dtype, shape=shape, low=low, high=high, words=words
+            )
+        return found
+
+    def ranges(self) -> Ranges:
+        """Return none: a graph says nothing of its sizes."""
+        return {}
+
     def dynamic(self, rows: tuple[Inputs, ...], max_batch_size: int) -> Dynamic:
         """Return the dimensions that the graph leaves open; the first of all inputs is the batch."""
         del rows
         found: dict[str, dict[int, str]] = {}
-        for name, (_, dims) in self.inputs.items():
+        for name, (_, dims) in self.tensors.items():
             for axis, dim in enumerate(dims):
                 if not isinstance(dim, int):
-                    symbol = "batch" if axis == 0 and max_batch_size else dim or f"{name}_{axis}"
+                    symbol = "batch" if axis == 0 and max_batch_size else _open(name, axis, dim)
                     found.setdefault(name, {})[axis] = symbol
         return found
 
@@ -73,19 +95,19 @@ class GraphSubject:
         if isinstance(sample, Mapping):
             given = dict(sample)
         elif isinstance(sample, tuple | list):
-            given = dict(zip(self.inputs, sample, strict=False))
-            if len(sample) != len(self.inputs):
+            given = dict(zip(self.tensors, sample, strict=False))
+            if len(sample) != len(self.tensors):
                 raise InvalidExport(
-                    f"sample {index} has {len(sample)} inputs; {self.label} has {', '.join(self.inputs)}"
+                    f"sample {index} has {len(sample)} inputs; {self.label} has {', '.join(self.tensors)}"
                 )
         else:
             raise InvalidExport(f"sample {index} is {type(sample).__name__}; expected a tuple or a dict by input name")
-        if given.keys() != self.inputs.keys():
-            raise InvalidExport(f"sample {index} has the inputs {list(given)}; {self.label} has {list(self.inputs)}")
-        return {name: self._fitting(name, as_array(given[name]), index) for name in self.inputs}
+        if given.keys() != self.tensors.keys():
+            raise InvalidExport(f"sample {index} has the inputs {list(given)}; {self.label} has {list(self.tensors)}")
+        return {name: self._fitting(name, as_array(given[name]), index) for name in self.tensors}
 
     def _fitting(self, name: str, array: np.ndarray[Any, Any], index: int) -> np.ndarray[Any, Any]:
-        dtype, dims = self.inputs[name]
+        dtype, dims = self.tensors[name]
         fits = array.ndim == len(dims) and all(
             not isinstance(dim, int) or dim == size for dim, size in zip(dims, array.shape, strict=True)
         )
@@ -147,6 +169,10 @@ def _numpy_name(element: int) -> str:
         return str(onnx.helper.tensor_dtype_to_np_dtype(element).name)
     except KeyError:
         return ""
+
+
+def _open(name: str, axis: int, dim: str) -> str:
+    return "batch" if axis == 0 else dim or f"{name}_{axis}"
 
 
 def _plain_session(path: Path) -> Any:

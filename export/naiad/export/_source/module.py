@@ -4,14 +4,18 @@ import contextlib
 import hashlib
 import inspect
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 
 from naiad.export._source import outputs as _outputs
 from naiad.export._source.arguments import Arguments, bind
+from naiad.export._source.checkpoint import sha256
+from naiad.export._source.generate import Ranges
 from naiad.export._source.samples import Dynamic, Inputs
 from naiad.export.errors import InvalidExport
+from naiad.export.inputs import Input
 from naiad.export.report import Finding
 
 _DIFFER_IN_TRAINING = (torch.nn.modules.dropout._DropoutNd, torch.nn.modules.batchnorm._NormBase)
@@ -22,11 +26,14 @@ class ModuleSubject:
 
     reference = "PyTorch"
 
-    def __init__(self, model: torch.nn.Module, outputs: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, model: torch.nn.Module, outputs: Sequence[str] | None = None, *, file: Path | None = None
+    ) -> None:
         self.model = _unwrapped(model)
         self.label = getattr(self.model, "original_name", type(self.model).__name__)
         self.arguments: Arguments
         self._outputs = outputs
+        self._file = file
 
     def bind(self, samples: Sequence[Any]) -> tuple[Inputs, ...]:
         """Bind tuples and dicts to `forward`."""
@@ -36,6 +43,18 @@ class ModuleSubject:
                 f"{self.label} is a ScriptModule; its inputs must be tensors, found {samples[0]!r:.200}"
             )
         return rows
+
+    def inputs(self) -> dict[str, Input]:
+        """Return none: a module says nothing of its inputs."""
+        return {}
+
+    def ranges(self) -> Ranges:
+        """Return none: a module says nothing of its sizes."""
+        return {}
+
+    def batched(self) -> bool:
+        """Return True: a module says nothing else."""
+        return True
 
     def dynamic(self, rows: tuple[Inputs, ...], max_batch_size: int) -> Dynamic:
         """Return the batch as the first dimension of every input."""
@@ -69,7 +88,9 @@ class ModuleSubject:
 
     def describe(self) -> dict[str, Any]:
         """Return the class and the hash of the weights."""
+        file = {"file": self._file.name, "sha256": sha256(self._file)} if self._file else {}
         return {
+            **file,
             "class": f"{type(self.model).__module__}.{type(self.model).__qualname__}",
             "weights_sha256": weights_sha256(self.model.state_dict()),
         }

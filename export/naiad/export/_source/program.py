@@ -1,7 +1,6 @@
 """An `ExportedProgram`, or the `.pt2` file of one, as the subject of an export."""
 
 import contextlib
-import hashlib
 import inspect
 import os
 from collections.abc import Iterator, Sequence
@@ -9,13 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.export.graph_signature import ConstantArgument
 from torch.utils import _pytree as pytree
 
 from naiad.export._source import outputs as _outputs
+from naiad.export._source.archive import needs_trust
 from naiad.export._source.arguments import Arguments, bind
+from naiad.export._source.checkpoint import sha256
+from naiad.export._source.generate import Ranges
 from naiad.export._source.module import constants, weights_sha256
 from naiad.export._source.samples import Dynamic, Inputs
 from naiad.export.errors import InvalidExport
+from naiad.export.inputs import Input
 from naiad.export.report import Finding
 
 Program = torch.export.ExportedProgram
@@ -35,14 +39,14 @@ class ProgramSubject:
         outputs: Sequence[str] | None = None,
         *,
         label: str = "ExportedProgram",
-        sha256: str | None = None,
+        digest: str | None = None,
     ) -> None:
         self.program = program
         self.label = label
         self.arguments: Arguments
         self._module = program.module()
         self._outputs = outputs
-        self._sha256 = sha256
+        self._digest = digest
 
     def bind(self, samples: Sequence[Any]) -> tuple[Inputs, ...]:
         """Bind tuples and dicts to the arguments that the program was exported with."""
@@ -70,6 +74,30 @@ class ProgramSubject:
                     found.setdefault(name, {})[axis] = names.setdefault(_symbol(self.label, name, size), default)
         return found
 
+    def batched(self) -> bool:
+        """Whether the first dimension of every input is open."""
+        shapes = [node.meta["val"].shape for node in self._tensors()]
+        return all(len(shape) > 0 and not isinstance(shape[0], int) for shape in shapes)
+
+    def inputs(self) -> dict[str, Input]:
+        """Return what the program declares of each argument."""
+        names = [name for name in self._signature().parameters if name not in self._constants()]
+        nodes = self._tensors()
+        if len(names) != len(nodes):
+            raise InvalidExport(f"{self.label} takes nested inputs; give samples, which cannot be made up for these")
+        return {name: self._input(name, node) for name, node in zip(names, nodes, strict=True)}
+
+    def ranges(self) -> Ranges:
+        """Return the sizes for which the program was exported."""
+        found = {}
+        for name, node in zip(self.inputs(), self._tensors(), strict=True):
+            for axis, size in enumerate(node.meta["val"].shape):
+                if not isinstance(size, int):
+                    limits = self.program.range_constraints.get(size.node.expr)
+                    low, high = (limits.lower, limits.upper) if limits is not None else (2, None)
+                    found[_open(name, axis)] = (max(int(str(low)), 1), int(str(high)) if str(high).isdigit() else None)
+        return found
+
     def evaluating(self) -> contextlib.AbstractContextManager[bool]:
         """Run it without gradients; an exported program has no modes."""
         return _without_gradients()
@@ -81,7 +109,7 @@ class ProgramSubject:
 
     def describe(self) -> dict[str, Any]:
         """Return the hash of the weights, and of the file where there is one."""
-        file = {"file": self.label, "sha256": self._sha256} if self._sha256 else {}
+        file = {"file": self.label, "sha256": self._digest} if self._digest else {}
         return {
             "class": "torch.export.ExportedProgram",
             **file,
@@ -91,6 +119,22 @@ class ProgramSubject:
     def findings(self) -> tuple[Finding, ...]:
         """Name the arguments that are constants."""
         return constants(self.arguments)
+
+    def _constants(self) -> set[str]:
+        return {
+            spec.arg.name for spec in self.program.graph_signature.input_specs if isinstance(spec.arg, ConstantArgument)
+        }
+
+    def _input(self, name: str, node: Any) -> Input:
+        declared = node.meta["val"]
+        shape = [size if isinstance(size, int) else _open(name, axis) for axis, size in enumerate(declared.shape)]
+        rows = [
+            user.args[0].meta["val"].shape[0]
+            for user in node.users
+            if str(user.target).startswith("aten.embedding") and user.args[1] is node
+        ]
+        low, high = (0, min(rows) - 1) if rows else (None, None)
+        return Input(dtype=str(declared.dtype).removeprefix("torch."), shape=shape, low=low, high=high)
 
     def _refuse_training(self) -> None:
         for node in self.program.graph.nodes:
@@ -135,26 +179,36 @@ class ProgramSubject:
                 )
 
 
-def load(path: str | os.PathLike[str], outputs: Sequence[str] | None = None) -> ProgramSubject:
+def load(
+    path: str | os.PathLike[str], outputs: Sequence[str] | None = None, *, trust_pickle: bool = False
+) -> ProgramSubject:
     """Read a `.pt2` file.
 
     Raises:
-        InvalidExport: There is no such file, or it is no exported program.
+        InvalidExport: There is no such file, it is no exported program, or reading it would run code.
     """
     file = Path(path)
     try:
-        with file.open("rb") as opened:
-            sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+        runs = None if trust_pickle else needs_trust(file)
+        program = None if runs else torch.export.load(file)
+        digest = sha256(file)
     except OSError as exc:
-        raise InvalidExport(f"cannot read {file}: {exc.strerror}") from exc
-    try:
-        program = torch.export.load(file)
+        raise InvalidExport(f"cannot read {file}: {exc.strerror or exc}") from exc
     except Exception as exc:  # whatever a file that is something else makes its reader raise
         reason = (str(exc).strip().splitlines() or [type(exc).__name__])[0]
         raise InvalidExport(
             f"{file} cannot be read as an exported program: {reason}; expected a file that torch.export.save() wrote"
         ) from exc
-    return ProgramSubject(program, outputs, label=file.name, sha256=sha256)
+    if program is None:
+        raise InvalidExport(
+            f"{file} asks for {runs} to be unpickled or evaluated, which can run any code of the file's author; say "
+            "--trust-pickle (trust_pickle=True) if you trust the file"
+        )
+    return ProgramSubject(program, outputs, label=file.name, digest=digest)
+
+
+def _open(name: str, axis: int) -> str:
+    return "batch" if axis == 0 else f"{name}_{axis}"
 
 
 def _symbol(label: str, name: str, size: Any) -> str:

@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 RUNS ?= 10000000
 REQUESTS ?= 1000000
-STUB_SIDE := server/naiad/server/backends/onnxruntime
+STUB_SIDE := server/naiad/server/backends/onnxruntime server/naiad/server/backends/pytorch
 
 .PHONY: help setup demo test fuzz soak check types format bench bench-client bench-backend bench-export wheel clean
 
@@ -36,7 +36,7 @@ check: $(READY) types  ## style, types, boundaries
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	MYPYPATH=$(STUB_SIDE) $(BIN)/mypy $(STUB_SIDE)/*.py
+	for backend in $(STUB_SIDE); do MYPYPATH=$$backend $(BIN)/mypy $$backend/*.py || exit 1; done
 	$(BIN)/lint-imports
 
 types: $(READY)  ## the public interface of naiad.client is typed completely; prints the score, fails below 100 %

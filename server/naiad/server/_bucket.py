@@ -66,6 +66,12 @@ class Bucket:
         """See `Source`."""
         self._check(model, self._models().get(model, {}))
 
+    def configs(self, models: Sequence[str]) -> dict[str, model_config_pb2.ModelConfig]:
+        """See `Source`."""
+        files = self._models()
+        found = {model: self._config(model, files[model]) for model in models if model in files}
+        return {model: config for model, config in found.items() if config is not None}
+
     def look(self, named: Sequence[str] | None) -> dict[str, ModelFiles]:
         """See `Source`."""
         try:

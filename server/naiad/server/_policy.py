@@ -10,11 +10,11 @@ from naiad.server.errors import RepositoryError
 
 def check_python_files(model: Path, versions: list[int]) -> None:
     """Raise `RepositoryError` for a version to be served whose Python code is missing: Triton would wait for ever."""
-    config = _config(model)
-    if config is None or config.backend != "python":
+    found = config(model)
+    if found is None or found.backend != "python":
         return
-    name = config.default_model_filename or "model.py"
-    for version in served(config, versions):
+    name = found.default_model_filename or "model.py"
+    for version in served(found, versions):
         if not (model / str(version) / name).is_file():
             raise RepositoryError(
                 f"Expected {name} in version {version} of model {model.name!r}, found none in {model / str(version)}. "
@@ -24,7 +24,8 @@ def check_python_files(model: Path, versions: list[int]) -> None:
             )
 
 
-def _config(model: Path) -> model_config_pb2.ModelConfig | None:
+def config(model: Path) -> model_config_pb2.ModelConfig | None:
+    """Return the configuration of a model; None where there is none, or none that can be read."""
     try:
         return text_format.Parse((model / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
     except (OSError, UnicodeDecodeError, text_format.ParseError):

@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from naiad.server import _command, _home, _log, _machine, _ports, _stub
+from naiad.server import _command, _home, _log, _machine, _newer, _ports, _stub
 from naiad.server._admin import Admin, ModelStatus
 from naiad.server._options import Options
 from naiad.server._private import PrivateDirectory, remove_abandoned
@@ -38,6 +38,7 @@ class Server:
         self.admin_secret = secrets.token_urlsafe(24)
         self.stopping = threading.Event()
         self._swap = threading.Lock()
+        self._untranslated: dict[str, str] = {}
         requested = (options.grpc_port, options.http_port, options.metrics_port)
         self.ports = _chosen(requested)
         _machine.check_gpus(options.gpus)
@@ -73,6 +74,7 @@ class Server:
             self.process = self._spawn(models)
             self.restarts += 1
         self._await(self.process)
+        self._load_translated(models)
         for model, reason in self.load_failures(models).items():
             _log_to.warning("After the restart, model %s did not load: %s", model, reason)
 
@@ -84,13 +86,13 @@ class Server:
         failures |= {
             status.name: self.explain(status.reason) for status in index if status.name in models and _failed(status)
         }
-        refused = _log.refused_models(self.process.log_text())
+        refused = _log.refused_models(self.process.log_text()) | self._untranslated
         return {model: self.explain(refused.get(model, reason)) for model, reason in failures.items()}
 
     def load(self, model: str) -> None:
         """Load a model, or load it again. Raises `AdminRefused` with the reason, `Unreachable`."""
         try:
-            self.admin.load(model)
+            self.admin.load(model, self._translated([model]).get(model))
         except AdminRefused as exc:
             # What is wrong with a configuration stands in the log only.
             refused = _log.refused_models(self.process.log_text())
@@ -154,6 +156,7 @@ class Server:
                     raise PortInUse(f"Port {taken} was taken while Triton started. Name another.", port=taken) from exc
                 self.ports = _chosen(requested)
             else:
+                self._load_translated(self.models)
                 return
 
     def _report_failures(self) -> None:
@@ -172,6 +175,8 @@ class Server:
         )
 
     def _spawn(self, models: Sequence[str]) -> Process:
+        later = self._translated(models)
+        models = [model for model in models if model not in later]
         try:
             return Process(
                 _command.command(self._settings, self.ports, models),
@@ -182,6 +187,19 @@ class Server:
             )
         except OSError as exc:
             raise ServerDied(f"Triton could not be started: {exc}. Look at the file named, then try again.") from exc
+
+    def _translated(self, models: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Configurations of models which Triton would refuse to load with their own."""
+        pairs = ((model, _newer.translated(config)) for model, config in self.source.configs(models).items())
+        return {model: config for model, config in pairs if config is not None}
+
+    def _load_translated(self, models: Sequence[str]) -> None:
+        self._untranslated.clear()
+        for model, config in self._translated(models).items():
+            try:
+                self.admin.load(model, config)
+            except AdminRefused as exc:
+                self._untranslated[model] = str(exc)
 
     def _await(self, process: Process) -> None:
         before = _backend_directories()

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
-from naiad.server import _repository
+from tritonclient.grpc import model_config_pb2
+
+from naiad.server import _policy, _repository
 from naiad.server._repository import ModelFiles
 from naiad.server.errors import RepositoryError
 
@@ -33,6 +35,9 @@ class Source(Protocol):
     def check_model(self, model: str) -> None:
         """Raise `UnsafeName` or `RepositoryError` for what makes Triton misbehave."""
 
+    def configs(self, models: Sequence[str]) -> dict[str, model_config_pb2.ModelConfig]:
+        """Return the configurations of those models that have one which can be read."""
+
     def look(self, named: Sequence[str] | None) -> dict[str, ModelFiles]:
         """Return what there is now of the models named, or of all; one that cannot be read is left out."""
 
@@ -57,6 +62,11 @@ class Directory:
     def check_model(self, model: str) -> None:
         """See `Source`."""
         _repository.check_model(self.repository, model)
+
+    def configs(self, models: Sequence[str]) -> dict[str, model_config_pb2.ModelConfig]:
+        """See `Source`."""
+        found = {model: _policy.config(self.repository / model) for model in models}
+        return {model: config for model, config in found.items() if config is not None}
 
     def look(self, named: Sequence[str] | None) -> dict[str, ModelFiles]:
         """See `Source`."""

@@ -38,7 +38,7 @@ def main() -> None:
 def _export(directory: Path) -> dict[str, Any]:
     import torch
 
-    from naiad.export._capture import dynamo, legacy
+    from naiad.export._capture import aoti, dynamo, legacy
     from naiad.export._verify import tracer
 
     torch.set_num_threads(1)  # nothing is computed here, and idle threads would spin
@@ -48,7 +48,9 @@ def _export(directory: Path) -> dict[str, Any]:
     (directory / "job.pt").unlink()
     inputs = {name: torch.from_numpy(array) for name, array in job["inputs"].items()}
     with torch.no_grad():
-        work = {"legacy": legacy.export, "dynamo": dynamo.export, "trace": tracer.export}[job["exporter"]]
+        work = {"legacy": legacy.export, "dynamo": dynamo.export, "trace": tracer.export, "aoti": aoti.export}[
+            job["exporter"]
+        ]
         answer: dict[str, Any] = work(directory, job, inputs)
     return answer | {"versions": {"torch": torch.__version__, **answer.get("versions", {})}}
 

@@ -114,6 +114,8 @@ def _split(asked: Asked, samples: Samples) -> tuple[list[Conversion], list[Trial
 
 
 def _hopeless(conversion: Conversion, asked: Asked, samples: Samples) -> str | None:
+    if asked.accelerator == "aoti":
+        return "a model.pt2 keeps the types that the model has in PyTorch"
     if asked.accelerator != "cpu" and asked.precision == "auto":
         return f"{asked.accelerator} is not on this machine, so that nothing can be timed"
     if asked.accelerator != "cpu" and conversion.precision.startswith("int"):

@@ -1,5 +1,6 @@
 """When a candidate is faster: the rule, on numbers that were measured elsewhere."""
 
+import math
 from collections.abc import Mapping
 
 from naiad.export._runtime.turns import Turns, geometric_mean
@@ -8,6 +9,9 @@ MIN_GAIN = 1.05
 """Over the geometric mean of the timed batch sizes; less may be another day's noise."""
 MAX_LOSS = 0.95
 """At no batch size may a candidate be slower than this share of the baseline's speed."""
+
+_Z = 1.96
+"""Of the normal distribution at 95 %."""
 
 
 def speed_up(turns: Mapping[int, Turns]) -> float:
@@ -21,12 +25,19 @@ def why_not_faster(turns: Mapping[int, Turns]) -> str | None:
     if overall < MIN_GAIN:
         found = f"{overall:.2f} times as fast as fp32" if overall < 1 else f"{overall:.2f} times as fast, no gain"
         return f"{found}; at least {MIN_GAIN:g} is asked for ({_by_batch(turns)})"
-    if geometric_mean([item.least_speed_up for item in turns.values()]) <= 1:
+    if _surely(turns) <= 1:
         return f"{overall:.2f} times as fast, which is within the noise of this machine ({_by_batch(turns)})"
     slowest = min(turns, key=lambda batch: turns[batch].speed_up)
     if turns[slowest].speed_up < MAX_LOSS:
         return f"slower at batch {slowest} ({_by_batch(turns)})"
     return None
+
+
+def _surely(turns: Mapping[int, Turns]) -> float:
+    """Return the lower end of the 95 % confidence interval of the median over all rounds, by its order statistics."""
+    ratios = sorted(ratio for item in turns.values() for ratio in item.ratios)
+    rank = math.floor(len(ratios) / 2 - _Z / 2 * math.sqrt(len(ratios)))
+    return ratios[max(rank, 0)]
 
 
 def _by_batch(turns: Mapping[int, Turns]) -> str:

@@ -11,10 +11,8 @@ _BUDGET_S = 0.9
 """For all batch sizes together."""
 _BLOCK_S = 0.002
 """Short runs are timed in blocks of about this long: a timer and a switch of tasks cost microseconds."""
-_MIN_ROUNDS = 5
+_MIN_ROUNDS = 7
 _MAX_ROUNDS = 60
-_Z = 1.96
-"""Of the normal distribution at 95 %."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,18 +32,11 @@ class Turns:
         """The median of the rounds."""
         return statistics.median(self.ratios)
 
-    @property
-    def least_speed_up(self) -> float:
-        """The lower end of the median's 95 % confidence interval, by its order statistics: what is beyond noise."""
-        ordered = sorted(self.ratios)
-        rank = math.floor(len(ordered) / 2 - _Z / 2 * math.sqrt(len(ordered)))
-        return ordered[max(rank, 0)]
-
 
 def in_turns(
     baseline: Any, candidate: Any, feeds: Mapping[int, Mapping[str, Any]], *, budget_s: float = _BUDGET_S
 ) -> dict[int, Turns]:
-    """Time two sessions at each batch size; at least five rounds each, even where that exceeds the budget."""
+    """Time two sessions at each batch size; at least seven rounds each, even where that exceeds the budget."""
     return {batch: _rounds(baseline, candidate, feed, budget_s / len(feeds)) for batch, feed in feeds.items()}
 
 

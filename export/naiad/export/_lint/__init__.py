@@ -1,0 +1,1 @@
+"""Triton's load rules, checked without a server."""

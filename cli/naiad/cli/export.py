@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from naiad.cli._console import err, out, print_json
+from naiad.cli._precision import precision_notes, precision_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +33,16 @@ def export(
     max_batch_size: Annotated[
         int | None, typer.Option(min=0, help="The largest batch the server may form; 0 for no batch dimension.")
     ] = None,
-    precision: Annotated[str, typer.Option(help="fp32 keeps the model's own types.")] = "fp32",
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="fp32 keeps the model's own types; fp16, bf16, int8, int8-dynamic, int8-static and int4 are published "
+            "if they pass and are faster; auto tries all and keeps the fastest that passes."
+        ),
+    ] = "fp32",
+    allow_slower: Annotated[
+        bool, typer.Option("--allow-slower", help="Publish a named precision that is not faster, for its size.")
+    ] = False,
     opset: Annotated[int | None, typer.Option(help="The ONNX opset; 20 suits every Triton since 24.06.")] = None,
     option: Annotated[
         list[str] | None,
@@ -78,6 +88,8 @@ def export(
 
         naiad export digits --cores 16 --accelerator tensorrt
 
+        naiad export embeddings --precision auto
+
         naiad export my_recipe.py --checkpoint weights.safetensors
 
         naiad export model.onnx --samples samples.npz
@@ -93,6 +105,7 @@ def export(
             name=name,
             max_batch_size=max_batch_size,
             precision=precision,
+            allow_slower=allow_slower,
             settings=dict(parse_setting(item) for item in settings or ()),
             opset=opset,
             samples=samples,
@@ -128,6 +141,8 @@ def _show(version: Version, repo: Repository) -> None:
     for label, text in _rows(version):
         table.add_row(label, Text(text))
     out.print(table)
+    if version.report is not None and version.report.precision:
+        out.print(precision_table(version.report.precision), *precision_notes(version.report.precision), sep="\n")
     if version.number not in served:
         out.print(
             f"not served yet: naiad models promote {version.model} {version.number} -r {repo.location}", markup=False

@@ -7,11 +7,16 @@
 Importing this loads neither torch nor onnx; `export` does when it is called.
 """
 
+from naiad.export._check.targets import Target as Target
+from naiad.export._check.targets import find_target as find_target
 from naiad.export._configure.settings import parse_setting as parse_setting
 from naiad.export._export import export as export
 from naiad.export._export import export_recipe as export_recipe
 from naiad.export._export import load_checkpoint as load_checkpoint
+from naiad.export._export_pipeline import export_pipeline as export_pipeline
+from naiad.export._lint.lint import lint as lint
 from naiad.export._repository.signature import generate_keys as generate_keys
+from naiad.export._verify.metric import Metric as Metric
 from naiad.export._verify.tolerances import parse_tolerance as parse_tolerance
 from naiad.export.errors import CaptureFailed as CaptureFailed
 from naiad.export.errors import CheckFailed as CheckFailed
@@ -45,6 +50,7 @@ from naiad.export.report import BatchLatency as BatchLatency
 from naiad.export.report import CaseParity as CaseParity
 from naiad.export.report import Divergence as Divergence
 from naiad.export.report import Finding as Finding
+from naiad.export.report import LintFinding as LintFinding
 from naiad.export.report import MetricResult as MetricResult
 from naiad.export.report import OutputParity as OutputParity
 from naiad.export.report import PrecisionLatency as PrecisionLatency

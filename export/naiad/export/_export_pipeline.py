@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from naiad.export._configure import settings as _settings
+from naiad.export._verify.metric import Metric
 from naiad.export.errors import InvalidExport
 from naiad.export.recipe import Recipe
 from naiad.export.report import Tolerance, Version
@@ -27,7 +28,8 @@ def export_pipeline(
     dynamic: Mapping[str, Mapping[int, str]] | None = None,
     max_batch_size: int = DEFAULT_MAX_BATCH_SIZE,
     settings: Mapping[str, object] | None = None,
-    tolerance: Tolerance | None = None,
+    tolerance: Tolerance | Mapping[str, Any] | None = None,
+    metric: Metric | None = None,
     options: Mapping[str, Any] | None = None,
     promote: bool = True,
     source: Mapping[str, object] | None = None,
@@ -47,7 +49,9 @@ def export_pipeline(
         dynamic: Dimensions of the pipeline's inputs that vary though the samples do not show it.
         max_batch_size: The largest batch of a request; 0 for steps without a batch dimension.
         settings: Fields of the ensemble's `config.pbtxt` by dotted name; a step has its own.
-        tolerance: How far the chain may be from Python, for any tensor; by default as its models may be.
+        tolerance: How far the chain may be from Python, for any tensor, as for `export`; by default as its models may
+            be.
+        metric: What the pipeline is for, and how much worse the chain may be at it.
         options: For the export of each model, where its step does not say otherwise: precision, …
         promote: Serve the new version. The first version is always served.
         source: More provenance for the manifests.
@@ -76,6 +80,7 @@ def export_pipeline(
         max_batch_size=max_batch_size,
         settings=settings or {},
         tolerance=tolerance,
+        metric=metric,
         options=options or {},
         source=source or {},
     )
@@ -94,8 +99,11 @@ def export_pipeline_recipe(
     repository: Repository,
     name: str,
     build_options: Mapping[str, object],
+    samples: Sequence[Any] | None,
     max_batch_size: int | None,
     settings: Mapping[str, object],
+    tolerance: Tolerance | Mapping[str, Any] | None,
+    metric: Metric | None,
     options: Mapping[str, Any],
     promote: bool,
     on_step: Callable[[str], None] | None,
@@ -108,16 +116,17 @@ def export_pipeline_recipe(
     return export_pipeline(
         recipe.pipeline(**build_options),
         name,
-        samples=recipe.samples(),
+        samples=(recipe.samples() or []) if samples is None else samples,
         repository=repository,
         outputs=recipe.constant("OUTPUTS"),
         dynamic=recipe.constant("DYNAMIC"),
         max_batch_size=size,
         settings=settings,
-        tolerance=recipe.tolerance() if recipe.constant("TOLERANCE") is not None else None,
+        tolerance=tolerance,
+        metric=metric,
         options=options,
         promote=promote,
-        source={"recipe": recipe.path.name, "recipe_sha256": recipe.sha256, "options": dict(build_options)},
+        source={**recipe.origin(), "options": dict(build_options)},
         on_step=on_step,
     )
 

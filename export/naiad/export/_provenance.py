@@ -18,11 +18,15 @@ from naiad.export._source.subject import Subject
 
 def describe(subject: Subject, graph: Graph, source: Mapping[str, object]) -> dict[str, Any]:
     """Return when, with what and from what the graph was made."""
+    return making({**subject.describe(), **source}, graph.versions)
+
+
+def making(source: Mapping[str, object], versions: Mapping[str, str]) -> dict[str, Any]:
+    """Return when, with what and from what something was made; `versions` are those of more libraries."""
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "source": {
-            **subject.describe(),
             "git_revision": _git_revision(),
             **source,
         },
@@ -30,7 +34,7 @@ def describe(subject: Subject, graph: Graph, source: Mapping[str, object]) -> di
             "naiad": metadata.version("naiad"),
             "python": platform.python_version(),
             "onnxruntime": onnxruntime.__version__,
-            **graph.versions,
+            **versions,
         },
     }
 

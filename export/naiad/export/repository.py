@@ -15,6 +15,7 @@ from naiad.export._repository import diff as _diff
 from naiad.export._repository import history as _history
 from naiad.export._repository import journal as _journal
 from naiad.export._repository import overview as _overview
+from naiad.export._repository import pipelines as _pipelines
 from naiad.export._repository import preview as _preview
 from naiad.export._repository import pruning as _pruning
 from naiad.export._repository import publishing as _publishing
@@ -22,12 +23,14 @@ from naiad.export._repository import reading as _reading
 from naiad.export._repository import serving as _serving
 from naiad.export._repository import signature as _signature
 from naiad.export._repository import signing as _signing
+from naiad.export._repository import wiring as _wiring
 from naiad.export._repository.audit import Audit as Audit
 from naiad.export._repository.diff import VersionDiff as VersionDiff
 from naiad.export._repository.journal import Entry as Entry
 from naiad.export._repository.names import check_name as check_name
 from naiad.export._repository.overview import ModelOverview as ModelOverview
 from naiad.export._repository.overview import VersionOverview as VersionOverview
+from naiad.export._repository.pipelines import StepCandidate as StepCandidate
 from naiad.export._repository.preview import Preview as Preview
 from naiad.export._repository.pruning import Pruned as Pruned
 from naiad.export._repository.publishing import Candidate as Candidate
@@ -176,7 +179,7 @@ class Repository:
         """
         verifier = _signature.Verifier.load(key) if key is not None else None
         with self._store.translated(model):
-            return _reading.verify(self._store, model, number, verifier)
+            return _wiring.verify(self._store, model, number, verifier)
 
     def verify_served(
         self,
@@ -318,3 +321,26 @@ class Repository:
         signer = _signature.Signer.load(sign_key) if sign_key is not None else None
         number = _publishing.publish(self._store, candidate, promote=promote, signer=signer, verifier=self._required)
         return self.version(candidate.model, number)
+
+    def publish_pipeline(
+        self,
+        steps: Sequence[StepCandidate],
+        pipeline: Candidate,
+        *,
+        promote: bool = True,
+        sign_key: str | os.PathLike[str] | None = None,
+    ) -> Version:
+        """Add the steps of a pipeline as their models' next versions, then the pipeline that is wired to them.
+
+        What is served changes with the last act, from one pipeline to the other as a whole.
+
+        Raises:
+            ContractChanged: Of the pipeline or of a step, see `check_contract`; nothing is published then.
+            InvalidKey: `sign_key` is no private key, or others may read it.
+            NotTrusted: A signature is required for what is served, and this key is another.
+        """
+        signer = _signature.Signer.load(sign_key) if sign_key is not None else None
+        number = _pipelines.publish(
+            self._store, steps, pipeline, promote=promote, signer=signer, verifier=self._required
+        )
+        return self.version(pipeline.model, number)

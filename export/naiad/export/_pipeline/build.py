@@ -4,7 +4,7 @@ import json
 import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,15 @@ from naiad.export._pipeline import package as _package
 from naiad.export._pipeline import reference as _reference
 from naiad.export._pipeline import samples as _samples
 from naiad.export._pipeline import shapes as _shapes
+from naiad.export._pipeline.served.model import Arrays
 from naiad.export._repository import config as _config
 from naiad.export._repository import golden as _golden
 from naiad.export._repository import manifest as _manifest
 from naiad.export._source.module import ModuleSubject
-from naiad.export.errors import InvalidExport, InvalidRecipe
-from naiad.export.report import Report, Tolerance
+from naiad.export._verify.metric import Metric
+from naiad.export._verify.tolerances import Tolerances
+from naiad.export.errors import InvalidExport, InvalidRecipe, VerificationFailed
+from naiad.export.report import MetricResult, Report, Tolerance
 from naiad.export.repository import Candidate, Repository, StepCandidate
 from naiad.export.steps import Function, Model, Step
 
@@ -43,7 +46,8 @@ class Order:
     dynamic: _shapes.Dynamic
     max_batch_size: int
     settings: Mapping[str, object]
-    tolerance: Tolerance | None
+    tolerance: Tolerance | Mapping[str, Any] | None
+    metric: Metric | None
     options: Mapping[str, Any]
     """For the export of every model among the steps."""
     source: Mapping[str, object] = field(default_factory=dict)
@@ -200,7 +204,7 @@ def _moved(version: Path, place: Path) -> dict[str, Any]:
 
 def _verified(run: _Run, built: Sequence[_Built]) -> Report:
     links = [step.link for step in built]
-    tolerance = run.order.tolerance or _loosest([step.report.tolerance for step in built if step.report])
+    tolerance = _tolerance(run, built)
     parity, compared = _chain.verify(links, run.cases, run.outputs, tolerance, pipeline=run.order.pipeline)
     return Report(
         batches=tuple(sorted({case.batch for case in run.cases if case.batch})),
@@ -211,7 +215,47 @@ def _verified(run: _Run, built: Sequence[_Built]) -> Report:
         size_bytes=sum(path.stat().st_size for link in links for path in link.files.rglob("*")),
         cases=compared,
         tolerance=tolerance,
+        metric=_measured(run, links, run.order.metric) if run.order.metric else None,
     )
+
+
+def _tolerance(run: _Run, built: Sequence[_Built]) -> Tolerance:
+    """Return what was asked for, or what the pipeline's models may differ by: together no more than the loosest."""
+    models = [(step.report.tolerance, str(step.candidate.about["precision"])) for step in built if step.report]
+    given = run.order.tolerance
+    if given is not None:
+        asked = Tolerances(given=given)
+        found = [asked.of(precision) for _, precision in models] or [asked.of("fp32")]
+    else:
+        found = [tolerance for tolerance, _ in models] or [Tolerance()]
+    return replace(
+        found[0],
+        rtol=max(tolerance.rtol for tolerance in found),
+        atol=max(tolerance.atol for tolerance in found),
+        cosine=min(tolerance.cosine for tolerance in found),
+        outputs=found[0].outputs if given is not None else {},
+    )
+
+
+def _measured(run: _Run, links: Sequence[_chain.Link], metric: Metric) -> MetricResult:
+    """Compare a task metric of the Python pipeline with that of the chain."""
+    pipeline, size = run.order.pipeline, run.order.max_batch_size
+
+    def in_python(inputs: Mapping[str, Any]) -> Arrays:
+        cases = _reference.run(run.stages, _samples.chunks(inputs, size))
+        return _samples.joined([case.tensors for case in cases], run.outputs)
+
+    def in_chain(inputs: Mapping[str, Any]) -> Arrays:
+        return _samples.joined(_chain.run(links, _samples.chunks(inputs, size), pipeline=pipeline), run.outputs)
+
+    result = metric.compare(metric.measure(in_python), metric.measure(in_chain))
+    if not result.passed:
+        raise VerificationFailed(
+            f"{result.name} of {pipeline} is {result.candidate:g} on the server's side and {result.pytorch:g} in "
+            f"Python; {result.limit} was allowed: nothing was published",
+            model=pipeline,
+        )
+    return result
 
 
 def _ensemble(run: _Run, report: Report, place: Path) -> Candidate:
@@ -253,14 +297,3 @@ def _described(config: Any, order: Order) -> dict[str, Any]:
 
 def _datatype(tensor: Any) -> str:
     return str(model_config_pb2.DataType.Name(tensor.data_type)).removeprefix("TYPE_")
-
-
-def _loosest(tolerances: Sequence[Tolerance]) -> Tolerance:
-    """Return what the models of a pipeline may differ by, together no more than the loosest of them."""
-    if not tolerances:
-        return Tolerance()
-    return Tolerance(
-        rtol=max(tolerance.rtol for tolerance in tolerances),
-        atol=max(tolerance.atol for tolerance in tolerances),
-        cosine=min(tolerance.cosine for tolerance in tolerances),
-    )

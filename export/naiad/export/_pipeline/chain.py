@@ -4,7 +4,8 @@ import contextlib
 import pickle
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,19 +46,14 @@ def verify(
     Raises:
         VerificationFailed: With the step whose result is the first that differs, or that failed.
     """
-    actual = [dict(case.tensors) for case in cases]
-    made = {tensor for link in links for tensor in link.stage.outputs.values()}
-    for tensors in actual:
-        for tensor in made:
-            del tensors[tensor]
     parity: list[tuple[OutputParity, CaseParity]] = []
-    for link in links:
-        results = _run(link, [link.stage.takes(tensors) for tensors in actual], cases, pipeline)
-        for tensors, result in zip(actual, results, strict=True):
-            tensors |= {link.stage.outputs[name]: array for name, array in result.items()}
-        for tensor in link.stage.outputs.values():
-            found = _compare(link.stage, tensor, actual, cases, tolerance.for_output(tensor), pipeline)
-            parity += found if tensor in outputs else []
+
+    def compare(stage: Stage, actual: Sequence[Arrays]) -> None:
+        for tensor in stage.outputs.values():
+            found = _compare(stage, tensor, actual, cases, tolerance.for_output(tensor), pipeline)
+            parity.extend(found if tensor in outputs else [])
+
+    run(links, cases, pipeline=pipeline, after=compare)
     worst: dict[str, OutputParity] = {}
     for item, _ in parity:
         if item.output not in worst or item.max_rel_error > worst[item.output].max_rel_error:
@@ -65,12 +61,32 @@ def verify(
     return tuple(worst[name] for name in outputs), tuple(item for _, item in parity)
 
 
+def run(
+    links: Sequence[Link],
+    cases: Sequence[Case],
+    *,
+    pipeline: str,
+    after: Callable[[Stage, Sequence[Arrays]], None] | None = None,
+) -> list[Arrays]:
+    """Run the chain on every case and return all tensors; `after` gets those there are after each step.
+
+    Raises:
+        VerificationFailed: With the step that failed.
+    """
+    made = {tensor for link in links for tensor in link.stage.outputs.values()}
+    actual = [{name: array for name, array in case.tensors.items() if name not in made} for case in cases]
+    for link in links:
+        results = _run(link, [link.stage.takes(tensors) for tensors in actual], cases, pipeline)
+        for tensors, result in zip(actual, results, strict=True):
+            tensors |= {link.stage.outputs[name]: array for name, array in result.items()}
+        if after is not None:
+            after(link.stage, actual)
+    return actual
+
+
 def _run(link: Link, inputs: Sequence[Arrays], cases: Sequence[Case], pipeline: str) -> list[Arrays]:
-    return (
-        _run_graph(link, inputs, cases, pipeline)
-        if link.level is not None
-        else _run_function(link, inputs, cases, pipeline)
-    )
+    answer = _run_function if link.level is None else _run_graph
+    return answer(link, inputs, cases, pipeline)
 
 
 def _run_graph(link: Link, inputs: Sequence[Arrays], cases: Sequence[Case], pipeline: str) -> list[Arrays]:
@@ -89,8 +105,7 @@ def _run_graph(link: Link, inputs: Sequence[Arrays], cases: Sequence[Case], pipe
 
 
 def _run_function(link: Link, inputs: Sequence[Arrays], cases: Sequence[Case], pipeline: str) -> list[Arrays]:
-    place = link.files.parent / f"run_{link.stage.step.name}"
-    place.mkdir()
+    place = Path(tempfile.mkdtemp(prefix="run-", dir=link.files.parent))
     task, result = place / "cases", place / "results"
     task.write_bytes(pickle.dumps({"inputs": list(inputs), "outputs": list(link.stage.outputs)}))
     empty = place / "empty"

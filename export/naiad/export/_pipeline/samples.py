@@ -38,13 +38,28 @@ def cases(samples: Sequence[Any], max_batch_size: int) -> list[Case]:
     return [case for index, group in enumerate(_groups(rows)) for case in _cases(group, max_batch_size, index)]
 
 
+def chunks(inputs: Mapping[str, Any], max_batch_size: int) -> list[Case]:
+    """Return inputs of any number of rows as cases that a server would take."""
+    (row,) = _rows([inputs], max_batch_size)
+    return list(_whole(row, max_batch_size)) if max_batch_size else [Case(batch=0, tensors=row, whole=True)]
+
+
+def joined(parts: Sequence[Arrays], names: Sequence[str]) -> Arrays:
+    """Return the answers to chunks as one."""
+    return {name: np.concatenate([part[name] for part in parts]) if parts[1:] else parts[0][name] for name in names}
+
+
+def _whole(group: Arrays, largest: int) -> Iterator[Case]:
+    num_rows = len(next(iter(group.values())))
+    for start in range(0, num_rows, largest):
+        part = {name: array[start : start + largest] for name, array in group.items()}
+        yield Case(batch=min(largest, num_rows - start), tensors=part, whole=True)
+
+
 def _cases(group: Arrays, largest: int, index: int) -> Iterator[Case]:
     num_rows = len(next(iter(group.values())))
     sizes = [size for size in BATCHES if size <= largest] + ([largest] if index == 0 else [])
-    starts = range(0, num_rows, largest)
-    for start in starts:
-        part = {name: array[start : start + largest] for name, array in group.items()}
-        yield Case(batch=min(largest, num_rows - start), tensors=part, whole=True)
+    yield from _whole(group, largest)
     for size in dict.fromkeys(sizes):
         if size != num_rows:
             chosen = np.arange(size) % num_rows

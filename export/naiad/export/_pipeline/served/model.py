@@ -69,7 +69,8 @@ class Step:
             raise RuntimeError(
                 f"{self._label} needs the Python package {missing[0]!r}, which the Python {sys.version_info[0]}."
                 f"{sys.version_info[1]} of this server does not have; install there what "
-                f"{directory / 'requirements.txt'} lists, or name an environment that has it in the parameter EXECUTION_ENV_PATH"
+                f"{directory / 'requirements.txt'} lists, or name an environment that has it in the parameter "
+                "EXECUTION_ENV_PATH"
             )
         self._function = getattr(_imported(directory / "step.py"), about["function"])
 

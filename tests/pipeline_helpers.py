@@ -1,0 +1,148 @@
+"""A pipeline that is small enough to export in a moment: words in, a verdict out.
+
+`python pipeline_helpers.py REPOSITORY COUNT` publishes it again and again, and prints each version.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from naiad.export import Repository, Version, export_pipeline
+from naiad.export.repository import Candidate, StepCandidate
+from naiad.export.steps import Function, Model, Step
+
+SCALE = 1.0
+OFFSET = 0.5
+
+
+def lengths(text: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """The length of each word of a text, 0 where there are fewer words than in the longest: [batch, words]."""
+    words = [row.split() for row in text.reshape(len(text))]
+    found = np.zeros((len(text), max(1, *map(len, words), 1)), np.float32)
+    for row, parts in zip(found, words, strict=True):
+        row[: len(parts)] = [SCALE * len(part) for part in parts]
+    return {"vector": found}
+
+
+def verdict(scores: np.ndarray[Any, Any], *, names: list[str]) -> dict[str, np.ndarray[Any, Any]]:
+    """A name for the larger score, and a scalar a row."""
+    return {"verdict": np.array(names)[scores.argmax(1)][:, None], "total": scores[:, 0] + np.float32(OFFSET)}
+
+
+def net(directory: Path) -> Path:
+    """Write a graph from `vector` [batch, words] to `scores` [batch, 2]: the sum, and twice the largest."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    nodes = [
+        helper.make_node("ReduceSum", ["vector", "axes"], ["sum"], keepdims=1),
+        helper.make_node("ReduceMax", ["vector", "axes"], ["largest"], keepdims=1),
+        helper.make_node("Mul", ["largest", "two"], ["twice"]),
+        helper.make_node("Concat", ["sum", "twice"], ["scores"], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("vector", TensorProto.FLOAT, ["batch", "words"])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 2])],
+        [
+            helper.make_tensor("axes", TensorProto.INT64, [1], [1]),
+            helper.make_tensor("two", TensorProto.FLOAT, [], [2.0]),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(model, str(directory / "net.onnx"))
+    return directory / "net.onnx"
+
+
+def steps(directory: Path) -> list[Step]:
+    """Three steps; `directory` gets the graph of the second."""
+    return [
+        Function("lengths", lengths, dynamic={"vector": {1: "words"}}),
+        Model("net", net(directory)),
+        Function("verdict", verdict, options={"names": ["many", "long"]}),
+    ]
+
+
+def texts() -> list[dict[str, np.ndarray[Any, Any]]]:
+    """Texts of several lengths."""
+    rows = ["one", "two words", "and three words", "some more words than before", "ä €", "six"]
+    return [{"text": np.array(rows)[:, None]}]
+
+
+def publish(repository: Path, *, name: str = "words", **more: Any) -> Version:
+    """Export the pipeline."""
+    repository.parent.mkdir(exist_ok=True)
+    order: dict[str, Any] = {"samples": texts(), "max_batch_size": 5} | more
+    chosen = order.pop("steps", None) or steps(repository.parent)
+    return export_pipeline(chosen, name, repository=repository, **order)
+
+
+def in_python(text: list[str], *, scale: float = SCALE, offset: float = OFFSET) -> tuple[list[bytes], list[float]]:
+    """What the pipeline answers: verdicts and totals."""
+    vector = scale * lengths(np.array([[row.encode()] for row in text], object))["vector"]
+    scores = np.stack([vector.sum(1), 2 * vector.max(1)], 1)
+    found = verdict(scores, names=["many", "long"])
+    totals = found["total"] - OFFSET + offset
+    return [str(name).encode() for name in found["verdict"].ravel()], totals.tolist()
+
+
+def publish_again(
+    repository: Path, *, scale: float = SCALE, offset: float = OFFSET, promote: bool = True, name: str = "words"
+) -> Version:
+    """Publish the first version again with other constants in its functions, without running anything."""
+    repo = Repository(repository)
+    with repo.stage() as stage:
+        steps = [
+            StepCandidate(step=step["step"], candidate=_copy(repo, step["model"], stage / step["step"], scale, offset))
+            for step in repo.manifest(name, 1)["pipeline"]["steps"]
+        ]
+        pipeline = _copy(repo, name, stage / name, scale, offset)
+        return repo.publish_pipeline(steps, pipeline, promote=promote)
+
+
+def _copy(repo: Repository, model: str, place: Path, scale: float, offset: float) -> Candidate:
+    (place / "labels").mkdir(parents=True)
+    shutil.copytree(repo.path / model / "1", place / "files", ignore=shutil.ignore_patterns("manifest.json"))
+    code = place / "files" / "step.py"
+    if code.exists():
+        text = code.read_text().replace(f"SCALE = {SCALE}", f"SCALE = {scale}")
+        code.write_text(text.replace(f"OFFSET = {OFFSET}", f"OFFSET = {offset}"))
+    config = repo.config(model)
+    own = {"model", "version", "files", "contract", "pipeline"}
+    manifest = {key: value for key, value in repo.manifest(model, 1).items() if key not in own}
+    shutil.copytree(
+        repo.path / model,
+        place / "labels",
+        ignore=lambda _, names: {n for n in names if n != "warmup"},
+        dirs_exist_ok=True,
+    )
+    return Candidate(
+        model=model, config=config, files=place / "files", labels=place / "labels", settings={}, manifest=manifest
+    )
+
+
+def assert_wired(repository: Path) -> None:
+    """Every pipeline's steps serve the versions that it is wired to, and everything is what was published."""
+    repo = Repository(repository)
+    for model in repo.models():
+        assert repo.served(model)
+        for number in repo.versions(model):
+            assert repo.verify(model, number).problems == ()
+        (version, *others) = repo.served(model)
+        wired = {step.model_name: step.model_version for step in repo.config(model).ensemble_scheduling.step}
+        recorded = repo.manifest(model, version).get("pipeline", {}).get("steps", [])
+        assert wired == {step["model"]: step["version"] for step in recorded}
+        assert not (wired and others)
+        for step, number in wired.items():
+            assert number in repo.served(step)
+
+
+if __name__ == "__main__":
+    for _ in range(int(sys.argv[2])):
+        print(publish_again(Path(sys.argv[1])).number, flush=True)

@@ -17,7 +17,7 @@ from naiad.export.repository import Candidate
 
 
 def publish(
-    repository: Path | Repository,
+    repository: str | Path | Repository,
     model: str = "some",
     *,
     size: int = 1000,
@@ -46,11 +46,11 @@ def publish(
         return repo.publish(candidate, promote=promote)
 
 
-def publish_again(repository: Path | Repository, model: str) -> Version:
-    """Publish a copy of the newest version, unpromoted."""
+def publish_again(repository: str | Path | Repository, model: str, *, promote: bool = False) -> Version:
+    """Publish a copy of the newest version."""
     repo = repository if isinstance(repository, Repository) else Repository(repository)
-    source = repo.version(model, repo.versions(model)[-1]).path
-    with repo.stage() as stage:
+    number = repo.versions(model)[-1]
+    with repo.stage() as stage, repo.files(model, number) as source:
         files, label_files = stage / "files", stage / "labels"
         label_files.mkdir()
         files.mkdir()
@@ -59,18 +59,18 @@ def publish_again(repository: Path | Repository, model: str) -> Version:
         config = repo.config(model)
         for output in config.output:
             if output.label_filename:
-                shutil.copy(source.parent / output.label_filename, label_files)
+                shutil.copy(repo.path / model / output.label_filename, label_files)
         manifest = {
             key: value
-            for key, value in repo.manifest(model, int(source.name)).items()
+            for key, value in repo.manifest(model, number).items()
             if key not in {"model", "version", "files"}
         }
         candidate = Candidate(
             model=model, config=config, files=files, labels=label_files, settings={}, manifest=manifest
         )
-        return repo.publish(candidate, promote=False)
+        return repo.publish(candidate, promote=promote)
 
 
 if __name__ == "__main__":
     for _ in range(int(sys.argv[3])):
-        print(publish(Path(sys.argv[1]), sys.argv[2], size=int(sys.argv[4])).number, flush=True)
+        print(publish(Repository(sys.argv[1]), sys.argv[2], size=int(sys.argv[4])).number, flush=True)

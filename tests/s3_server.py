@@ -86,6 +86,7 @@ def _command(directory: Path, ports: list[int]) -> list[str]:
         "-s3",
         f"-s3.config={config}",
         "-s3.iam=false",
+        "-s3.autoCreateBucket=false",
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
         *listening,

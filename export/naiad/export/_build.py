@@ -12,6 +12,7 @@ from naiad.export import _provenance
 from naiad.export._capture import capture as _capture
 from naiad.export._capture import graph as _graph
 from naiad.export._check import check as _check
+from naiad.export._check import summary as _summary
 from naiad.export._configure import configure as _configure
 from naiad.export._configure import labels as _labels
 from naiad.export._configure import published as _published
@@ -198,6 +199,7 @@ def _verify_and_measure(
         findings=(*captured.findings, *choice.findings),
         size_bytes=_graph.size_bytes(captured.graph),
         precision=choice.results,
+        graph=_summary.summarise(captured.graph),
     )
 
 

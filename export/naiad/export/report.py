@@ -189,6 +189,41 @@ class PrecisionResult:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class WeightsSummary:
+    """The weights of one type in a graph."""
+
+    dtype: str
+    """As ONNX names it: FLOAT, INT64, …"""
+    num_tensors: int
+    num_elements: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GraphSummary:
+    """What the published graph is made of, and what made it."""
+
+    exporter: str
+    """`dynamo`, `legacy`, or `copy` of an existing file."""
+    reason: str
+    """Why that exporter, where it was not the first choice."""
+    opset: int
+    ir_version: int
+    inputs: dict[str, str]
+    """Type and dimensions by name, as in `FLOAT [batch, 4]`."""
+    outputs: dict[str, str]
+    dynamic: tuple[str, ...]
+    """The names of the dimensions of inputs that vary."""
+    num_nodes: int
+    operators: dict[str, int]
+    """How many nodes there are of each operator, the most frequent first."""
+    num_parameters: int
+    """Elements of all weights."""
+    weights: tuple[WeightsSummary, ...]
+    """By type, the largest first."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
     """What one export found: parity, latency, findings and the size of the graph."""
 
@@ -215,6 +250,8 @@ class Report:
     """What of the configuration was derived, and why."""
     not_measured: tuple[str, ...] = ()
     """What could not be run on the exporting machine, one phrase each."""
+    graph: GraphSummary | None = None
+    """None for a version of an older Naiad, and for what is no graph."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values for JSON."""
@@ -237,7 +274,15 @@ class Report:
             metric=MetricResult(**_known(MetricResult, values["metric"])) if values.get("metric") else None,
             choices=_items(Choice, values, "choices"),
             not_measured=tuple(values.get("not_measured", ())),
+            graph=_graph(values["graph"]) if values.get("graph") else None,
         )
+
+
+def _graph(values: dict[str, Any]) -> GraphSummary:
+    known = _known(GraphSummary, values)
+    return GraphSummary(
+        **known | {"dynamic": tuple(known["dynamic"]), "weights": _items(WeightsSummary, values, "weights")}
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

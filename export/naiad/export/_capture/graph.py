@@ -9,6 +9,8 @@ import onnx
 
 Dims = tuple[int | str, ...]
 
+_RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Graph:
@@ -28,6 +30,12 @@ class Graph:
     """What made it: `dynamo`, `legacy`, or `copy` of an existing file."""
     reason: str = ""
     """Why that one, where it was not the first choice."""
+    notes: tuple[str, ...] = ()
+    """What was changed on the way, one sentence each."""
+    constant: tuple[str, ...] = ()
+    """Outputs that depend on no input."""
+    random: tuple[str, ...] = ()
+    """Operators that give another answer each time."""
     versions: dict[str, str] = field(default_factory=dict)
 
 
@@ -36,6 +44,7 @@ def read(
     *,
     exporter: str,
     reason: str = "",
+    notes: tuple[str, ...] = (),
     ranges: Mapping[str, tuple[int, int | None]] | None = None,
     names: Mapping[str, Mapping[int, str]] | None = None,
     versions: Mapping[str, str] | None = None,
@@ -57,6 +66,9 @@ def read(
         ir_version=model.ir_version,
         exporter=exporter,
         reason=reason,
+        notes=notes,
+        constant=_constant(graph, {value.name for value in inputs}),
+        random=tuple(sorted({node.op_type for node in graph.node if node.op_type in _RANDOM})),
         versions={"onnx": onnx.__version__, **(versions or {})},
     )
 
@@ -75,10 +87,22 @@ def names_read(graph: Any) -> Iterator[str]:
     """Yield every name that a node reads, those inside of loops and branches too."""
     for node in graph.node:
         yield from node.input
-        for attribute in node.attribute:
-            for body in (attribute.g, *attribute.graphs):
-                yield from names_read(body)
-                yield from (value.name for value in body.output)
+        for body in _bodies(node):
+            yield from names_read(body)
+            yield from (value.name for value in body.output)
+
+
+def _constant(graph: Any, inputs: set[str]) -> tuple[str, ...]:
+    """Return the outputs that no path leads to from an input; the nodes are in the order of the computation."""
+    reached = set(inputs)
+    for node in graph.node:
+        if reached.intersection(node.input) or any(reached.intersection(names_read(body)) for body in _bodies(node)):
+            reached.update(node.output)
+    return tuple(value.name for value in graph.output if value.name not in reached)
+
+
+def _bodies(node: Any) -> list[Any]:
+    return [body for attribute in node.attribute for body in (attribute.g, *attribute.graphs)]
 
 
 def dimensions(value: Any, names: Mapping[int, str]) -> Dims:

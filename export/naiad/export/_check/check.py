@@ -3,6 +3,7 @@
 Each of these exports without an error, and shows only as wrong answers or as a refusal of the server.
 """
 
+import re
 from collections.abc import Sequence
 
 from naiad.export._capture.graph import Graph
@@ -26,6 +27,7 @@ def check(
         *_ranges(graph, samples),
         *_frozen_inputs(graph, samples),
         *_frozen_outputs(graph, samples, answers),
+        *_random(graph),
         *_format(graph),
     ]
     if errors:
@@ -86,19 +88,27 @@ def _frozen_outputs(graph: Graph, samples: Samples, answers: Sequence[Answer]) -
             sizes = sorted({shape[axis] for shape in shapes})
             if isinstance(dim, int) and (sizes != [dim] or (samples.batch and axis == 0)):
                 errors.append(
-                    f"dimension {axis} of output {name!r} is fixed at {dim} in the graph; in PyTorch it is "
+                    f"dimension {axis} of output {name!r} is fixed at {dim} in the graph; the model itself gives "
                     f"{' or '.join(map(str, sizes))}. A constant in view() or "
                     "reshape() is the usual reason: use x.shape[0] or -1"
                 )
     return errors
 
 
+def _random(graph: Graph) -> list[str]:
+    return [
+        f"the graph draws random numbers ({name}), so that no two answers are the same; remove what is random from "
+        "forward(), or pass the noise as an input"
+        for name in graph.random
+    ]
+
+
 def _format(graph: Graph) -> list[str]:
-    if graph.ir_version <= MAX_IR_VERSION and graph.opset in OPSETS:
+    if graph.ir_version <= MAX_IR_VERSION and graph.opset < OPSETS.stop:
         return []
     return [
         f"the graph has opset {graph.opset} and IR version {graph.ir_version}; Triton's ONNX Runtime reads opsets "
-        f"{OPSETS.start} to {OPSETS.stop - 1} and IR up to {MAX_IR_VERSION}"
+        f"up to {OPSETS.stop - 1} and IR up to {MAX_IR_VERSION}"
     ]
 
 
@@ -112,10 +122,37 @@ def _notes(graph: Graph, samples: Samples, *, trained: bool) -> list[Finding]:
         Finding(check="unused input", message=f"no operator reads input {name!r}; clients must send it all the same")
         for name in graph.unused
     ]
+    notes += [Finding(check="exporter", message=_exporter(graph))] if graph.exporter == "legacy" else []
+    notes += [Finding(check="format", message=note) for note in graph.notes]
+    notes += [
+        Finding(
+            check="constant output",
+            message=f"output {name!r} depends on no input and is the same in every answer; leave it out, or look "
+            "for what took it out of the tensors",
+        )
+        for name in graph.constant
+    ]
+    notes += [
+        Finding(
+            check="size by value",
+            message=f"dimension {axis} of output {name!r} depends on the values of the input, not on its size; clients "
+            "must take any size",
+        )
+        for name, dims in graph.outputs.items()
+        for axis, dim in enumerate(dims)
+        if isinstance(dim, str) and re.fullmatch(r"u\d+", dim)
+    ]
     if trained:
         message = "the model was in train mode; it was exported in eval mode, and is as it was again"
         notes.append(Finding(check="train mode", message=message))
     return notes
+
+
+def _exporter(graph: Graph) -> str:
+    return (
+        f"the legacy exporter (TorchScript) made the graph: {graph.reason}. It records one run, so what it saw is "
+        "checked at other sizes and values"
+    )
 
 
 def _symbols(samples: Samples) -> set[str]:

@@ -63,14 +63,15 @@ class Samples:
     def capture(self) -> Inputs:
         """Return inputs for the capture, whose dynamic sizes are at least 2 and no input's fixed size.
 
-        A size of 1 would be baked in as a constant, and an accidental equality as a condition.
+        A size of 1 would be baked in as a constant, and an accidental equality as a condition. Numbers are in another
+        order than in any case, so that a value which was baked in shows there.
         """
         first = self.rows[0]
         fixed = {size for array in first.values() for size in array.shape[1:]}
         sizes = {symbol: max(size, 2) for symbol, size in self._sizes(first).items()}
         if self.batch:
             sizes[self.batch] = next((size for size in _CAPTURE_BATCHES if size not in fixed), 29)
-        return self._resize(first, sizes)
+        return {name: _shuffled(array) for name, array in self._resize(first, sizes).items()}
 
     def cases(self) -> Iterator[Case]:
         """Yield every case, the most telling first: all batch sizes, then other dynamic sizes, then all other rows."""
@@ -180,6 +181,11 @@ class Samples:
                     array = array.take(np.arange(sizes[symbol]) % array.shape[axis], axis=axis)
             resized[name] = array
         return resized
+
+
+def _shuffled(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return the same numbers in another order; indices keep theirs, since not all may be valid everywhere."""
+    return np.roll(array.reshape(-1), 1).reshape(array.shape) if array.dtype.kind == "f" else array
 
 
 def arrange(rows: tuple[Inputs, ...], dynamic: Dynamic, max_batch_size: int) -> Samples:

@@ -101,7 +101,7 @@ def _exact(actual: Array, expected: Array) -> Difference:
 def _errors(a: Array, b: Array) -> Array:
     """Return absolute errors; infinite where a NaN or an infinity is not in its place."""
     with np.errstate(invalid="ignore", over="ignore"):
-        errors: Array = np.abs(a - b)
+        errors: Array = np.asarray(np.abs(a - b))
     errors[(a == b) | (np.isnan(a) & np.isnan(b))] = 0.0
     errors[np.isnan(errors)] = np.inf
     return errors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -185,7 +186,7 @@ def test_two_processes_at_once_make_one_chain(root: Path) -> None:
     assert found.problems == ()
     assert found.num_entries == 25
     entries = Repository(root).history("some")
-    assert all(new.before == old.after for old, new in zip(entries, entries[1:], strict=False))
+    assert all(new.before == old.after for old, new in itertools.pairwise(entries))
 
 
 def test_a_long_command_is_cut(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,6 +115,8 @@ class Verifier:
 
         if manifest is None or not signatures:
             return self._found("missing", "it is not signed; naiad models sign does that")
+        if UNREADABLE in signatures:
+            return self._found("invalid", "its manifest.sig is not a file of signatures: it was changed; sign it again")
         if self.key_id not in signatures:
             message = f"it is signed by the key {', '.join(signatures)} and not by {self.key_id}, which was given"
             return self._found("unknown key", message)
@@ -159,8 +161,10 @@ def generate_keys(private: str | os.PathLike[str], public: str | os.PathLike[str
 
 def parse(data: bytes | None) -> dict[str, bytes]:
     """Return the signatures in `manifest.sig` by the id of their keys; what cannot be read is no signature."""
+    if data is None:
+        return {}
     try:
-        found = json.loads(data or b"{}").get("signatures", {})
+        found = json.loads(data).get("signatures", {})
         return {str(key): base64.b64decode(text, validate=True) for key, text in found.items()}
     except (ValueError, AttributeError, TypeError):
         return {UNREADABLE: b""}

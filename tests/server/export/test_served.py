@@ -41,7 +41,7 @@ def repository(digits: nn.Module, fused: nn.Module, tmp_path_factory: pytest.Tem
             return x.sum() * one, x.cumsum(0)
 
     repo = Repository(tmp_path_factory.mktemp("export") / "models")
-    export_recipe(load_recipe("digits"), repository=repo, model=digits)
+    export_recipe(load_recipe("digits"), repository=repo, model=digits, cores=2)
     sample = {"ids": torch.arange(12).reshape(4, 3) % 10, "weights": rows(4, 3), "unused": rows(4, 2)}
     export(fused, "fused", samples=[sample], repository=repo, max_batch_size=4)
     export(

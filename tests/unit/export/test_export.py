@@ -55,6 +55,7 @@ def scores(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scores, Version, R
         max_batch_size=8,
         labels=["low", "middle", "high"],
         settings={"dynamic_batching.max_queue_delay_microseconds": 100, "parameters.owner": "team-a"},
+        cores=2,
     )
     return model, version, repository
 

@@ -79,6 +79,7 @@ def _check_order(order: "Order") -> None:
         )
     if order.states:
         raise InvalidExport("Triton's pytorch backend keeps no states of a model.pt2; leave states out")
+    _configure.refuse_batching(order.settings)
     _package.require_compiler()
 
 

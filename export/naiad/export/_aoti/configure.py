@@ -27,6 +27,20 @@ from naiad.export.report import Choice, Finding
 FIRST_RELEASE = "26.05"
 
 
+def refuse_batching(settings: Mapping[str, object]) -> None:
+    """Refuse settings that would have the server join requests.
+
+    Raises:
+        InvalidExport: There is one.
+    """
+    for name in settings:
+        if name.partition(".")[0] in ("dynamic_batching", "sequence_batching"):
+            raise InvalidExport(
+                f"Triton's pytorch backend cannot do {name} for a model.pt2: the requests of a batch would get each "
+                "other's answers; leave it out, or export with another accelerator"
+            )
+
+
 def input_names(samples: Samples) -> dict[str, str]:
     """Return Triton's name of each input, in their order."""
     return {name: f"INPUT__{place}" for place, name in enumerate(samples.names)}
@@ -62,7 +76,7 @@ def configure(
     """Return the configuration; samples and answers are `renamed`, labels are by Triton's names.
 
     Raises:
-        InvalidExport: A label or a setting does not fit, or one asks for what the backend cannot do.
+        InvalidExport: A label or a setting does not fit.
     """
     config = model_config_pb2.ModelConfig(
         name=model, backend="pytorch", platform="torch_aoti", default_model_filename=package.path.name
@@ -77,7 +91,6 @@ def configure(
     warmup = _warmup.add(config, samples, _warmup.rows(samples, answers), [1], package.path)
     name_labels(config, labels)
     _settings.apply(config, wishes.settings)
-    _refuse(config)
     return Configured(
         config=config,
         warmup=warmup,
@@ -116,15 +129,6 @@ def _varying(name: str, answers: Sequence[Answer]) -> tuple[int | str, ...]:
 
 def _keyed(arrays: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     return {new: arrays[old] for old, new in names.items()}
-
-
-def _refuse(config: Any) -> None:
-    for name in ("dynamic_batching", "sequence_batching"):
-        if config.HasField(name):
-            raise InvalidExport(
-                f"Triton's pytorch backend cannot do {name} for a model.pt2: the requests of a batch would get each "
-                "other's answers; leave it out, or export with another accelerator"
-            )
 
 
 def _explain_batching() -> Choice:

@@ -40,10 +40,3 @@ def test_killed_before_every_step(root: Path) -> None:
         assert_servable(root)
     assert len(places) > 60
     assert_next_export_works(root)
-
-
-def test_killed_at_fifty_moments(root: Path) -> None:
-    """Wherever chance kills it; the model's own files are checked, and what is served."""
-    for _ in kills(root, "moments", 50, 7):
-        assert_servable(root)
-    assert_next_export_works(root)

@@ -289,15 +289,17 @@ class TestDisaster:
         assert [path.name for path in root.parent.iterdir()] == ["models"]
 
     def test_concurrent_exports_get_different_numbers(self, root: Path) -> None:
-        """Four processes publish the same model at once: every number is given once, and every version is whole."""
+        """Eight processes publish the same model at once: every number is given once, and every version is whole."""
         assert export_publisher.__file__ is not None
-        command = [sys.executable, export_publisher.__file__, str(root), "some", "8", "100000"]
-        processes = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(4)]
+        command = [sys.executable, export_publisher.__file__, str(root), "some", "4", "100000"]
+        processes = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(8)]
         outputs = [process.communicate(timeout=120)[0] for process in processes]
-        assert [process.returncode for process in processes] == [0, 0, 0, 0]
+        assert [process.returncode for process in processes] == [0] * 8
         numbers = sorted(int(number) for output in outputs for number in output.split())
         assert numbers == list(range(1, 33))
         assert Repository(root).versions("some") == tuple(numbers)
+        assert sorted(entry.version or 0 for entry in Repository(root).history("some")) == numbers
+        assert Repository(root).audit().problems == ()
         assert_whole(root)
 
     def test_a_full_disk_publishes_nothing(self, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from naiad.export._repository import wiring as _wiring
 from naiad.export._repository.names import check_name
 from naiad.export._repository.signature import Signer, Verifier, to_json
 from naiad.export._repository.store import Changed, Store
+from naiad.export._report import page as _page
 from naiad.export.errors import ContractChanged, NotTrusted
 from naiad.export.report import Finding
 
@@ -159,8 +160,8 @@ def require_signer(
     if promote or store.read(f"{model}/{_config.FILE}") is None:  # a model's first version is always served
         found = f"it would be signed by {signer.key_id}" if signer else "no key to sign with was given"
         raise NotTrusted(
-            f"what {model} serves must be signed by the key {verifier.key_id}, and {found}; give that key (sign_key), "
-            "or publish without promoting",
+            f"what {model} serves must be signed by the key {verifier.key_id}, and {found}; give that key "
+            "(--sign-key), or publish without promoting",
             repository=store.location,
             model=model,
             state="unknown key" if signer else "missing",
@@ -168,6 +169,10 @@ def require_signer(
 
 
 def _write_manifest(candidate: Candidate, number: int, signer: Signer | None) -> None:
+    about = {"model": candidate.model, "version": number, **candidate.manifest}
+    if "report" in about:
+        page = _page.render(about, _config.to_text(candidate.config))
+        _durable.write_new(candidate.files / _page.FILE, page.encode())
     manifest = {
         "model": candidate.model,
         "version": number,

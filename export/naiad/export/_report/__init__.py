@@ -1,0 +1,1 @@
+"""`export-report.html`: one page for each version, for somebody who was not there."""

@@ -66,7 +66,6 @@ def publish_graph(
     labels: Sequence[str] = (),
     max_batch_size: int = 8,
     promote: bool = True,
-    sign_key: Path | None = None,
     change: Any = None,
     **manifest: Any,
 ) -> Version:
@@ -96,7 +95,7 @@ def publish_graph(
         candidate = Candidate(
             model=model, config=config, files=files, labels=label_files, settings={}, manifest=about | manifest
         )
-        return repo.publish(candidate, promote=promote, sign_key=sign_key)
+        return repo.publish(candidate, promote=promote)
 
 
 def _model(nodes: list[Any], source: Any, target: Any, constants: list[Any]) -> onnx.ModelProto:

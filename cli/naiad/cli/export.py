@@ -71,6 +71,14 @@ def export(
         int | None, typer.Option(min=1, help="Cores of the machine that will serve; by default as many as here.")
     ] = None,
     promote: Annotated[bool, typer.Option(help="Serve the new version, and only it.")] = True,
+    sign_key: Annotated[
+        Path | None,
+        typer.Option(envvar="NAIAD_SIGN_KEY", help="A private key that signs it, see naiad models keygen."),
+    ] = None,
+    require_key: Annotated[
+        Path | None,
+        typer.Option(envvar="NAIAD_REQUIRE_KEY", help="A public key: serve nothing that it has not signed."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Export a model, check it against PyTorch, and publish it as the next version.
@@ -93,10 +101,12 @@ def export(
         naiad export my_recipe.py --checkpoint weights.safetensors
 
         naiad export model.onnx --samples samples.npz
+
+        naiad export digits --sign-key release.pem
     """
     from naiad.export import Repository, export_recipe, load_recipe, parse_setting
 
-    repo = Repository(repository)
+    repo = Repository(repository, sign_key=sign_key, require_signature=require_key)
     with err.status("load the recipe") as status:
         version = export_recipe(
             load_recipe(recipe),

@@ -49,7 +49,11 @@ class Repository:
 
     Reading needs no write access and no lock. `staging` is a directory on the same file system in which versions are
     built; by default `.<name>.staging` beside the repository, or one for temporary files where that is a bucket.
-    With `require_signature`, a public key, nothing is served through this object that the key has not signed.
+    What is published through this object is signed with `sign_key`, a private key. With `require_signature`, a public
+    one, it serves nothing that the key has not signed.
+
+    Raises:
+        InvalidKey: A file is not the key it should be, or others may read the private one.
     """
 
     def __init__(
@@ -57,9 +61,11 @@ class Repository:
         path: str | os.PathLike[str],
         *,
         staging: str | os.PathLike[str] | None = None,
+        sign_key: str | os.PathLike[str] | None = None,
         require_signature: str | os.PathLike[str] | None = None,
     ) -> None:
         self._store = open_store(path, staging)
+        self._signer = _signature.Signer.load(sign_key) if sign_key is not None else None
         self._required = _signature.Verifier.load(require_signature) if require_signature is not None else None
 
     def __repr__(self) -> str:
@@ -305,21 +311,18 @@ class Repository:
         with self._store.translated(model):
             return _publishing.check_contract(self._store, model, config, labels)
 
-    def publish(
-        self, candidate: Candidate, *, promote: bool = True, sign_key: str | os.PathLike[str] | None = None
-    ) -> Version:
+    def publish(self, candidate: Candidate, *, promote: bool = True) -> Version:
         """Add a candidate as the next version, and serve it when `promote` is true.
 
-        The first version of a model is always served: Triton cannot load a model without one. `sign_key` is a private
-        key that signs it.
+        The first version of a model is always served: Triton cannot load a model without one.
 
         Raises:
             ContractChanged: See `check_contract`.
-            InvalidKey: `sign_key` is no private key, or others may read it.
-            NotTrusted: A signature is required for what is served, and this key is another.
+            NotTrusted: A signature is required for what is served, and there is no such key to sign with.
         """
-        signer = _signature.Signer.load(sign_key) if sign_key is not None else None
-        number = _publishing.publish(self._store, candidate, promote=promote, signer=signer, verifier=self._required)
+        number = _publishing.publish(
+            self._store, candidate, promote=promote, signer=self._signer, verifier=self._required
+        )
         return self.version(candidate.model, number)
 
     def publish_pipeline(
@@ -328,7 +331,6 @@ class Repository:
         pipeline: Candidate,
         *,
         promote: bool = True,
-        sign_key: str | os.PathLike[str] | None = None,
     ) -> Version:
         """Add the steps of a pipeline as their models' next versions, then the pipeline that is wired to them.
 
@@ -336,11 +338,9 @@ class Repository:
 
         Raises:
             ContractChanged: Of the pipeline or of a step, see `check_contract`; nothing is published then.
-            InvalidKey: `sign_key` is no private key, or others may read it.
-            NotTrusted: A signature is required for what is served, and this key is another.
+            NotTrusted: A signature is required for what is served, and there is no such key to sign with.
         """
-        signer = _signature.Signer.load(sign_key) if sign_key is not None else None
         number = _pipelines.publish(
-            self._store, steps, pipeline, promote=promote, signer=signer, verifier=self._required
+            self._store, steps, pipeline, promote=promote, signer=self._signer, verifier=self._required
         )
         return self.version(pipeline.model, number)

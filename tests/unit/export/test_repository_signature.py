@@ -232,12 +232,13 @@ class TestRequire:
         before = contents(repo.path)
         for key, found in ((None, "no key to sign with"), (keys / "review.pem", "it would be signed by")):
             with pytest.raises(NotTrusted, match=found):
-                publish_graph(strict, sign_key=key)
+                publish_graph(Repository(repo.path, sign_key=key, require_signature=keys / "release.pub"))
         with pytest.raises(NotTrusted):
             publish_graph(strict, "new", promote=False)  # a model's first version is always served
         assert contents(repo.path) == before
         assert publish_graph(strict, promote=False).number == 2
-        assert publish_graph(strict, sign_key=keys / "release.pem").number == 3
+        signing = Repository(repo.path, sign_key=keys / "release.pem", require_signature=keys / "release.pub")
+        assert publish_graph(signing).number == 3
         assert repo.verify("linear", 3, key=keys / "release.pub").ok
         assert repo.served("linear") == (3,)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from naiad.export._report import page as _page
 from naiad.export._repository import changes as _changes
 from naiad.export._repository import config as _config
 from naiad.export._repository import contract as _contract
@@ -19,7 +20,6 @@ from naiad.export._repository import wiring as _wiring
 from naiad.export._repository.names import check_name
 from naiad.export._repository.signature import Signer, Verifier, to_json
 from naiad.export._repository.store import Changed, Store
-from naiad.export._report import page as _page
 from naiad.export.errors import ContractChanged, NotTrusted
 from naiad.export.report import Finding
 

@@ -16,14 +16,17 @@ from naiad.export._check import summary as _summary
 from naiad.export._configure import configure as _configure
 from naiad.export._configure import labels as _labels
 from naiad.export._configure import published as _published
+from naiad.export._configure import sequences as _sequences
 from naiad.export._configure import settings as _settings
 from naiad.export._configure import warmup as _warmup
 from naiad.export._precision import choose as _precision
 from naiad.export._precision import served as _served
 from naiad.export._repository import golden as _golden
+from naiad.export._repository import space as _space
 from naiad.export._runtime import measure as _measure
 from naiad.export._source import reference as _reference
 from naiad.export._source import samples as _samples
+from naiad.export._source import size as _size
 from naiad.export._source import subject as _subject
 from naiad.export._verify import gate as _gate
 from naiad.export._verify.metric import Metric
@@ -60,6 +63,8 @@ class Order:
     accelerator: str = "cpu"
     states: Mapping[str, str] = field(default_factory=dict)
     metric: Metric | None = None
+    known: dict[str, Any] = field(default_factory=dict)
+    """What is known so far, as in the manifest: for the page of an export that is refused later."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,11 +86,16 @@ class _Captured:
 def build(model: Any, order: Order, repository: Repository, stage: Path, on_step: OnStep) -> tuple[Candidate, Report]:
     """Return a candidate that passed every check, with its files in `stage`, and what was measured on the way."""
     subject = _subject.open_subject(model, order.outputs, trust_pickle=order.trust_pickle)
+    candidates = order.precision != "fp32"
+    _space.require(
+        stage, _size.num_bytes(model), candidates=candidates, repository=repository.location, model=order.model
+    )
     if order.accelerator == "aoti":
         from naiad.export._aoti import build as _aoti
 
         return _aoti.build(subject, order, partial(_labels_by_output, order.labels), repository, stage, on_step)
     captured = _capture_and_check(subject, order, stage, on_step)
+    order.known.update(_known(captured, order))
     captured, report = _verify_and_measure(captured, order, repository, stage, on_step)
     on_step("configure")
     graph, samples, answers = captured.graph, captured.samples, captured.answers
@@ -119,7 +129,8 @@ def build(model: Any, order: Order, repository: Repository, stage: Path, on_step
         choices=configured.choices,
         not_measured=configured.not_measured,
     )
-    _golden.write(graph.path.parent / _golden.FILE, samples, answers)
+    golden = _sequences.first_steps(captured.subject, answers, order.states) if order.states else answers
+    _golden.write(graph.path.parent / _golden.FILE, samples, golden)
     candidate = Candidate(
         model=order.model,
         config=config,
@@ -151,6 +162,7 @@ def _capture_and_check(subject: _subject.Subject, order: Order, stage: Path, on_
         left_out: list[str] = []
         answers = _reference.answers(subject, samples, left_out=left_out)
         _reference.check(subject, answers, samples, order.tolerances.of("fp32"))
+        _sequences.require(order.states, answers[0])
         metric = _gate.metric_of(subject, samples, order.metric) if order.metric else 0.0
         on_step("capture")
         graph = _capture.capture(
@@ -239,6 +251,26 @@ def _choose_precision(
         directory=stage / "precision",
         on_step=on_step,
     )
+
+
+def _known(captured: _Captured, order: Order) -> dict[str, Any]:
+    """Return what the manifest would say, before there is a configuration."""
+    answer, graph = captured.answers[0], captured.graph
+    pairs = (("inputs", answer.case.inputs, graph.inputs), ("outputs", answer.outputs, graph.outputs))
+    tensors = {
+        kind: [
+            {"name": name, "dtype": triton_name(array), "shape": list(shapes.get(name, array.shape))}
+            for name, array in arrays.items()
+        ]
+        for kind, arrays, shapes in pairs
+    }
+    return {
+        **tensors,
+        "max_batch_size": captured.samples.max_batch_size,
+        "onnx": _onnx(graph),
+        "samples": {"num_samples": len(captured.samples.rows), "generated": captured.samples.generated},
+        **_provenance.describe(captured.subject, graph, order.source),
+    }
 
 
 def _manifest(order: Order, captured: _Captured, report: Report, config: Any) -> dict[str, Any]:

@@ -167,6 +167,19 @@ def test_equal_requests_are_answered_from_the_cache(client: Client, repository: 
     assert "response cache" in [finding.check for finding in report.findings]
 
 
+def test_golden_pairs_of_a_stateful_model_are_first_steps(
+    repository: Repository, stateful: Stateful, server: EmbeddedTriton
+) -> None:
+    """They hold what clients send and get, from a state of zero, and can be replayed on the server."""
+    with np.load(repository.path / "stateful" / "1" / "golden.npz") as golden:
+        assert {name.split("/")[2] for name in golden.files} == {"x", "y"}
+        x, y = torch.from_numpy(golden["input/1/x"]), golden["output/1/y"]
+    with torch.no_grad():
+        np.testing.assert_allclose(stateful(x, torch.zeros(len(x), 6))["y"].numpy(), y, rtol=1e-5, atol=1e-6)
+    (outcome,) = repository.verify_served("stateful", server.grpc_url)
+    assert outcome.problems == ()
+
+
 def test_interleaved_sequences_keep_their_states(stateful: Stateful, server: EmbeddedTriton) -> None:
     """Two callers step through their own sequences, of any lengths; each state goes on as in PyTorch, from zero."""
     states = {sequence: torch.zeros(1, 6) for sequence in (1, 2)}

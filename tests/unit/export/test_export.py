@@ -129,8 +129,8 @@ class TestPublished:
         assert sizes == [1, 2, 3, 7, 8]
 
     def test_leaves_nothing_else_behind(self, scores: tuple[Scores, Version, Repository]) -> None:
-        """Beside the version there are only the configuration, the labels, the warm-up data and the journal, and nothing
-        next to the repository."""
+        """Beside the version there are only the configuration, labels, warm-up data and the journal, and nothing next to
+        the repository."""
         _, version, repository = scores
         assert contents(repository.path) == [
             "journal.jsonl",

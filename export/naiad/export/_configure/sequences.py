@@ -4,10 +4,15 @@ Triton's implicit states need nothing of the model but that: the first request o
 later one gets the state that the one before it left. Clients then send neither and only name their sequence.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from naiad.export._configure.batching import Batching
+from naiad.export._source.reference import Answer
+from naiad.export._source.subject import Subject
 from naiad.export.errors import InvalidExport
 from naiad.export.report import Choice
 
@@ -19,7 +24,8 @@ def apply(config: Any, states: Mapping[str, str], batching: Batching) -> None:
     """Turn inputs and outputs of a configuration into states, `{"h": "h_out"}` for an input `h` and an output `h_out`.
 
     Raises:
-        InvalidExport: There are no such tensors, they differ, their size varies, or the model has no batch dimension.
+        InvalidExport: A state goes in with another size or type than it comes out, its size varies, or the model has
+            no batch dimension.
     """
     if not config.max_batch_size:
         raise InvalidExport(
@@ -36,11 +42,41 @@ def apply(config: Any, states: Mapping[str, str], batching: Batching) -> None:
         state.initial_state.add(
             name=f"{source}_zero", data_type=state.data_type, dims=inputs[source].dims, zero_data=True
         )
-    if not set(inputs) - set(states):
-        raise InvalidExport("every input is a state; a model needs at least one input that clients send")
     _remove(config.input, set(states))
     _remove(config.output, set(states.values()))
     _schedule(config, batching)
+
+
+def first_steps(subject: Subject, answers: Sequence[Answer], states: Mapping[str, str]) -> tuple[Answer, ...]:
+    """Return the first step of a sequence in every case: without the states, which are zero, and with its answers."""
+    found = []
+    with subject.evaluating():
+        for answer in answers:
+            inputs = {
+                name: np.zeros_like(array) if name in states else array for name, array in answer.case.inputs.items()
+            }
+            outputs = subject.run(inputs)
+            sent = {name: array for name, array in inputs.items() if name not in states}
+            kept = {name: outputs[name] for name in answer.outputs if name not in states.values()}
+            found.append(Answer(case=replace(answer.case, inputs=sent), outputs=kept or outputs))
+    return tuple(found)
+
+
+def require(states: Mapping[str, str], answer: Answer) -> None:
+    """Refuse states that the model does not have, before it is captured.
+
+    Raises:
+        InvalidExport: There is no such input or output, or all inputs are states.
+    """
+    inputs, outputs = list(answer.case.inputs), list(answer.outputs)
+    for source, target in states.items():
+        if source not in inputs or target not in outputs:
+            raise InvalidExport(
+                f"states name the input {source!r} and the output {target!r}; the model has the inputs {inputs} and "
+                f"the outputs {outputs}"
+            )
+    if states and not set(inputs) - set(states):
+        raise InvalidExport("every input is a state; a model needs at least one input that clients send")
 
 
 def explain(states: Mapping[str, str]) -> Choice:
@@ -51,11 +87,6 @@ def explain(states: Mapping[str, str]) -> Choice:
 
 
 def _check(source: str, target: str, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
-    if source not in inputs or target not in outputs:
-        raise InvalidExport(
-            f"states name the input {source!r} and the output {target!r}; the model has the inputs {list(inputs)} and "
-            f"the outputs {list(outputs)}"
-        )
     before, after = inputs[source], outputs[target]
     if (before.data_type, list(before.dims)) != (after.data_type, list(after.dims)):
         raise InvalidExport(

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def _translate(exc: OSError, repository: Path, model: str | None) -> RepositoryE
     reason = f"{exc.strerror or exc}: {exc.filename}" if exc.filename else str(exc.strerror or exc)
     if exc.errno in _OUT_OF_SPACE:
         return OutOfSpace(
-            f"no space left for {model or 'the model'} in {repository} ({reason}); "
+            f"no space left for {model or 'the model'} in {repository} ({reason}; {_free(repository)} free there); "
             "nothing was published: free some space, or raise the quota, and run it again",
             repository=repository,
             model=model,
@@ -40,6 +41,12 @@ def _translate(exc: OSError, repository: Path, model: str | None) -> RepositoryE
             model=model,
         )
     return RepositoryError(f"the model repository {repository} failed: {reason}", repository=repository, model=model)
+
+
+def _free(repository: Path) -> str:
+    with contextlib.suppress(OSError):
+        return f"{shutil.disk_usage(repository).free / 1e6:.1f} MB are"
+    return "nothing is"
 
 
 def sync_file(path: Path) -> None:

@@ -34,6 +34,12 @@ def verdict(scores: np.ndarray[Any, Any], *, names: list[str]) -> dict[str, np.n
     return {"verdict": np.array(names)[scores.argmax(1)][:, None], "total": scores[:, 0] + np.float32(OFFSET)}
 
 
+def verdict_of_doubles(scores: np.ndarray[Any, Any], *, names: list[str]) -> dict[str, np.ndarray[Any, Any]]:
+    """The same with another type."""
+    found = verdict(scores, names=names)
+    return {"verdict": found["verdict"], "total": found["total"].astype(np.float64)}
+
+
 def net(directory: Path) -> Path:
     """Write a graph from `vector` [batch, words] to `scores` [batch, 2]: the sum, and twice the largest."""
     import onnx
@@ -92,6 +98,9 @@ def in_python(text: list[str], *, scale: float = SCALE, offset: float = OFFSET) 
     return [str(name).encode() for name in found["verdict"].ravel()], totals.tolist()
 
 
+_MADE_AGAIN = shutil.ignore_patterns("manifest.json", "export-report.html")
+
+
 def publish_again(
     repository: Path, *, scale: float = SCALE, offset: float = OFFSET, promote: bool = True, name: str = "words"
 ) -> Version:
@@ -108,7 +117,7 @@ def publish_again(
 
 def _copy(repo: Repository, model: str, place: Path, scale: float, offset: float) -> Candidate:
     (place / "labels").mkdir(parents=True)
-    shutil.copytree(repo.path / model / "1", place / "files", ignore=shutil.ignore_patterns("manifest.json"))
+    shutil.copytree(repo.path / model / "1", place / "files", ignore=_MADE_AGAIN)
     code = place / "files" / "step.py"
     if code.exists():
         text = code.read_text().replace(f"SCALE = {SCALE}", f"SCALE = {scale}")

@@ -19,6 +19,7 @@ def rows(details: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "path", details["path"]
     yield "versions", f"{join(details['versions'])}; served: {join(details['served'])}"
     yield from _tensors(manifest)
+    yield from _steps(manifest)
     yield from _measured(manifest.get("report", {}))
     yield from _made(manifest)
     for name, file in manifest.get("files", {}).items():
@@ -36,6 +37,14 @@ def _tensors(manifest: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "largest batch", str(manifest["max_batch_size"])
     if "precision" in manifest:
         yield "precision", str(manifest["precision"])
+
+
+def _steps(manifest: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for step in manifest.get("pipeline", {}).get("steps", []):
+        needs = f", needs {', '.join(step['requirements'])}" if step.get("requirements") else ""
+        yield f"step {step['step']}", f"{step['model']} version {step['version']} ({step.get('kind', 'model')}{needs})"
+    if "step" in manifest:
+        yield "step of", str(manifest["step"]["pipeline"])
 
 
 def _measured(report: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -19,6 +19,7 @@ from naiad.export._pipeline import reference as _reference
 from naiad.export._pipeline import samples as _samples
 from naiad.export._pipeline import shapes as _shapes
 from naiad.export._pipeline.served.model import Arrays
+from naiad.export._report import page as _page
 from naiad.export._repository import config as _config
 from naiad.export._repository import golden as _golden
 from naiad.export._repository import manifest as _manifest
@@ -93,8 +94,9 @@ def build(
             built.append(_model(run, each, place, export, on_step))
     on_step("verify the pipeline")
     report = _verified(run, built)
-    _make_places(stage / order.pipeline)
-    return [step.candidate for step in built], _ensemble(run, report, stage / order.pipeline), report
+    whole = stage / "the-whole"  # no step can have this name
+    _make_places(whole)
+    return [step.candidate for step in built], _ensemble(run, report, whole), report
 
 
 def _run(order: Order) -> _Run:
@@ -119,6 +121,10 @@ def _ends(stages: Sequence[_reference.Stage], case: _samples.Case, order: Order)
             f"the outputs of {order.pipeline} are {list(outputs)}; expected distinct names among those that its steps "
             f"give: {', '.join(name for name in case.tensors if name in made)}"
         )
+    for stage in stages:
+        if not {*taken, *outputs} & set(stage.outputs.values()):
+            given = ", ".join(stage.outputs.values())
+            raise InvalidRecipe(f"{stage.label} gives {given}, which nothing uses; leave the step out")
     return inputs, outputs
 
 
@@ -198,7 +204,8 @@ def _moved(version: Path, place: Path) -> dict[str, Any]:
     shutil.copytree(version.parent, place / "labels", ignore=shared, dirs_exist_ok=True)
     file = place / "files" / _manifest.FILE
     manifest = json.loads(file.read_text(encoding="utf-8"))
-    file.unlink()
+    for made_again in (file, file.parent / _page.FILE):  # with the number that it will have
+        made_again.unlink(missing_ok=True)
     return {name: value for name, value in manifest.items() if name not in ("model", "version", "files", "contract")}
 
 

@@ -1,6 +1,7 @@
 """The chain as Triton will run it: generated models and graphs, each fed with what came out before it."""
 
 import contextlib
+import os
 import pickle
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from naiad.export.errors import VerificationFailed
 from naiad.export.report import CaseParity, OutputParity, Tolerance
 
 _TIMEOUT_S = 600.0
+_ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ")
+"""What a server has; other variables of this process are none of its business."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +116,13 @@ def _run_function(link: Link, inputs: Sequence[Arrays], cases: Sequence[Case], p
     command = [sys.executable, "-I", _runner.__file__, str(link.files), str(task), str(result)]
     try:
         done = subprocess.run(
-            command, cwd=empty, stdin=subprocess.DEVNULL, capture_output=True, timeout=_TIMEOUT_S, check=False
+            command,
+            cwd=empty,
+            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_TIMEOUT_S,
+            check=False,
         )
     except subprocess.TimeoutExpired as exc:
         raise _failed(link.stage, pipeline, f"did not answer within {_TIMEOUT_S:.0f} s", cases[0]) from exc
@@ -128,6 +137,11 @@ def _run_function(link: Link, inputs: Sequence[Arrays], cases: Sequence[Case], p
         raise _failed(link.stage, pipeline, f"fails on the server's side {when}: {answer['error']}", case)
     end = " | ".join(done.stderr.decode(errors="replace").strip().splitlines()[-3:])
     raise _failed(link.stage, pipeline, f"ended its process with code {done.returncode}: {end}", cases[0])
+
+
+def _in_words(reason: str) -> str:
+    """Return a reason about one graph as one about a step, which may be a function."""
+    return reason.replace("ONNX Runtime", "the chain").replace("PyTorch", "Python")
 
 
 def _text(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -157,7 +171,7 @@ def _compare(
         if not difference.ok:
             raise VerificationFailed(
                 f"{stage.label} of {pipeline} is the first whose result differs from the Python pipeline, in "
-                f"{tensor!r} at {case}: {difference.reason}; nothing was published",
+                f"{tensor!r} at {case}: {_in_words(difference.reason)}; nothing was published",
                 model=pipeline,
                 step=stage.step.name,
                 output=tensor,

@@ -59,7 +59,7 @@ def read(
     return Graph(
         path=path,
         inputs={value.name: dimensions(value, named.get(value.name, {})) for value in inputs},
-        outputs={value.name: dimensions(value, named.get(value.name, {})) for value in graph.output},
+        outputs={value.name: dimensions(value, named.get(value.name, {})) for value in _inferred(model).output},
         ranges=dict(ranges or {}),
         unused=tuple(value.name for value in inputs if value.name not in used),
         opset=opset(model),
@@ -71,6 +71,17 @@ def read(
         random=tuple(sorted({node.op_type for node in graph.node if node.op_type in _RANDOM})),
         versions={"onnx": onnx.__version__, **(versions or {})},
     )
+
+
+def _inferred(model: Any) -> Any:
+    """Return the graph with the sizes of outputs that follow from its operators: a server goes by these.
+
+    The legacy exporter declares some of them as open.
+    """
+    try:
+        return onnx.shape_inference.infer_shapes(model).graph
+    except Exception:  # noqa: BLE001 - operators of other domains, or too large; the server infers no more then either
+        return model.graph
 
 
 def opset(model: Any) -> int:

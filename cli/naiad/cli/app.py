@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from naiad.cli._console import out, print_error
+from naiad.cli._console import err, out, print_error
 
 app = typer.Typer(
     name="naiad",
@@ -91,4 +91,6 @@ def _failed(error: Exception) -> int:
     if not type(error).__module__.startswith("naiad."):
         raise error
     print_error(str(error))
+    for note in getattr(error, "__notes__", ()):
+        err.print(note, markup=False, highlight=False, soft_wrap=True)
     return 2 if isinstance(error, ValueError) else 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -64,6 +65,24 @@ def export(
     exporter: Annotated[
         str, typer.Option(help="dynamo, legacy (TorchScript), or auto: legacy where dynamo cannot read the model.")
     ] = "auto",
+    tolerance: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[OUTPUT:]rtol=…,atol=…,cosine=…",
+            help="How far ONNX Runtime may be from PyTorch; by default as the precision allows.",
+        ),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(metavar="recipe:NAME", help="A metric of the recipe's evaluate(), that may not suffer."),
+    ] = None,
+    max_drop: Annotated[
+        str | None,
+        typer.Option(help="How far the metric may fall: 0.5% of PyTorch's value, or a number. 1% if not given."),
+    ] = None,
+    max_rise: Annotated[
+        str | None, typer.Option(help="How far it may rise, for a metric that is better when lower.")
+    ] = None,
     accelerator: Annotated[
         str, typer.Option(help="cpu; cuda or tensorrt for servers with a GPU; aoti: a model.pt2 for this processor.")
     ] = "cpu",
@@ -78,6 +97,9 @@ def export(
     require_key: Annotated[
         Path | None,
         typer.Option(envvar="NAIAD_REQUIRE_KEY", help="A public key: serve nothing that it has not signed."),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="A file for the page about this export, also when nothing is published.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -103,11 +125,15 @@ def export(
         naiad export model.onnx --samples samples.npz
 
         naiad export digits --sign-key release.pem
+
+        naiad export digits --precision int8 --metric recipe:accuracy --max-drop 0.5%
+
+        naiad export digits --tolerance cosine=0.999 --tolerance probabilities:atol=0.01 --report report.html
     """
-    from naiad.export import Repository, export_recipe, load_recipe, parse_setting
+    from naiad.export import Repository, export_recipe, load_recipe, parse_setting, parse_tolerance
 
     repo = Repository(repository, sign_key=sign_key, require_signature=require_key)
-    with err.status("load the recipe") as status:
+    with err.status("load the recipe") as status, _hint_at_report(report):
         version = export_recipe(
             load_recipe(recipe),
             repository=repo,
@@ -117,6 +143,10 @@ def export(
             precision=precision,
             allow_slower=allow_slower,
             settings=dict(parse_setting(item) for item in settings or ()),
+            tolerance=parse_tolerance(tolerance or ()),
+            metric=metric,
+            max_drop=max_drop,
+            max_rise=max_rise,
             opset=opset,
             samples=samples,
             checkpoint=checkpoint,
@@ -126,11 +156,24 @@ def export(
             cores=cores,
             promote=promote,
             on_step=lambda step: status.update(f"{step} …"),
+            report=report,
         )
     if as_json:
         print_json(_as_dict(version, repo))
     else:
-        _show(version, repo)
+        _show(version, repo, report)
+
+
+@contextlib.contextmanager
+def _hint_at_report(report: Path | None) -> Iterator[None]:
+    from naiad.export import PrecisionRefused, VerificationFailed
+
+    try:
+        yield
+    except (PrecisionRefused, VerificationFailed) as exc:
+        where = f"see {report}" if report else "add --report report.html to the same command"
+        exc.add_note(f"for what was measured, {where}")
+        raise
 
 
 def _as_dict(version: Version, repo: Repository) -> dict[str, Any]:
@@ -143,7 +186,7 @@ def _as_dict(version: Version, repo: Repository) -> dict[str, Any]:
     }
 
 
-def _show(version: Version, repo: Repository) -> None:
+def _show(version: Version, repo: Repository, report: Path | None) -> None:
     served = repo.served(version.model)
     table = Table(show_header=False, title=f"{version.model} version {version.number}", title_justify="left")
     table.add_row("path", Text(version.location))
@@ -153,6 +196,7 @@ def _show(version: Version, repo: Repository) -> None:
     out.print(table)
     if version.report is not None and version.report.precision:
         out.print(precision_table(version.report.precision), *precision_notes(version.report.precision), sep="\n")
+    out.print(f"report: {report or f'{version.location}/export-report.html'}", markup=False, soft_wrap=True)
     if version.number not in served:
         out.print(
             f"not served yet: naiad models promote {version.model} {version.number} -r {repo.location}", markup=False

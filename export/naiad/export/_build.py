@@ -28,6 +28,7 @@ from naiad.export._source import reference as _reference
 from naiad.export._source import samples as _samples
 from naiad.export._source import size as _size
 from naiad.export._source import subject as _subject
+from naiad.export._source.datatypes import triton_name
 from naiad.export._verify import gate as _gate
 from naiad.export._verify.metric import Metric
 from naiad.export._verify.parity import Comparison
@@ -259,7 +260,7 @@ def _known(captured: _Captured, order: Order) -> dict[str, Any]:
     pairs = (("inputs", answer.case.inputs, graph.inputs), ("outputs", answer.outputs, graph.outputs))
     tensors = {
         kind: [
-            {"name": name, "dtype": triton_name(array), "shape": list(shapes.get(name, array.shape))}
+            {"name": name, "dtype": triton_name(array.dtype), "shape": list(shapes.get(name) or array.shape)}
             for name, array in arrays.items()
         ]
         for kind, arrays, shapes in pairs

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from naiad.export._check.format import DEFAULT_OPSET, OPSETS
 from naiad.export._configure import settings as _settings
 from naiad.export._precision.conversion import PRECISIONS
+from naiad.export._report import writing as _writing
 from naiad.export._verify.metric import Metric
 from naiad.export._verify.tolerances import Tolerances, merged
 from naiad.export.errors import InvalidExport
@@ -52,6 +53,7 @@ def export(
     promote: bool = True,
     source: Mapping[str, object] | None = None,
     on_step: OnStep | None = None,
+    report: str | os.PathLike[str] | None = None,
 ) -> Version:
     """Publish a model as the next version of `name`, if ONNX Runtime answers as the model itself does.
 
@@ -87,6 +89,7 @@ def export(
         promote: Serve the new version, and only it. The first version of a model is always served.
         source: More provenance for the manifest.
         on_step: Called with the name of each step as it begins.
+        report: A file for the page `export-report.html`, which every version has; also when nothing is published.
 
     Raises:
         InvalidExport: An argument, a sample or a setting does not fit the model.
@@ -102,6 +105,7 @@ def export(
     """
     _check_arguments(precision, opset, settings or {}, accelerator)
     _check_exporter(exporter)
+    place = _writing.check_place(report)
     from naiad.export import _build  # loads torch
 
     order = _build.Order(
@@ -124,13 +128,16 @@ def export(
         accelerator=accelerator,
         cores=cores,
         states=states or {},
+        known={"model": name, "precision": precision},
     )
     repo = repository if isinstance(repository, Repository) else Repository(repository)
-    with repo.stage() as stage:
-        candidate, report = _build.build(model, order, repo, stage, on_step or _ignore)
+    with _writing.on_refusal(place, order.known), repo.stage() as stage:
+        candidate, found = _build.build(model, order, repo, stage, on_step or _ignore)
         (on_step or _ignore)("publish")
         version = repo.publish(candidate, promote=promote)
-    return replace(version, report=report)
+    if place is not None:
+        _writing.write(place, repo.report_page(version.model, version.number))
+    return replace(version, report=found)
 
 
 def export_recipe(
@@ -157,6 +164,7 @@ def export_recipe(
     cores: int | None = None,
     promote: bool = True,
     on_step: OnStep | None = None,
+    report: str | os.PathLike[str] | None = None,
 ) -> Version:
     """Build a recipe's model with `options` and export it; arguments override the recipe's own constants.
 
@@ -180,27 +188,32 @@ def export_recipe(
 
         if checkpoint is not None or model is not None:
             raise InvalidExport(f"{recipe.path} gives a pipeline; it loads the weights of its models in pipeline()")
-        return export_pipeline_recipe(
-            recipe,
-            repository=repo,
-            name=model_name,
-            build_options=options or {},
-            samples=_loaded(samples),
-            max_batch_size=max_batch_size,
-            settings=settings,
-            tolerance=tolerance or None,
-            metric=task,
-            options={
-                "precision": precision,
-                "allow_slower": allow_slower,
-                "opset": opset,
-                "exporter": exporter,
-                "accelerator": accelerator,
-                "cores": cores,
-            },
-            promote=promote,
-            on_step=on_step,
-        )
+        place = _writing.check_place(report)
+        with _writing.on_refusal(place, {"model": model_name}):
+            version = export_pipeline_recipe(
+                recipe,
+                repository=repo,
+                name=model_name,
+                build_options=options or {},
+                samples=_loaded(samples),
+                max_batch_size=max_batch_size,
+                settings=settings,
+                tolerance=tolerance or None,
+                metric=task,
+                options={
+                    "precision": precision,
+                    "allow_slower": allow_slower,
+                    "opset": opset,
+                    "exporter": exporter,
+                    "accelerator": accelerator,
+                    "cores": cores,
+                },
+                promote=promote,
+                on_step=on_step,
+            )
+        if place is not None:
+            _writing.write(place, repo.report_page(version.model, version.number))
+        return version
     with repo.stage():  # refuse a repository that cannot be written to before the model is trained
         pass
     if model is None:
@@ -233,6 +246,7 @@ def export_recipe(
         states=recipe.constant("STATES"),
         promote=promote,
         source=origin,
+        report=report,
         on_step=on_step,
     )
 

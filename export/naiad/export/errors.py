@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from naiad.export.report import CaseParity, Divergence, MetricResult, OutputParity
+    from naiad.export.report import CaseParity, Divergence, MetricResult, OutputParity, Tolerance
 
 
 class ExportError(Exception):
@@ -107,8 +107,10 @@ class VerificationFailed(ExportError):
         parity: "tuple[OutputParity, ...]" = (),
         cases: "tuple[CaseParity, ...]" = (),
         metric: "MetricResult | None" = None,
+        tolerance: "Tolerance | None" = None,
     ) -> None:
         super().__init__(message)
+        self.tolerance = tolerance
         self.parity = parity
         self.cases = cases
         self.metric = metric

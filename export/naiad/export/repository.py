@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from naiad.export._report import page as _page
+from naiad.export._repository import config as _config
 from naiad.export._repository import diff as _diff
 from naiad.export._repository import history as _history
 from naiad.export._repository import journal as _journal
@@ -37,7 +39,7 @@ from naiad.export._repository.publishing import Candidate as Candidate
 from naiad.export._repository.reading import Integrity as Integrity
 from naiad.export._repository.served import ServedVersion as ServedVersion
 from naiad.export._repository.store import open_store
-from naiad.export.errors import InvalidModel, RepositoryError
+from naiad.export.errors import InvalidModel, RepositoryError, VersionNotFound
 from naiad.export.report import Finding, Report, Tolerance, Version
 
 if TYPE_CHECKING:
@@ -133,6 +135,26 @@ class Repository:
         """Return `manifest.json` of a version; empty for a version that was not published by an export."""
         with self._store.translated(model):
             return _reading.manifest(self._store, model, number) or {}
+
+    def report_page(self, model: str, number: int) -> str:
+        """Return the page `export-report.html` of a version, made from its manifest where it has none.
+
+        Raises:
+            VersionNotFound: The model has no such version, or nothing is known of how it was made.
+        """
+        with self._store.translated(model):
+            manifest = _reading.manifest(self._store, model, number)
+            data = self._store.read(f"{model}/{number}/{_page.FILE}")
+        if data is not None:
+            return data.decode()
+        if not manifest or "report" not in manifest:
+            raise VersionNotFound(
+                f"{model} version {number} was not made by naiad export, so that there is no report of it",
+                repository=self.location,
+                model=model,
+                version=number,
+            )
+        return _page.render(manifest, _config.to_text(self.config(model)))
 
     @contextlib.contextmanager
     def files(self, model: str, number: int, *names: str) -> Iterator[Path]:

@@ -49,7 +49,7 @@ def test_export_and_the_models_commands(tmp_path: Path) -> None:
     rolled = run_naiad("models", "rollback", "scores", "-r", "my models", "--json", cwd=tmp_path)
     assert (json.loads(rolled.stdout)["before"], json.loads(rolled.stdout)["served"]) == ([2], [1])
     verified = run_naiad("models", "verify", "scores", "-r", "my models", cwd=tmp_path)
-    assert verified.stdout == "scores version 1: ok, 2 files\nscores version 2: ok, 2 files\n"
+    assert verified.stdout == "scores version 1: ok, 3 files\nscores version 2: ok, 3 files\n"
 
     (second.path / "model.onnx").write_bytes(b"other")
     broken = run_naiad("models", "verify", "scores", "2", "-r", "my models", cwd=tmp_path)

@@ -108,7 +108,7 @@ class TestPublished:
         """The manifest has hashes of all files, the tensors, the parity report and the versions of the libraries."""
         _, version, repository = scores
         manifest = json.loads((version.path / "manifest.json").read_text())
-        assert set(manifest["files"]) == {"golden.npz", "model.onnx"}
+        assert set(manifest["files"]) == {"export-report.html", "golden.npz", "model.onnx"}
         assert manifest["inputs"] == [{"name": "x", "dtype": "FP32", "shape": ["batch", 4]}]
         assert manifest["onnx"] == {"opset": 20, "ir_version": 10, "exporter": "dynamo"}
         assert manifest["versions"]["torch"] == torch.__version__
@@ -136,7 +136,10 @@ class TestPublished:
             "journal.jsonl",
             "scores",
             f"scores/{version.number}",
-            *(f"scores/{version.number}/{name}" for name in ("golden.npz", "manifest.json", "model.onnx")),
+            *(
+                f"scores/{version.number}/{name}"
+                for name in ("export-report.html", "golden.npz", "manifest.json", "model.onnx")
+            ),
             "scores/config.pbtxt",
             "scores/labels.txt",
             "scores/warmup",
@@ -175,7 +178,13 @@ def test_a_state_that_goes_in_and_out_has_two_names(tmp_path: Path) -> None:
 
 REFUSED = [
     pytest.param(BranchesOnBatch(), (5, 4), CheckFailed, r"only valid for batch >= 3", id="if on the batch size"),
-    pytest.param(WrongAlone(), (5, 4), VerificationFailed, r"at batch 1 .*the largest error .*helpers\.py:\d+: return x \* 3", id="batch 1"),
+    pytest.param(
+        WrongAlone(),
+        (5, 4),
+        VerificationFailed,
+        r"at batch 1 .*the largest error .*helpers\.py:\d+: return x \* 3",
+        id="batch 1",
+    ),
     pytest.param(ViewsThree(), (3, 4), CheckFailed, r"itself fails in PyTorch at batch 1", id="view of a constant"),
     pytest.param(Random(), (5, 4), CheckFailed, r"differs between two calls", id="chance"),
     pytest.param(nn.Flatten(0), (5, 4), CheckFailed, r"shape \[4\] at batch 1.*must be the batch", id="no batch"),

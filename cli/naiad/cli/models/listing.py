@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -47,6 +48,9 @@ def show(
     model: ModelArgument,
     version: Annotated[int | None, typer.Argument(help="A version; by default the newest that is served.")] = None,
     repository: RepositoryOption = DEFAULT,
+    html: Annotated[
+        bool, typer.Option("--html", help="Print where its report for a browser is; that of a bucket is written here.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show one version: inputs, outputs, files, parity, latency, signatures and how it was made.
@@ -55,11 +59,16 @@ def show(
         naiad models show digits
 
         naiad models show digits 2 --json
+
+        xdg-open "$(naiad models show digits --html)"
     """
     repo = open_repository(repository)
     overview = repo.overview(model)
     newest = overview.served or overview.versions
     number = version if version is not None else newest[-1].number if newest else 0
+    if html:
+        out.print(_page(repo, model, number), markup=False)
+        return
     details = _details(repo, overview, number)
     if as_json:
         print_json(details)
@@ -68,6 +77,17 @@ def show(
     for label, text in rows(details):
         table.add_row(label, Text(text))
     out.print(table)
+
+
+def _page(repo: Repository, model: str, number: int) -> Path:
+    """Return the file with the report of a version, written here where the repository has none on this machine."""
+    page = repo.report_page(model, number)
+    local = Path(f"{repo.location}/{model}/{number}/export-report.html")
+    if local.is_file():
+        return local
+    here = Path(f"{model}-{number}-export-report.html").absolute()
+    here.write_text(page, encoding="utf-8")
+    return here
 
 
 def _models(found: list[ModelOverview]) -> Table:

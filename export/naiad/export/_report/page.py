@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 FILE = "export-report.html"
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
+_EMPTY: dict[str, Any] = {"created": "", "max_batch_size": 0, "samples": {}, "versions": {}}
 _MAX_CASES = 80
 _MAX_OPERATORS = 12
 _MAX_TEXT = 40_000
@@ -33,7 +34,7 @@ def render(manifest: Mapping[str, Any], config: str = "", failure: Mapping[str, 
     inputs, outputs = manifest.get("inputs") or [], manifest.get("outputs") or []
     model = str(manifest.get("model", "the model"))
     return _template().render(
-        manifest=manifest,
+        manifest=_EMPTY | dict(manifest),
         model=model,
         version=manifest.get("version"),
         failure=_failure(failure),

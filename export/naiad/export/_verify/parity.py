@@ -41,6 +41,7 @@ class Comparison:
     cases: tuple[CaseParity, ...]
     failure: Failure | None
     metric: MetricResult | None = None
+    tolerance: Tolerance | None = None
 
     @property
     def passed(self) -> bool:
@@ -84,7 +85,7 @@ def compare(
             worst[name] = _worse(worst.get(name), _parity(name, answer, batch, found, ties))
             if not found.ok and failure is None:
                 failure = replace(_failure(name, answer, batch, found, model), scales=scales)
-    return Comparison(parity=tuple(worst.values()), cases=tuple(cases), failure=failure)
+    return Comparison(parity=tuple(worst.values()), cases=tuple(cases), failure=failure, tolerance=tolerance)
 
 
 def verify(
@@ -115,6 +116,7 @@ def refusal(failure: Failure, model: str, comparison: Comparison | None = None) 
         parity=comparison.parity if comparison else (),
         cases=comparison.cases if comparison else (),
         metric=comparison.metric if comparison else None,
+        tolerance=comparison.tolerance if comparison else None,
     )
 
 
@@ -194,4 +196,4 @@ def compare_answers(
             worst[name] = _worse(worst.get(name), _parity(name, answer, batch, found, 0))
             if not found.ok and failure is None:
                 failure = replace(_failure(name, answer, batch, found, model), scales=scales)
-    return Comparison(parity=tuple(worst.values()), cases=tuple(cases), failure=failure)
+    return Comparison(parity=tuple(worst.values()), cases=tuple(cases), failure=failure, tolerance=tolerance)

@@ -18,7 +18,6 @@ from onnxruntime.quantization import (
     QuantType,
     create_calibrator,
 )
-from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.quantization.quantize import quantize_dynamic
 
@@ -136,6 +135,8 @@ def quantise_static(prepared: Path, target: Path, ranges: Any, excluded: Collect
 
 def quantise_weights(prepared: Path, target: Path, excluded: Collection[str], *, external: bool) -> None:
     """Write the model with 4-bit weights in blocks, for each MatMul with constant weights."""
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer  # loads much
+
     model = ONNXModel(onnx.load(prepared))
     model.replace_gemm_with_matmul()
     quantizer = MatMulNBitsQuantizer(

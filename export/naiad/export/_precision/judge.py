@@ -25,11 +25,11 @@ def why_not_faster(turns: Mapping[int, Turns]) -> str | None:
     if overall < MIN_GAIN:
         found = f"{overall:.2f} times as fast as fp32" if overall < 1 else f"{overall:.2f} times as fast, no gain"
         return f"{found}; at least {MIN_GAIN:g} is asked for ({_by_batch(turns)})"
-    if _surely(turns) <= 1:
-        return f"{overall:.2f} times as fast, which is within the noise of this machine ({_by_batch(turns)})"
     slowest = min(turns, key=lambda batch: turns[batch].speed_up)
     if turns[slowest].speed_up < MAX_LOSS:
         return f"slower at batch {slowest} ({_by_batch(turns)})"
+    if _surely(turns) <= 1:
+        return f"{overall:.2f} times as fast, which is within the noise of this machine ({_by_batch(turns)})"
     return None
 
 

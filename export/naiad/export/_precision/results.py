@@ -22,6 +22,7 @@ def results_of(
         chosen=best is None,
         size_bytes=size_bytes(graph),
         parity=baseline.parity,
+        metric=baseline.metric,
         latency=_joined([{batch: turns.baseline_s for batch, turns in item.items()} for item in timed]),
         speed_up=1.0 if timed else None,
     )
@@ -40,6 +41,7 @@ def _result(trial: Trial, *, chosen: bool) -> PrecisionResult:
         left_in_fp32=trial.conversion.excluded,
         size_bytes=trial.size_bytes,
         parity=trial.comparison.parity if trial.comparison else (),
+        metric=trial.comparison.metric if trial.comparison else None,
         latency=_joined([{batch: item.candidate_s for batch, item in turns.items()}]),
         num_threads=trial.num_threads,
         speed_up=round(speed_up(turns), 3) if turns else None,

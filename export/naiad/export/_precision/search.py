@@ -28,9 +28,9 @@ _LOOKS_FOR = {
     "fp32 fused": "attention that it could fuse",
     "fp16": "weights in fp32",
     "bf16": "weights in fp32",
-    "int8 dynamic": "a MatMul, Gemm or LSTM with constant weights",
-    "int8 static": "a convolution, MatMul or Gemm with constant weights",
-    "int4 weights": "a MatMul or Gemm with constant weights",
+    "int8 dynamic": "MatMul, Gemm or LSTM with constant weights",
+    "int8 static": "convolution, MatMul or Gemm with constant weights",
+    "int4 weights": "MatMul or Gemm with constant weights",
 }
 
 

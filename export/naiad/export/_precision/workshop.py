@@ -21,6 +21,10 @@ class NothingToConvert(Exception):
     """The graph has nothing that this conversion could change; the message says what it looks for."""
 
 
+class ContractBroken(Exception):
+    """A conversion changed what clients see."""
+
+
 class Workshop:
     """One verified graph and the candidates made from it, in a directory of their own."""
 
@@ -68,6 +72,9 @@ class Workshop:
         kind = (conversion.precision, conversion.method.partition(" ")[0])
         before = self._convert(kind, conversion, target)
         model = onnx.load(target, load_external_data=False)
+        declared = _declared(self._graph(self._plain))
+        if _declared(model.graph) != declared:
+            raise ContractBroken(f"inputs or outputs became {_declared(model.graph)}; expected {declared}")
         return {
             "num_changed": _changed.changed(model.graph, before),
             "opset": next(item.version for item in model.opset_import if item.domain in ("", "ai.onnx")),
@@ -134,3 +141,15 @@ class Workshop:
         target = self._directory / path
         onnx.save(model, target, save_as_external_data=self._external, location=f"{target.name}.data")
         return target
+
+
+def _declared(graph: Any) -> list[tuple[str, int, tuple[int, ...]]]:
+    """Return names, types and dimensions of inputs and outputs; -1 for one that varies."""
+    return [
+        (
+            value.name,
+            value.type.tensor_type.elem_type,
+            tuple(dim.dim_value or -1 for dim in value.type.tensor_type.shape.dim),
+        )
+        for value in (*graph.input, *graph.output)
+    ]

@@ -186,6 +186,8 @@ class PrecisionResult:
     """What it was timed with, as the configuration has it; 0 for all cores."""
     speed_up: float | None = None
     """How many times faster than fp32: the geometric mean over batch sizes; None where it was not timed."""
+    metric: MetricResult | None = None
+    """The task metric, where one was asked for and the outputs were within their tolerance."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -372,5 +374,6 @@ class LintFinding:
 
 def _precision_result(values: Mapping[str, Any]) -> PrecisionResult:
     nested = {"parity": _items(OutputParity, values, "parity"), "latency": _items(PrecisionLatency, values, "latency")}
-    left = {"left_in_fp32": tuple(values.get("left_in_fp32") or ())}
+    metric = MetricResult(**_known(MetricResult, values["metric"])) if values.get("metric") else None
+    left = {"left_in_fp32": tuple(values.get("left_in_fp32") or ()), "metric": metric}
     return PrecisionResult(**(_known(PrecisionResult, values) | nested | left))

@@ -58,8 +58,10 @@ def other_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedT
     repo = Repository(tmp_path_factory.mktemp("other") / "models")
     publish_graph(repo, "linear", seed=7)
     publish_graph(repo, "fused")
+    publish_graph(repo, "half")
+    (repo.path / "half" / "1" / "model.onnx").write_bytes(b"no graph")
     publish_graph(repo, "small_batches", graph=linear(weights(2) * np.float32(1.05)))
-    with EmbeddedTriton(repo.path) as triton:
+    with EmbeddedTriton(repo.path, exit_on_load_error=False) as triton:
         yield triton
 
 
@@ -93,6 +95,12 @@ def test_versions_that_take_more_share_the_published_configuration(
 ) -> None:
     """A version for any width and larger batches is served beside the one for a single width, under its dims."""
     assert [(each.version, each.problems) for each in check(repository, server, "widened")] == [(1, ()), (2, ())]
+
+
+def test_a_version_that_failed_to_load_is_not_ready(repository: Repository, other_server: EmbeddedTriton) -> None:
+    """The server knows it and cannot serve it, which its log explains."""
+    (found,) = check(repository, other_server, "half")
+    assert found.problems[0].startswith("the version is there but not ready")
 
 
 def test_other_weights_are_found(repository: Repository, other_server: EmbeddedTriton) -> None:

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from naiad.client import Client, ClientError, ModelMetadata, ModelNotFound, Result
+from naiad.client import Client, ClientError, ModelMetadata, ModelNotFound, Result, ServerUnavailable
 from naiad.export._repository.golden import Arrays, Pair
 from naiad.export._repository.served import OutputDistance, ServedVersion
 from naiad.export._verify import measures as _measures
 from naiad.export.report import Report, Tolerance
 
+_NOT_READY = "the version is there but not ready: it is loading, or it failed to load (the server's log says why)"
 _WIRE = {"STRING": "BYTES"}
 
 
@@ -87,13 +88,15 @@ def _unfit(client: Client, wanted: Expected, timeout_s: float) -> list[str]:
         metadata = client.model_metadata(wanted.model, wanted.version, timeout_s=timeout_s)
     except ModelNotFound:
         return [_not_served(client, wanted, timeout_s)]
+    except ServerUnavailable:
+        return [_NOT_READY]
     problems = [*_differences("input", wanted.inputs, metadata), *_differences("output", wanted.outputs, metadata)]
     if problems:
         problems.append("another model is served under this name, or another repository")
     elif client.model_config(wanted.model, wanted.version, timeout_s=timeout_s).model_transaction_policy.decoupled:
         problems.append("the model is decoupled, so that a request has no single answer to compare")
     elif not client.ready(wanted.model, wanted.version):
-        problems.append("the version is there but not ready: it loads, or it failed to (see the server's log)")
+        problems.append(_NOT_READY)
     return problems
 
 

@@ -7,16 +7,26 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from tritonclient.grpc import model_config_pb2
 
 from naiad.export import CheckFailed, InvalidExport
 from naiad.export._capture.graph import Graph
-from naiad.export._configure import accelerators, advice, batching, instances, published, sequences, warmup
+from naiad.export._configure import (
+    accelerators,
+    advice,
+    batching,
+    engines,
+    instances,
+    published,
+    sequences,
+    warmup,
+)
 from naiad.export._source.reference import Answer
 from naiad.export._source.samples import Case, Samples
 from naiad.export.report import BatchLatency
-from repository_helpers import identity
+from repository_helpers import graph, identity, node
 
 MIB = 1 << 20
 
@@ -320,3 +330,37 @@ class TestAdvice:
         config.instance_group.add().rate_limiter.resources.add(name="R", count=1)
         checks = [finding.check for finding in advice.findings(config)]
         assert checks == ["queue policy", "response cache", "rate limiter"]
+
+
+class TestEngines:
+    @pytest.mark.parametrize("external", [False, True], ids=["one file", "weights beside"])
+    def test_other_weights_give_other_names(self, external: bool, tmp_path: Path) -> None:
+        """TensorRT's engines are found by names: graphs that differ in their weights only must not share one."""
+        names = []
+        for factor in (1.0, 2.0):
+            path = tmp_path / str(factor) / "model.onnx"
+            path.parent.mkdir()
+            weights = np.full((512, 512), factor, np.float32)
+            made = graph(
+                [node("MatMul", "x", "w", to="hidden"), node("Relu", "hidden", to="y")],
+                {"x": "FP32[batch,512]"},
+                {"y": "FP32[batch,512]"},
+                constants={"w": weights},
+            )
+            onnx.save(made, path, save_as_external_data=external, location="model.onnx.data")
+            before = answers_of(path)
+            engines.mark(path)
+            np.testing.assert_array_equal(answers_of(path), before)
+            assert [file.name for file in sorted(path.parent.iterdir())] == (
+                ["model.onnx", "model.onnx.data"] if external else ["model.onnx"]
+            )
+            read = onnx.load(path, load_external_data=False).graph
+            assert ([value.name for value in read.input], [value.name for value in read.output]) == (["x"], ["y"])
+            names.append({read.initializer[0].name, read.node[0].output[0]})
+        assert names[0].isdisjoint(names[1])
+
+
+def answers_of(path: Path) -> np.ndarray[Any, Any]:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (answer,) = session.run(None, {"x": np.ones((2, 512), np.float32)})
+    return np.asarray(answer)

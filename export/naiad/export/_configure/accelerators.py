@@ -17,7 +17,7 @@ from naiad.export._source.samples import Samples
 from naiad.export.report import Choice, Finding
 
 NAMES = ("cpu", "cuda", "tensorrt")
-_CACHE = "/tmp/naiad-tensorrt"  # noqa: S108 - in the server's own container; an engine is rebuilt where it is lost
+_CACHE = "/tmp/naiad-tensorrt"  # noqa: S108 - in the server's own container; ONNX Runtime makes one directory, not two
 _WORKSPACE_BYTES = 1 << 30
 _PRECISION_MODES = {"fp16": "FP16", "bf16": "BF16", "int8": "INT8"}
 
@@ -72,7 +72,7 @@ def _cuda(config: Any, subject: Subject) -> Choice:
 
 def tensorrt_parameters(model: str, subject: Subject) -> dict[str, str]:
     """Return the parameters of the accelerator `tensorrt`, in the names of Triton's ONNX Runtime backend."""
-    cache = f"{_CACHE}/{model}"
+    cache = f"{_CACHE}-{model}"
     parameters = {
         "precision_mode": _PRECISION_MODES.get(subject.precision.partition("-")[0], "FP32"),
         "max_workspace_size_bytes": str(_WORKSPACE_BYTES),

@@ -84,6 +84,8 @@ class CaseParity:
     output: str
     sizes: str
     """As in `batch 3, length 12`."""
+    sample: str = ""
+    """Where its first row is from, as in `sample 0, row 8`."""
     max_abs_error: float
     max_rel_error: float
     cosine: float | None = None

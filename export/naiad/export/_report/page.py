@@ -1,6 +1,6 @@
 """The page of one version, or of an export that was refused, from its manifest alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +41,7 @@ def render(manifest: Mapping[str, Any], config: str = "", failure: Mapping[str, 
         report=report,
         words=_words,
         tiles=_tiles(manifest, report),
-        parity=_parity(report) if report else [],
+        parity=_parity(report, outputs) if report else [],
         cases=_cases(report) if report else {},
         precision=_precision(report) if report else [],
         charts=_charts(report) if report else [],
@@ -90,19 +90,19 @@ def _tiles(manifest: Mapping[str, Any], report: Report | None) -> list[tuple[str
     return [(label, value) for label, value in tiles if value]
 
 
-def _parity(report: Report) -> list[dict[str, Any]]:
+def _parity(report: Report, outputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return one row for each output, with the share of the tolerance that its largest error uses."""
-    rows = []
+    rows, dtypes = [], {tensor["name"]: str(tensor["dtype"]) for tensor in outputs}
     for parity in report.parity:
         tolerance = report.tolerance.for_output(parity.output)
         allowed = tolerance.atol + tolerance.rtol
-        exact = parity.cosine is None and parity.max_abs_error == int(parity.max_abs_error) and not parity.worst_sample
+        exact = not dtypes.get(parity.output, "FP32").startswith(("FP", "BF"))
         failed = any(case.output == parity.output and not case.passed for case in report.cases)
         share = parity.max_rel_error / allowed if allowed else float(parity.max_rel_error > 0)
         rows.append(
             {
                 "parity": parity,
-                "tolerance": _tolerance(tolerance),
+                "tolerance": "equal" if exact else _tolerance(tolerance),
                 "share": min(share, 1.0) * 100,
                 "share_text": "" if exact else f"{share * 100:.2g} %" if share < 1 else "beyond" if failed else "100 %",
                 "passed": not failed,
@@ -121,7 +121,8 @@ def _cases(report: Report) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     for case in report.cases:
         if case.output == outputs[0]:
-            rows.append({"sizes": case.sizes, "cells": {}})
+            known = any(row["sizes"] == case.sizes for row in rows)
+            rows.append({"sizes": case.sizes, "sample": case.sample if known else "", "cells": {}})
         rows[-1]["cells"][case.output] = case
     worst = max((case.max_rel_error for case in report.cases), default=0.0)
     return {

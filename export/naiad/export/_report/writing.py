@@ -51,7 +51,8 @@ def write(place: Path, page: str) -> None:
 
 def of_refusal(error: ExportError, known: Mapping[str, Any]) -> str:
     """Return the page of an export that published nothing."""
-    failure = {"message": str(error), "divergence": getattr(error, "divergence", None)}
+    where = getattr(error, "divergence", None)
+    failure = {"message": str(error).replace(f"; {where}", ""), "divergence": where}
     manifest = dict(known)
     measured = _measured(error)
     if measured is not None:

@@ -138,6 +138,7 @@ def _case(name: str, answer: Answer, found: _measures.Difference) -> CaseParity:
     return CaseParity(
         output=name,
         sizes=describe(answer.case),
+        sample=answer.case.origin(0),
         max_abs_error=found.max_abs_error,
         max_rel_error=found.max_rel_error,
         cosine=found.cosine,

@@ -67,7 +67,8 @@ def explain(batching: Batching, max_batch_size: int) -> Choice:
     if max_batch_size <= 1:
         return Choice(field="dynamic_batching", value="off", reason="no batch larger than 1 may be formed")
     if not batching.delay_us:
-        why = "batching gains too little" if batching.gain < _WORTHWHILE_GAIN else "a row takes less than a timer can"
+        small = f"a tenth of a row's latency is below {_SMALLEST_DELAY_US} µs"
+        why = "that is too little" if batching.gain < _WORTHWHILE_GAIN else small
         reason = f"{measured}: requests that already wait are joined, nobody waits for others ({why})"
         return Choice(field="dynamic_batching", value="on, no delay", reason=reason)
     sizes = " and ".join(map(str, batching.preferred))

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -40,3 +46,52 @@ def test_killed_before_every_step(root: Path) -> None:
         assert_servable(root)
     assert len(places) > 60
     assert_next_export_works(root)
+
+
+def test_real_exports_killed_and_interrupted(tmp_path: Path) -> None:
+    """Of four `naiad export` of one model at once two are killed and one is interrupted, whenever it is; the fourth
+    publishes, and neither processes nor stages are left."""
+    (tmp_path / "net.py").write_text(_RECIPE)
+    root = tmp_path / "model repository"
+    command = [sys.executable, "-m", "naiad.cli", "export", "net.py", "-r", str(root)]
+    running = [subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    for process, number in zip(running, (signal.SIGKILL, signal.SIGKILL, signal.SIGINT), strict=False):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(random.uniform(1, 7))
+        process.send_signal(number)
+    logs = [process.communicate(timeout=150)[1] for process in running]
+    assert {process.returncode for process in running[:2]} <= {-signal.SIGKILL, 0}  # or it had published before
+    assert running[2].returncode in (0, 130, -signal.SIGINT), logs[2]
+    assert running[3].returncode == 0, logs[3]
+    assert_servable(root)
+    with Repository(root).stage():
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "__pycache__") == [root.name, "net.py"]
+    end = time.monotonic() + 30
+    while left := _processes_in(tmp_path):
+        assert time.monotonic() < end, left
+        time.sleep(0.05)
+
+
+def _processes_in(directory: Path) -> list[str]:
+    """Return the command lines of the processes that run in a directory, such as a capture whose parent was killed."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "cwd").readlink() == directory:
+                found.append((process / "cmdline").read_text())
+    return found
+
+
+_RECIPE = """\
+import torch
+
+NAME = "net"
+MAX_BATCH_SIZE = 4
+
+def build():
+    return torch.nn.Linear(4, 2)
+
+def samples():
+    return [(torch.zeros(4, 4),)]
+"""

@@ -60,6 +60,11 @@ class LocalStore:
         yield self.path / model / str(number)
 
     @contextlib.contextmanager
+    def mirror(self, models: Collection[str] = ()) -> Iterator[Path]:
+        del models  # all are here
+        yield self._root
+
+    @contextlib.contextmanager
     def stage(self) -> Iterator[Path]:
         self.path.mkdir(parents=True, exist_ok=True)
         if not os.access(self.path.parent, os.W_OK) and not self._staging.is_dir():

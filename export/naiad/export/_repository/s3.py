@@ -25,7 +25,7 @@ from naiad.export._repository import stage as _stage
 from naiad.export._repository.bucket import Bucket
 from naiad.export._repository.lease import Claim
 from naiad.export._repository.store import Change, Changed
-from naiad.export.errors import CorruptVersion, InvalidName, NotWritable, VersionNotFound
+from naiad.export.errors import CorruptVersion, InvalidModel, InvalidName, NotWritable, VersionNotFound
 
 _TRIES = 50
 
@@ -85,6 +85,15 @@ class S3Store:
                 self._objects.download(f"{directory}/{name}", target / name)
             self._check(model, number, target)
             yield target
+
+    @contextlib.contextmanager
+    def mirror(self, models: Collection[str] = ()) -> Iterator[Path]:
+        with self._scratch() as scratch:
+            root = scratch / "repository"
+            root.mkdir()
+            for model in self._objects.list().directories:
+                self._fetch(model, root / model, whole=not models or model in models)
+            yield root
 
     @contextlib.contextmanager
     def stage(self) -> Iterator[Path]:
@@ -158,6 +167,26 @@ class S3Store:
                 return
             time.sleep(random.uniform(0.01, 0.1))  # noqa: S311
         raise Changed(f"{name} changes all the time; run it again", repository=self.location)
+
+    def _fetch(self, model: str, target: Path, *, whole: bool) -> None:
+        versions = self.versions(model)
+        wanted = {str(number) for number in self._served(model, versions)}
+        hidden = set(map(str, _names.versions(self._objects.list(model).directories))) - set(map(str, versions))
+        for name in self._objects.names(model):
+            first, _, rest = name.partition("/")
+            if rest and first in hidden:
+                continue
+            (target / name).parent.mkdir(parents=True, exist_ok=True)  # what is not fetched is a name all the same
+            unserved = bool(rest) and first[:1].isdigit() and first not in wanted
+            if name == _config.FILE or (whole and not unserved):
+                self._objects.download(f"{model}/{name}", target / name)
+
+    def _served(self, model: str, versions: tuple[int, ...]) -> tuple[int, ...]:
+        try:
+            text = self.read(f"{model}/{_config.FILE}") or b""
+            return _config.served(_config.parse(text, model=model, where=model), versions)
+        except InvalidModel:
+            return versions
 
     def _claim(self, model: str, recorded: Iterable[int]) -> Claim:
         directories = self._objects.list(model).directories

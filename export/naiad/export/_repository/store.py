@@ -61,6 +61,12 @@ class Store(Protocol):
     def files(self, model: str, number: int, names: Collection[str] | None = None) -> AbstractContextManager[Path]:
         """Give a directory with the version's files, or those of `names` that there are; not to be written to."""
 
+    def mirror(self, models: Collection[str] = ()) -> AbstractContextManager[Path]:
+        """Give a directory with the repository as a server reads it; not to be written to.
+
+        It has every configuration, and of `models` (or all) the files of the model and of the versions it serves.
+        """
+
     def stage(self) -> AbstractContextManager[Path]:
         """Give an empty private directory in which a version is built, after a look whether it could be published."""
 

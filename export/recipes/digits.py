@@ -49,13 +49,21 @@ class Digits(nn.Module):
 
 def build(seed: int = 0, epochs: int = 25) -> Digits:
     """Train the net; the same seed gives the same weights on the same machine."""
-    images, digits, _, _ = _data()
-    with _one_thread(), torch.random.fork_rng():
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Digits()
+        return train(model, seed=seed, epochs=epochs)
+
+
+def train(model: Digits, *, seed: int, epochs: int, learning_rate: float = 1e-2) -> Digits:
+    """Train a net, new or trained before, and return it in eval mode."""
+    images, digits, _, _ = _data()
+    model.train()
+    with _one_thread(), torch.random.fork_rng():
+        torch.manual_seed(seed)
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-2)
         steps = -(-len(images) // _BATCH)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, epochs=epochs, steps_per_epoch=steps)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, epochs=epochs, steps_per_epoch=steps)
         for _ in range(epochs):
             for rows in torch.randperm(len(images)).split(_BATCH):
                 optimizer.zero_grad()

@@ -29,7 +29,7 @@ _ARITHMETIC = (
     ast.expr_context,
 )
 _OBJECTS = ("custom_obj", "opaque")
-_CLASS = re.compile(r"Unsupported (?:global: GLOBAL|class|operand) ([\w.]+)")
+_CLASS = re.compile(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)")
 
 
 def needs_trust(path: Path) -> str | None:

@@ -17,7 +17,7 @@ _NESTED = ("state_dict", "model_state_dict", "model")
 """Where trainers keep the weights among other things."""
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 _NUM_NAMED = 5
-_GLOBAL = re.compile(r"Unsupported (?:global: GLOBAL|class|operand) ([\w.]+)")
+_GLOBAL = re.compile(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)")
 
 
 def load_checkpoint(
@@ -86,11 +86,12 @@ def _read_safetensors(file: Path) -> dict[str, torch.Tensor]:
 
 def _refused(file: Path, exc: pickle.UnpicklingError, *, trusted: bool) -> InvalidExport:
     asked = _GLOBAL.search(str(exc))
-    if asked is None or trusted:
+    if trusted:
         reason = (str(exc).strip().splitlines() or ["it is damaged"])[0]
         return InvalidExport(f"{file} cannot be read as a checkpoint: {reason}")
+    what = asked[1] if asked else "more than tensors"
     return InvalidExport(
-        f"{file} asks for {asked[1]} to be unpickled, which can run any code of the file's author; save the weights "
+        f"{file} asks for {what} to be unpickled, which can run any code of the file's author; save the weights "
         "alone (torch.save(model.state_dict(), …) or safetensors), or say --trust-pickle (trust_pickle=True) if you "
         "trust the file"
     )

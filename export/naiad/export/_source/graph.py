@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+from onnx.reference import ReferenceEvaluator
 
 from naiad.export._source.datatypes import TRITON, as_array
 from naiad.export._source.generate import Ranges
@@ -18,6 +20,8 @@ from naiad.export._source.samples import Dynamic, Inputs
 from naiad.export.errors import InvalidExport
 from naiad.export.inputs import Input
 from naiad.export.report import Finding
+
+_TOO_NEW = re.compile(r"Unsupported model IR version|is under development and support for this is limited")
 
 
 class GraphSubject:
@@ -176,6 +180,7 @@ def _open(name: str, axis: int, dim: str) -> str:
 
 
 def _plain_session(path: Path) -> Any:
+    """Return what runs the graph as written: ONNX Runtime, or ONNX's own evaluator for a format too new for that."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -183,4 +188,6 @@ def _plain_session(path: Path) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as exc:  # ONNX Runtime's errors share no public base class
+        if _TOO_NEW.search(str(exc)):
+            return ReferenceEvaluator(str(path))
         raise InvalidExport(f"ONNX Runtime cannot load {path.name}: {exc}") from exc

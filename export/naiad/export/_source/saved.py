@@ -20,11 +20,10 @@ def load_samples(path: str | os.PathLike[str]) -> list[Inputs]:
     """
     file = Path(path)
     try:
-        with np.load(file, allow_pickle=False) as saved:
-            if not isinstance(saved, np.lib.npyio.NpzFile):
-                raise InvalidExport(
-                    f"{file} is one array without a name; save samples with numpy.savez({file.stem}, x=…)"
-                )
+        saved = np.load(file, allow_pickle=False)
+        if isinstance(saved, np.ndarray):
+            raise InvalidExport(f"{file} is one array without a name; save samples with numpy.savez('samples', x=…)")
+        with saved:
             arrays = {name: saved[name] for name in saved.files if not name.startswith("output/")}
     except OSError as exc:
         raise InvalidExport(f"cannot read the samples {file}: {exc.strerror or exc}") from exc

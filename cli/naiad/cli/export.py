@@ -44,7 +44,10 @@ def export(
     allow_slower: Annotated[
         bool, typer.Option("--allow-slower", help="Publish a named precision that is not faster, for its size.")
     ] = False,
-    opset: Annotated[int | None, typer.Option(help="The ONNX opset; 20 suits every Triton since 24.06.")] = None,
+    opset: Annotated[int | None, typer.Option(help="The ONNX opset; by default what suits the target.")] = None,
+    target: Annotated[
+        str | None, typer.Option(metavar="RELEASE", help="The Triton release that will serve it; 26.07 by default.")
+    ] = None,
     option: Annotated[
         list[str] | None,
         typer.Option("--option", "-o", metavar="NAME=VALUE", help="An option of its build()."),
@@ -116,7 +119,7 @@ def export(
 
         naiad export digits -o seed=1 --set dynamic_batching.max_queue_delay_microseconds=500
 
-        naiad export digits --cores 16 --accelerator tensorrt
+        naiad export digits --cores 16 --accelerator tensorrt --target 26.07
 
         naiad export embeddings --precision auto
 
@@ -148,6 +151,7 @@ def export(
             max_drop=max_drop,
             max_rise=max_rise,
             opset=opset,
+            target=target,
             samples=samples,
             checkpoint=checkpoint,
             trust_pickle=trust_pickle,

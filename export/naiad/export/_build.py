@@ -13,7 +13,9 @@ from naiad.export._capture import capture as _capture
 from naiad.export._capture import graph as _graph
 from naiad.export._check import check as _check
 from naiad.export._check import summary as _summary
+from naiad.export._check.targets import Target, find_target
 from naiad.export._configure import configure as _configure
+from naiad.export._configure import engines as _engines
 from naiad.export._configure import labels as _labels
 from naiad.export._configure import published as _published
 from naiad.export._configure import sequences as _sequences
@@ -55,6 +57,7 @@ class Order:
     tolerances: Tolerances
     precision: str
     opset: int
+    target: Target = field(default_factory=find_target)
     allow_slower: bool = False
     exporter: str = "auto"
     inputs: Mapping[str, Input] = field(default_factory=dict)
@@ -98,6 +101,8 @@ def build(model: Any, order: Order, repository: Repository, stage: Path, on_step
     captured = _capture_and_check(subject, order, stage, on_step)
     order.known.update(_known(captured, order))
     captured, report = _verify_and_measure(captured, order, repository, stage, on_step)
+    if order.accelerator == "tensorrt":
+        _mark(captured, order, repository, stage)
     on_step("configure")
     graph, samples, answers = captured.graph, captured.samples, captured.answers
     labels = _labels_by_output(order.labels, tuple(graph.outputs))
@@ -172,11 +177,12 @@ def _capture_and_check(subject: _subject.Subject, order: Order, stage: Path, on_
             answers,
             opset=order.opset,
             exporter=order.exporter,
+            release=order.target,
             directory=stage / "capture",
             target=files,
         )
     on_step("check")
-    findings = _check.check(graph, samples, answers, model=order.model, trained=trained)
+    findings = _check.check(graph, samples, answers, model=order.model, trained=trained, target=order.target)
     return _Captured(
         subject=subject,
         samples=samples,
@@ -214,6 +220,14 @@ def _verify_and_measure(
         precision=choice.results,
         graph=_summary.summarise(captured.graph),
     )
+
+
+def _mark(captured: _Captured, order: Order, repository: Repository, stage: Path) -> None:
+    """Give this version's TensorRT engines names of their own; what is published is verified again."""
+    path = captured.graph.path
+    _engines.mark(path)
+    gate = _gate_of(captured, order, _setup(captured, order, repository).level)
+    gate.require(path, captured.precision, stage / "marked")
 
 
 def _setup(captured: _Captured, order: Order, repository: Repository) -> _served.Served:

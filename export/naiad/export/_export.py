@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from naiad.export._check.format import DEFAULT_OPSET, OPSETS
+from naiad.export._check.targets import EXPORT_OPSETS, FEATURES, Target, find_target
 from naiad.export._configure import settings as _settings
+from naiad.export._lint import staged as _staged
 from naiad.export._precision.conversion import PRECISIONS
 from naiad.export._report import writing as _writing
 from naiad.export._verify.metric import Metric
@@ -45,6 +46,7 @@ def export(
     tolerance: Tolerance | Mapping[str, Any] | None = None,
     metric: Metric | None = None,
     opset: int | None = None,
+    target: str | Target | None = None,
     exporter: str = "auto",
     trust_pickle: bool = False,
     accelerator: str = "cpu",
@@ -78,7 +80,8 @@ def export(
         tolerance: How far ONNX Runtime may be from PyTorch: a Tolerance for every precision, or a dict of what differs
             from the defaults, as in `{"atol": 1e-3, "outputs": {"probs": {"cosine": 0.99}}, "int8": {"atol": 0.2}}`.
         metric: What the model is for, and how much worse the published file may be at it.
-        opset: Of the ONNX graph, 18 to 23.
+        opset: Of the ONNX graph, 18 to 23; by default 20, or less where the target does not read it.
+        target: The Triton release that is to serve it, such as "26.07", which is the default.
         exporter: "dynamo", "legacy" (TorchScript), or "auto": dynamo, and legacy where it cannot read the model.
         trust_pickle: Unpickle whatever a model file asks for, which runs code of its author.
         accelerator: "cpu", or "cuda" or "tensorrt" for servers with a GPU; such an entry is served on a CPU too. "aoti"
@@ -103,7 +106,8 @@ def export(
 
     After any of them, and after an interrupt, the repository is as it was.
     """
-    _check_arguments(precision, opset, settings or {}, accelerator)
+    release = find_target(target)
+    _check_arguments(precision, opset, release, settings or {}, accelerator)
     _check_exporter(exporter)
     place = _writing.check_place(report)
     from naiad.export import _build  # loads torch
@@ -120,7 +124,8 @@ def export(
         metric=metric,
         precision=precision,
         allow_slower=allow_slower,
-        opset=opset or DEFAULT_OPSET,
+        opset=opset or release.default_opset,
+        target=release,
         exporter=exporter,
         inputs=inputs or {},
         trust_pickle=trust_pickle,
@@ -133,6 +138,7 @@ def export(
     repo = repository if isinstance(repository, Repository) else Repository(repository)
     with _writing.on_refusal(place, order.known), repo.stage() as stage:
         candidate, found = _build.build(model, order, repo, stage, on_step or _ignore)
+        candidate, found = _staged.check(candidate, found, repo, stage, release)
         (on_step or _ignore)("publish")
         version = repo.publish(candidate, promote=promote)
     if place is not None:
@@ -159,6 +165,7 @@ def export_recipe(
     max_drop: str | float | None = None,
     max_rise: str | float | None = None,
     opset: int | None = None,
+    target: str | Target | None = None,
     exporter: str = "auto",
     accelerator: str = "cpu",
     cores: int | None = None,
@@ -181,7 +188,8 @@ def export_recipe(
     settings = recipe.constant("SETTINGS", {}) | dict(settings or {})
     tolerance = tolerance if isinstance(tolerance, Tolerance) else merged(recipe.tolerances(), tolerance or {})
     task = _recipe_metric(recipe, metric, max_drop, max_rise)
-    _check_arguments(precision, opset, settings, accelerator)
+    release = find_target(target)
+    _check_arguments(precision, opset, release, settings, accelerator)
     _check_exporter(exporter)
     if recipe.has("pipeline"):
         from naiad.export._export_pipeline import export_pipeline_recipe
@@ -204,6 +212,7 @@ def export_recipe(
                     "precision": precision,
                     "allow_slower": allow_slower,
                     "opset": opset,
+                    "target": release,
                     "exporter": exporter,
                     "accelerator": accelerator,
                     "cores": cores,
@@ -240,6 +249,7 @@ def export_recipe(
         tolerance=tolerance,
         metric=task,
         opset=opset,
+        target=release,
         exporter=exporter,
         accelerator=accelerator,
         cores=cores,
@@ -251,14 +261,20 @@ def export_recipe(
     )
 
 
-def _check_arguments(precision: str, opset: int | None, settings: Mapping[str, object], accelerator: str) -> None:
+def _check_arguments(
+    precision: str, opset: int | None, target: Target, settings: Mapping[str, object], accelerator: str
+) -> None:
     """Refuse what can be refused before a model is built or run."""
     if accelerator not in ACCELERATORS:
         raise InvalidExport(f"accelerator must be one of {', '.join(ACCELERATORS)}; found {accelerator!r}")
     if precision not in PRECISIONS:
         raise InvalidExport(f"precision must be one of {', '.join(PRECISIONS)}; found {precision!r}")
-    if opset is not None and opset not in OPSETS:
-        raise InvalidExport(f"opset must be from {OPSETS.start} to {OPSETS.stop - 1}; found {opset}")
+    last = min(EXPORT_OPSETS.stop - 1, target.max_opset)
+    if opset is not None and not EXPORT_OPSETS.start <= opset <= last:
+        raise InvalidExport(f"opset must be from {EXPORT_OPSETS.start} to {last} for {target}; found {opset}")
+    if accelerator == "aoti" and not target.supports("torch_aoti"):
+        since = FEATURES["torch_aoti"]
+        raise InvalidExport(f"{target} does not serve a model.pt2; the first release that does is {since}")
     _settings.check(settings)
 
 

@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from naiad.export._check.targets import find_target
 from naiad.export._configure import settings as _settings
+from naiad.export._lint import staged as _staged
 from naiad.export._verify.metric import Metric
 from naiad.export.errors import InvalidExport
 from naiad.export.recipe import Recipe
@@ -52,7 +54,7 @@ def export_pipeline(
         tolerance: How far the chain may be from Python, for any tensor, as for `export`; by default as its models may
             be.
         metric: What the pipeline is for, and how much worse the chain may be at it.
-        options: For the export of each model, where its step does not say otherwise: precision, …
+        options: For the export of each model, where its step does not say otherwise: precision, target, …
         promote: Serve the new version. The first version is always served.
         source: More provenance for the manifests.
         on_step: Called with the name of each step as it begins.
@@ -84,10 +86,11 @@ def export_pipeline(
         options=options or {},
         source=source or {},
     )
-    told = on_step or _ignore
+    told, release = on_step or _ignore, find_target(order.options.get("target"))
     repo = repository if isinstance(repository, Repository) else Repository(repository)
     with repo.stage() as stage:
         candidates, pipeline, report = _build.build(order, stage, export, told)
+        _staged.check_all([*(step.candidate for step in candidates), pipeline], repo, stage, release)
         told("publish")
         version = repo.publish_pipeline(candidates, pipeline, promote=promote)
     return replace(version, report=report)

@@ -40,10 +40,11 @@ from naiad.export._repository.reading import Integrity as Integrity
 from naiad.export._repository.served import ServedVersion as ServedVersion
 from naiad.export._repository.store import open_store
 from naiad.export.errors import InvalidModel, RepositoryError, VersionNotFound
-from naiad.export.report import Finding, Report, Tolerance, Version
+from naiad.export.report import Finding, LintFinding, Report, Tolerance, Version
 
 if TYPE_CHECKING:
     from naiad.client import Client
+    from naiad.export._check.targets import Target
 
 
 class Repository:
@@ -135,6 +136,20 @@ class Repository:
         """Return `manifest.json` of a version; empty for a version that was not published by an export."""
         with self._store.translated(model):
             return _reading.manifest(self._store, model, number) or {}
+
+    def lint(
+        self, *models: str, target: "str | Target | None" = None, auto_complete: bool = False
+    ) -> tuple[LintFinding, ...]:
+        """Return what a Triton server would say of these models, or of all directories; see `naiad.export.lint`.
+
+        Raises:
+            ModelNotFound: There is no such model.
+            InvalidExport: The release is unknown.
+        """
+        from naiad.export._lint.lint import lint_repository
+
+        with self._store.translated(), self._store.mirror(models) as directory:
+            return lint_repository(directory, models, target=target, auto_complete=auto_complete)
 
     def report_page(self, model: str, number: int) -> str:
         """Return the page `export-report.html` of a version, made from its manifest where it has none.

@@ -54,16 +54,20 @@ class Loader:
 
 
 def verdicts(repository: Path, names: Sequence[str], *, auto_complete: bool = False) -> dict[str, Verdict]:
-    """Load every entry; those whose server was lost are loaded again, each in a server of its own.
+    """Load every entry; where the server is lost, a new one goes on with the rest.
 
     A busy machine can stall a Python stub for longer than Triton tolerates, so that only what ends its server when it
     is alone is said to end it.
     """
-    with _loader(repository, auto_complete=auto_complete) as loader, ThreadPoolExecutor(_NUM_LOADERS) as pool:
-        found = dict(zip(names, pool.map(loader.verdict, names), strict=True))
-    for name in [name for name, verdict in found.items() if verdict == "stops the server"]:
-        with _loader(repository, auto_complete=auto_complete) as loader:
-            found[name] = loader.verdict(name)
+    found: dict[str, Verdict] = {}
+    while rest := [name for name in names if name not in found]:
+        with _loader(repository, auto_complete=auto_complete) as loader, ThreadPoolExecutor(_NUM_LOADERS) as pool:
+            answers = list(pool.map(loader.verdict, rest))
+        lost = [name for name, verdict in zip(rest, answers, strict=True) if verdict == "stops the server"]
+        found |= {name: verdict for name, verdict in zip(rest, answers, strict=True) if name not in lost}
+        for name in lost[:_NUM_LOADERS]:
+            with _loader(repository, auto_complete=auto_complete) as loader:
+                found[name] = loader.verdict(name)
     return found
 
 

@@ -2,7 +2,7 @@
 
 import typer
 
-from naiad.cli.models import checking, comparing, history, listing, pruning, serving, signing
+from naiad.cli.models import checking, comparing, history, linting, listing, pruning, serving, signing
 
 app = typer.Typer(
     help="List, compare, verify, promote, roll back, sign and prune the models of a repository.", no_args_is_help=True
@@ -11,6 +11,7 @@ app.command("list")(listing.list_)
 app.command()(listing.show)
 app.command()(comparing.diff)
 app.command()(checking.verify)
+app.command()(linting.lint)
 app.command()(serving.promote)
 app.command()(serving.rollback)
 app.command()(pruning.prune)

@@ -11,6 +11,7 @@ import torch
 from naiad.export._capture import copy as _copy
 from naiad.export._capture.graph import Graph, read
 from naiad.export._capture.process import run_job as run_job
+from naiad.export._check.targets import Target
 from naiad.export._runtime.session import session
 from naiad.export._source.graph import GraphSubject
 from naiad.export._source.module import ModuleSubject
@@ -31,10 +32,13 @@ def capture(
     *,
     opset: int,
     exporter: str = "auto",
+    release: Target,
     directory: Path,
     target: Path,
 ) -> Graph:
     """Make the graph of a bound subject in `target` (a directory) by way of `directory`, which is private.
+
+    A file is rewritten where `release` could not read it.
 
     Raises:
         CaptureFailed: The model cannot travel, or neither exporter can read it.
@@ -42,7 +46,9 @@ def capture(
     """
     directory.mkdir()
     if isinstance(subject, GraphSubject):
-        return _copy.copy(subject, samples, target)
+        return _copy.copy(
+            subject, samples, target, max_opset=release.max_opset, max_ir_version=release.max_ir_version
+        )
     first, reason = _first_choice(subject, exporter)
     work = _Work(subject=subject, samples=samples, answers=answers, opset=opset, directory=directory, target=target)
     made = _attempt(work, first, reason)

@@ -9,7 +9,6 @@ import onnx
 from onnx import version_converter
 
 from naiad.export._capture.graph import Graph, opset, read
-from naiad.export._check.format import MAX_IR_VERSION, OPSETS
 from naiad.export._source.graph import GraphSubject
 from naiad.export._source.samples import Samples
 from naiad.export.errors import CaptureFailed
@@ -24,8 +23,8 @@ def copy(
     samples: Samples,
     target: Path,
     *,
-    max_opset: int = OPSETS.stop - 1,
-    max_ir_version: int = MAX_IR_VERSION,
+    max_opset: int,
+    max_ir_version: int,
 ) -> Graph:
     """Write the subject's graph into `target`, with all its weights.
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from naiad.export._capture.graph import Graph
-from naiad.export._check.format import MAX_IR_VERSION, OPSETS
+from naiad.export._check.targets import Target, find_target
 from naiad.export._source.reference import Answer
 from naiad.export._source.samples import Samples
 from naiad.export.errors import CheckFailed
@@ -15,7 +15,7 @@ from naiad.export.report import Finding
 
 
 def check(
-    graph: Graph, samples: Samples, answers: Sequence[Answer], *, model: str, trained: bool
+    graph: Graph, samples: Samples, answers: Sequence[Answer], *, model: str, trained: bool, target: Target | None = None
 ) -> tuple[Finding, ...]:
     """Return what is worth knowing, after refusing what would be wrong.
 
@@ -28,7 +28,7 @@ def check(
         *_frozen_inputs(graph, samples),
         *_frozen_outputs(graph, samples, answers),
         *_random(graph),
-        *_format(graph),
+        *_format(graph, target or find_target()),
     ]
     if errors:
         raise CheckFailed(f"{model} cannot be published: {'; '.join(errors)}", model=model, findings=tuple(errors))
@@ -103,12 +103,12 @@ def _random(graph: Graph) -> list[str]:
     ]
 
 
-def _format(graph: Graph) -> list[str]:
-    if graph.ir_version <= MAX_IR_VERSION and graph.opset < OPSETS.stop:
+def _format(graph: Graph, target: Target) -> list[str]:
+    if graph.ir_version <= target.max_ir_version and graph.opset <= target.max_opset:
         return []
     return [
-        f"the graph has opset {graph.opset} and IR version {graph.ir_version}; Triton's ONNX Runtime reads opsets "
-        f"up to {OPSETS.stop - 1} and IR up to {MAX_IR_VERSION}"
+        f"the graph has opset {graph.opset} and IR version {graph.ir_version}; {target} reads opsets up to "
+        f"{target.max_opset} and IR up to {target.max_ir_version}: choose a later target"
     ]
 
 

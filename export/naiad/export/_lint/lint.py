@@ -15,7 +15,6 @@ from naiad.export.report import LintFinding
 def lint(
     path: str | os.PathLike[str],
     *,
-    models: Sequence[str] = (),
     target: str | Target | None = None,
     auto_complete: bool = False,
 ) -> tuple[LintFinding, ...]:
@@ -23,7 +22,6 @@ def lint(
 
     Args:
         path: A repository, or the directory of one model.
-        models: The models to check, where `path` is a repository; all by default.
         target: The Triton release that is to serve them, such as "26.07".
         auto_complete: The server completes configurations from the model's file, as NVIDIA's containers do unless they
             are told not to. Naiad's embedded server does not.
@@ -32,14 +30,24 @@ def lint(
         ModelNotFound: There is no such directory or model.
         InvalidExport: The release is unknown.
     """
-    directory, chosen = Path(path), find_target(target)
+    directory = Path(path).absolute()
+    if directory.is_dir() and _is_entry(directory):
+        return lint_repository(directory.parent, (directory.name,), target=target, auto_complete=auto_complete)
+    return lint_repository(directory, target=target, auto_complete=auto_complete)
+
+
+def lint_repository(
+    directory: Path,
+    models: Sequence[str] = (),
+    *,
+    target: str | Target | None = None,
+    auto_complete: bool = False,
+) -> tuple[LintFinding, ...]:
+    """Check some models of a repository, or all; see `lint`."""
+    chosen = find_target(target)
     if not directory.is_dir():
         raise ModelNotFound(f"there is no directory {directory}; name a model repository or a model in one")
-    if _is_entry(directory):
-        repository = _Repository(directory.absolute().parent, chosen, auto_complete)
-        return tuple(_lint_entry(repository.require(directory.absolute().name)))
-    repository = _Repository(directory.absolute(), chosen, auto_complete)
-    return tuple(repository.findings(models))
+    return tuple(_Repository(directory, chosen, auto_complete).findings(models))
 
 
 def _is_entry(directory: Path) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +82,11 @@ def texts() -> list[dict[str, np.ndarray[Any, Any]]]:
     return [{"text": np.array(rows)[:, None]}]
 
 
-def publish(repository: Path, *, name: str = "words", **more: Any) -> Version:
+def publish(repository: Path | str, *, name: str = "words", **more: Any) -> Version:
     """Export the pipeline."""
-    repository.parent.mkdir(exist_ok=True)
     order: dict[str, Any] = {"samples": texts(), "max_batch_size": 5} | more
-    chosen = order.pop("steps", None) or steps(repository.parent)
-    return export_pipeline(chosen, name, repository=repository, **order)
+    with tempfile.TemporaryDirectory() as directory:
+        return export_pipeline(order.pop("steps", None) or steps(Path(directory)), name, repository=repository, **order)
 
 
 def in_python(text: list[str], *, scale: float = SCALE, offset: float = OFFSET) -> tuple[list[bytes], list[float]]:
@@ -102,7 +102,7 @@ _MADE_AGAIN = shutil.ignore_patterns("manifest.json", "export-report.html")
 
 
 def publish_again(
-    repository: Path, *, scale: float = SCALE, offset: float = OFFSET, promote: bool = True, name: str = "words"
+    repository: Path | str, *, scale: float = SCALE, offset: float = OFFSET, promote: bool = True, name: str = "words"
 ) -> Version:
     """Publish the first version again with other constants in its functions, without running anything."""
     repo = Repository(repository)
@@ -117,7 +117,8 @@ def publish_again(
 
 def _copy(repo: Repository, model: str, place: Path, scale: float, offset: float) -> Candidate:
     (place / "labels").mkdir(parents=True)
-    shutil.copytree(repo.path / model / "1", place / "files", ignore=_MADE_AGAIN)
+    with repo.files(model, 1) as directory:
+        shutil.copytree(directory, place / "files", ignore=_MADE_AGAIN)
     code = place / "files" / "step.py"
     if code.exists():
         text = code.read_text().replace(f"SCALE = {SCALE}", f"SCALE = {scale}")
@@ -125,18 +126,15 @@ def _copy(repo: Repository, model: str, place: Path, scale: float, offset: float
     config = repo.config(model)
     own = {"model", "version", "files", "contract", "pipeline"}
     manifest = {key: value for key, value in repo.manifest(model, 1).items() if key not in own}
-    shutil.copytree(
-        repo.path / model,
-        place / "labels",
-        ignore=lambda _, names: {n for n in names if n != "warmup"},
-        dirs_exist_ok=True,
-    )
+    for warmup in {each.input_data_file for request in config.model_warmup for each in request.inputs.values()} - {""}:
+        (place / "labels" / "warmup").mkdir(exist_ok=True)
+        (place / "labels" / "warmup" / warmup).write_bytes(repo.warmup_data(model, warmup))
     return Candidate(
         model=model, config=config, files=place / "files", labels=place / "labels", settings={}, manifest=manifest
     )
 
 
-def assert_wired(repository: Path) -> None:
+def assert_wired(repository: Path | str) -> None:
     """Every pipeline's steps serve the versions that it is wired to, and everything is what was published."""
     repo = Repository(repository)
     for model in repo.models():

@@ -37,8 +37,24 @@ def label(probabilities: np.ndarray) -> dict[str, np.ndarray]:
 
 def samples() -> list[dict[str, np.ndarray]]:
     """Return the first 32 of scikit-learn's digits as PNG files."""
-    images = digits.samples()[0][0][:32, 0]
-    return [{"image": np.array([[png(image.numpy())] for image in images], object)}]
+    return [{"image": files(digits.samples()[0][0][:32].numpy())}]
+
+
+def held_out() -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Return files of 450 images the net was not trained on, and their digits."""
+    inputs, numbers = digits.held_out()
+    return {"image": files(inputs["image"])}, numbers
+
+
+def evaluate(predict) -> dict[str, float]:
+    """Return the share of held-out files whose label is right."""
+    inputs, numbers = held_out()
+    return {"accuracy": float((predict(inputs)["label"].ravel().astype(int) == numbers).mean())}
+
+
+def files(images: np.ndarray) -> np.ndarray:
+    """Return images [rows, 1, 8, 8] as files [rows, 1]."""
+    return np.array([[png(image[0])] for image in images], object)
 
 
 def png(pixels: np.ndarray) -> bytes:

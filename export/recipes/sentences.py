@@ -26,3 +26,13 @@ def pipeline():
 def samples() -> list[dict[str, np.ndarray]]:
     """Return sentences of different lengths."""
     return [{"text": np.array(embeddings.SENTENCES)[:, None]}]
+
+
+def held_out() -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Return six sentences, and for each the number of the one that means the same."""
+    return {"text": samples()[0]["text"][:6]}, embeddings.held_out()[1]
+
+
+def evaluate(predict) -> dict[str, float]:
+    """Return the share of sentences whose nearest neighbour is the one that means the same."""
+    return embeddings.evaluate(lambda _: predict(held_out()[0]))

@@ -113,6 +113,12 @@ def test_what_a_step_refuses_is_the_callers_fault(client: Client) -> None:
     assert client.infer("sentences", {"text": np.array([["well"]], object)})["embedding"].shape == (1, 384)
 
 
+def test_a_model_takes_what_the_steps_before_it_leave_open(repository: Repository) -> None:
+    """The encoder's length varies because the tokens' does, though its recipe says nothing about it."""
+    assert [list(tensor.dims) for tensor in repository.config("sentences_encoder").input] == [[-1], [-1]]
+    assert [list(tensor.dims) for tensor in repository.config("digit_files_net").input] == [[1, 8, 8]]
+
+
 def test_a_pipeline_changes_as_a_whole(repository: Repository, client: Client) -> None:
     """While requests flow, promote and rollback change all steps at once: no request fails, none meets a mixture."""
     versions = {1: (1.0, 0.5), 2: (10.0, 5.0), 3: (100.0, 50.0)}
@@ -164,6 +170,20 @@ def test_a_step_whose_package_is_missing_is_not_served(tmp_path: Path) -> None:
         EmbeddedTriton(tmp_path / "models"),
     ):
         pass
+
+
+def test_a_pipeline_in_a_bucket(bucket_url: str) -> None:
+    """Published, changed and rolled back there, and served from there by the real Triton."""
+    publish(bucket_url)
+    assert publish_again(bucket_url, scale=10.0, offset=5.0).number == 2
+    assert_wired(bucket_url)
+    assert Repository(bucket_url).rollback("words") == (1,)
+    assert_wired(bucket_url)
+    Repository(bucket_url).promote("words", 2)
+    with EmbeddedTriton(bucket_url) as triton, triton.client() as client:
+        answer = client.infer("words", {"text": np.array(TEXTS, object)[:, None]})
+        found = (answer["verdict"].ravel().tolist(), answer["total"].ravel().tolist())
+        assert found == in_python(TEXTS, scale=10.0, offset=5.0)
 
 
 def _until(condition) -> None:

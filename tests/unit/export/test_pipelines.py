@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import pipeline_helpers
@@ -183,19 +182,6 @@ class TestWhatIsPublished:
             tmp_path, Function("total", lambda_free_sum), samples=[{"x": np.ones(3, np.float32)}], max_batch_size=0
         )
         assert [list(tensor.dims) for tensor in repo.config("some").output] == [[1]]
-
-    def test_a_module_is_exported_with_the_lengths_that_steps_before_leave_open(self, tmp_path: Path) -> None:
-        """A PyTorch step gets its dynamic dimensions from the tensors before it."""
-
-        class Sums(torch.nn.Module):
-            def forward(self, vector: torch.Tensor) -> torch.Tensor:
-                return torch.stack([vector.sum(1), 2 * vector.amax(1)], 1)
-
-        steps = [Function("lengths", lengths), Model("net", Sums(), outputs=["scores"])]
-        publish(tmp_path / "models", steps=steps)
-        repo = Repository(tmp_path / "models")
-        assert [list(tensor.dims) for tensor in repo.config("words_net").input] == [[-1]]
-        assert repo.version("words", 1).report is not None
 
     def test_outputs_are_chosen_and_renamed(self, tmp_path: Path) -> None:
         """Outputs may come from any step, under other names than the function's own."""
@@ -423,7 +409,7 @@ class TestVersions:
             publish(models, steps=steps)
         assert contents(models) == before
 
-    @pytest.mark.parametrize("delay_ms", [5, 15, 30, 50, 80, 120])
+    @pytest.mark.parametrize("delay_ms", [5, 20, 50, 100])
     def test_killed_at_any_moment_the_served_pipeline_is_whole(self, models: Path, delay_ms: int) -> None:
         """A publisher that is killed leaves the old pipeline or the new one, wired to steps that are served."""
         command = [sys.executable, pipeline_helpers.__file__, str(models), "1000"]
@@ -573,8 +559,9 @@ class TestRecipes:
         assert (found["model"], found["served"]) == ("parity", [1])
         shown = run_naiad("models", "show", "parity", cwd=tmp_path)
         assert "parity_parity version 1 (function, needs numpy)" in shown.stdout
-        assert run_naiad("models", "verify", "parity", cwd=tmp_path).returncode == 0
-        manifest = Repository(tmp_path / "model_repository").manifest("parity_parity", 1)
+        repo = Repository(tmp_path / "model_repository")
+        assert repo.verify("parity", 1).ok
+        manifest = repo.manifest("parity_parity", 1)
         assert manifest["source"]["options"] == {"shift": 1}
 
     @pytest.mark.parametrize(

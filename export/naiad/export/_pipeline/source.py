@@ -6,11 +6,12 @@ file either: a recipe imports PyTorch, which a Triton image need not have. What 
 
 import ast
 import builtins
+import functools
 import importlib.metadata
 import inspect
 import symtable
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,7 +172,7 @@ def _segment(text: str, statement: ast.stmt) -> str:
 
 
 def _imports(statements: set[ast.stmt], step: str, path: Path) -> tuple[str, ...]:
-    providers = importlib.metadata.packages_distributions()
+    providers = _providers()
     found = set()
     for name, line in _imported(statements):
         if name in sys.stdlib_module_names:
@@ -196,7 +197,13 @@ def _imported(statements: set[ast.stmt]) -> Iterator[tuple[str, int]]:
 
 
 def _requirements(imports: tuple[str, ...]) -> tuple[str, ...]:
-    providers = importlib.metadata.packages_distributions()
+    providers = _providers()
     names = {providers[name][0] for name in imports} - {"numpy"}
     versions = {name: importlib.metadata.version(name).partition("+")[0] for name in names}
     return ("numpy", *(f"{name}=={version}" for name, version in sorted(versions.items())))
+
+
+@functools.cache
+def _providers() -> Mapping[str, list[str]]:
+    """Return the packages by the modules they have; it reads all that is installed."""
+    return importlib.metadata.packages_distributions()

@@ -50,7 +50,7 @@ def lint(
     if as_json:
         print_json([found.to_dict() for found in findings])
     else:
-        _show(findings, models or repo.models())
+        _show(findings, len(models or repo.models()))
     if any(found.severity == "error" for found in findings):
         raise typer.Exit(1)
 

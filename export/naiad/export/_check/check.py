@@ -15,7 +15,13 @@ from naiad.export.report import Finding
 
 
 def check(
-    graph: Graph, samples: Samples, answers: Sequence[Answer], *, model: str, trained: bool, target: Target | None = None
+    graph: Graph,
+    samples: Samples,
+    answers: Sequence[Answer],
+    *,
+    model: str,
+    trained: bool,
+    target: Target | None = None,
 ) -> tuple[Finding, ...]:
     """Return what is worth knowing, after refusing what would be wrong.
 

@@ -25,6 +25,8 @@ def load_samples(path: str | os.PathLike[str]) -> list[Inputs]:
             raise InvalidExport(f"{file} is one array without a name; save samples with numpy.savez('samples', x=…)")
         with saved:
             arrays = {name: saved[name] for name in saved.files if not name.startswith("output/")}
+    except InvalidExport:
+        raise
     except OSError as exc:
         raise InvalidExport(f"cannot read the samples {file}: {exc.strerror or exc}") from exc
     except (ValueError, zipfile.BadZipFile, EOFError) as exc:

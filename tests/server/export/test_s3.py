@@ -57,6 +57,9 @@ class TestVerbs:
         assert repo.prune("some", keep=1).removed == (1,)  # 2 is where the next rollback goes
         assert (repo.versions("some"), repo.served("some")) == ((2, 3, 4), (3,))
         assert publish(bucket_url, labels=("a", "b", "c")).number == 5
+        old = [name for name in objects(bucket_url).list().files if name.startswith(".claim")]
+        objects(bucket_url).delete(old)  # as is done when they are old
+        assert repo.versions("some") == (2, 3, 4, 5)
         actions = [entry.action for entry in repo.history("some")]
         assert actions == [*["publish"] * 4, "promote", "rollback", "prune", "publish"]
         assert repo.audit().problems == ()
@@ -66,7 +69,12 @@ class TestVerbs:
         publish(bucket_url)
         repo = Repository(bucket_url)
         with repo.files("some", 1) as directory:
-            assert sorted(path.name for path in directory.iterdir()) == ["golden.npz", "manifest.json", "model.onnx"]
+            assert sorted(path.name for path in directory.iterdir()) == [
+                "export-report.html",
+                "golden.npz",
+                "manifest.json",
+                "model.onnx",
+            ]
         assert not directory.exists()
         objects(bucket_url).put("some/1/model.onnx", b"other")
         with pytest.raises(CorruptVersion, match=r"model\.onnx was changed"), repo.files("some", 1):

@@ -55,13 +55,13 @@ class S3Store:
 
     def versions(self, model: str) -> tuple[int, ...]:
         # The directories before the claims: one that is claimed in between is not whole, and not in the first list.
-        numbers = _names.versions(self._objects.list(model).directories)
+        numbers = _names.versions(self._directories(model))
         hidden = _lease.hidden(self._objects, model, numbers)
         return tuple(number for number in numbers if number not in hidden)
 
     def is_empty(self, model: str) -> bool:
         # A killed creation leaves labels, and versions with a claim.
-        directories = self._objects.list(model).directories
+        directories = self._directories(model)
         claimed = {str(number) for _, number in _lease.claims(self._objects, model)}
         return not any(name[:1].isdigit() and name not in claimed for name in directories)
 
@@ -171,7 +171,7 @@ class S3Store:
     def _fetch(self, model: str, target: Path, *, whole: bool) -> None:
         versions = self.versions(model)
         wanted = {str(number) for number in self._served(model, versions)}
-        hidden = set(map(str, _names.versions(self._objects.list(model).directories))) - set(map(str, versions))
+        hidden = set(map(str, _names.versions(self._directories(model)))) - set(map(str, versions))
         for name in self._objects.names(model):
             first, _, rest = name.partition("/")
             if rest and first in hidden:
@@ -189,12 +189,16 @@ class S3Store:
             return versions
 
     def _claim(self, model: str, recorded: Iterable[int]) -> Claim:
-        directories = self._objects.list(model).directories
+        directories = self._directories(model)
         claimed = [str(number) for _, number in _lease.claims(self._objects, model)]
         number = _names.next_number([*directories, *claimed], recorded)
         while (claim := _lease.claim(self._objects, model, number)) is None:
             number += 1
         return claim
+
+    def _directories(self, model: str) -> set[str]:
+        # Servers on a file system list directories whose objects are all gone, so objects are what counts.
+        return {name.partition("/")[0] for name in self._objects.names(model) if "/" in name}
 
     def _settle(self, model: str, number: int) -> None:
         self._claims[model, number] = _lease.settle(self._objects, self._claims[model, number], "whole")

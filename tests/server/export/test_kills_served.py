@@ -57,6 +57,7 @@ def test_a_bucket_is_served(bucket_url: str, scores: torch.nn.Module) -> None:
     """Triton reads the bucket itself, follows promotions there, and never sees what killed exports left."""
     repo = Repository(bucket_url)
     export(scores, export_killer.MODEL, samples=[(rows(8, 4),)], repository=repo, max_batch_size=8)
+    assert repo.lint() == ()
     with EmbeddedTriton(bucket_url, watch=True) as triton:
         assert triton.models == (export_killer.MODEL,)
         assert_answers(triton, repo, scores)

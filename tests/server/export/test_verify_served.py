@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,6 +96,18 @@ def test_versions_that_take_more_share_the_published_configuration(
 ) -> None:
     """A version for any width and larger batches is served beside the one for a single width, under its dims."""
     assert [(each.version, each.problems) for each in check(repository, server, "widened")] == [(1, ()), (2, ())]
+
+
+def test_a_version_that_should_not_be_served_is_found(
+    repository: Repository, server: EmbeddedTriton, tmp_path: Path
+) -> None:
+    """A server that has not followed a change answers right for what is left, and has a version too many."""
+    copy = Repository(shutil.copytree(repository.path, tmp_path / "models"))
+    copy.promote("widened", 2)
+    (found,) = copy.verify_served("widened", server.grpc_url)
+    assert found.num_pairs == 1
+    assert found.problems[0].startswith("the server also has version 1 of widened, which should not be served")
+    assert copy.verify_served("widened", server.grpc_url, 2)[0].ok  # only about the version that was named
 
 
 def test_a_version_that_failed_to_load_is_not_ready(repository: Repository, other_server: EmbeddedTriton) -> None:

@@ -208,6 +208,21 @@ def test_a_configuration_that_no_longer_fits_is_found(root: Path) -> None:
     assert not found.ok
 
 
+@pytest.mark.parametrize("damage", ["labels", "config"])
+def test_what_hides_the_contract_is_a_finding(root: Path, damage: str) -> None:
+    """Labels that are gone and a configuration that is none are found like anything else."""
+    publish_graph(root, labels=("a", "b", "c"))
+    if damage == "labels":
+        (root / "linear" / "labels.txt").unlink()
+    else:
+        (root / "linear" / "config.pbtxt").write_text("nonsense")
+    found = Repository(root).verify("linear", 1)
+    assert not found.ok
+    assert (
+        "names the labels labels.txt, which are not there" if damage == "labels" else "not a Triton model configuration"
+    ) in found.unfit[0]
+
+
 def test_a_version_that_was_copied_is_found(root: Path) -> None:
     """A directory copied under another number is whole, and not what it claims to be."""
     version = publish_graph(root)

@@ -6,6 +6,8 @@ import itertools
 import json
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -187,6 +189,35 @@ def test_two_processes_at_once_make_one_chain(root: Path) -> None:
     assert found.num_entries == 25
     entries = Repository(root).history("some")
     assert all(new.before == old.after for old, new in itertools.pairwise(entries))
+
+
+def test_an_audit_waits_for_an_act_under_way(root: Path) -> None:
+    """Between an act and its entry the repository and the journal tell otherwise; the audit looks again in peace."""
+    repo = Repository(root)
+    entry = lines(root)[-1]
+    acting, done = threading.Event(), threading.Event()
+
+    def act() -> None:
+        with repo._store.locked():
+            write(root, lines(root)[:-1])
+            acting.set()
+            while not (is_waiting(root) or done.is_set()):
+                time.sleep(0.01)
+            write(root, [*lines(root), entry])
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    acting.wait()
+    found = audit(root)
+    done.set()
+    thread.join()
+    assert found.problems == ()
+
+
+def is_waiting(root: Path) -> bool:
+    """Whether somebody waits for the repository's lock."""
+    inode = (root / ".lock").stat().st_ino
+    return any("-> FLOCK" in line and f":{inode} " in line for line in Path("/proc/locks").read_text().splitlines())
 
 
 def test_a_long_command_is_cut(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

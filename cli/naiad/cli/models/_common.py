@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,3 +30,12 @@ def open_repository(path: str, require_key: Path | None = None) -> Repository:
 def join(numbers: Any) -> str:
     """Return `1, 2, 3`, or `none`."""
     return ", ".join(map(str, numbers)) or "none"
+
+
+def finite(value: Any) -> Any:
+    """Return plain values for JSON, which knows neither infinity nor NaN, with None in their place."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

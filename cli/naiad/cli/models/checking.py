@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from naiad.cli._console import err, out, print_json
-from naiad.cli.models._common import DEFAULT, JsonOption, RepositoryOption, open_repository
+from naiad.cli.models._common import DEFAULT, JsonOption, RepositoryOption, finite, open_repository
 
 if TYPE_CHECKING:
     from naiad.export import Integrity, Repository, ServedVersion
@@ -65,7 +65,7 @@ def verify(
                 status.update(f"replay {name} on {url} …")
                 answered += _replay(repo, name, url, version, tolerance or [], timeout)
     if as_json:
-        print_json([_as_dict(integrity, answered) for integrity in integrities])
+        print_json(finite([_as_dict(integrity, answered) for integrity in integrities]))
     else:
         _show(integrities, answered)
     if not (all(each.ok for each in integrities) and all(each.ok for each in answered)):

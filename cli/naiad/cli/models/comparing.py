@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from naiad.cli._console import err, out, print_json
-from naiad.cli.models._common import DEFAULT, JsonOption, ModelArgument, RepositoryOption, open_repository
+from naiad.cli.models._common import DEFAULT, JsonOption, ModelArgument, RepositoryOption, finite, open_repository
 from naiad.cli.models._words import size
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def diff(
     with err.status("compare …"):
         found = repo.diff(model, first, second, other=other, other_model=other_model, answers=answers)
     if as_json:
-        print_json(found.to_dict())
+        print_json(finite(found.to_dict()))
     else:
         _show(found)
     if found.breaking:

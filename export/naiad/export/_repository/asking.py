@@ -11,7 +11,7 @@ from naiad.export._repository import replay as _replay
 from naiad.export._repository.served import ServedVersion
 from naiad.export._repository.store import Store
 from naiad.export._verify.tolerances import Tolerances
-from naiad.export.errors import InvalidModel
+from naiad.export.errors import InvalidModel, VersionNotFound
 from naiad.export.report import Tolerance
 
 
@@ -25,8 +25,13 @@ def verify_served(
     timeout_s: float,
 ) -> Iterator[ServedVersion]:
     """Yield the outcome of each version on each server of the client."""
-    for number in numbers or _reading.served(store, model):
+    served = _reading.served(store, model)
+    if not numbers and not served:
+        raise VersionNotFound(f"{model} has no version that should be served: promote one", model=model)
+    for number in numbers or served:
         wanted = _wanted(store, model, number)
+        if not numbers and number == served[-1]:  # once is enough
+            wanted = replace(wanted, alone_with=served)
         if tolerance is not None:
             wanted = replace(wanted, tolerance=Tolerances(given=tolerance).of(wanted.precision))
         for server in _each(client):

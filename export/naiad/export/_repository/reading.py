@@ -164,8 +164,12 @@ def _misplaced(manifest: dict[str, Any], model: str, number: int) -> tuple[str, 
 def _unfit(store: Store, model: str, manifest: dict[str, Any]) -> Iterator[str]:
     if "contract" not in manifest:
         return
-    own = _contract.Contract.from_dict(manifest["contract"])
-    for change in _changes.changes(contract(store, model), own):
+    try:
+        shared = contract(store, model)
+    except InvalidModel as error:
+        yield str(error)
+        return
+    for change in _changes.changes(shared, _contract.Contract.from_dict(manifest["contract"])):
         if change.refused:
             yield f"{change.subject} is {change.before} in {_config.FILE} and {change.after} in the manifest"
 

@@ -32,6 +32,8 @@ class Expected:
     tolerance: Tolerance
     near_ties: Mapping[str, int]
     """By output, how many integers or flags may differ, because their scores are nearly equal."""
+    alone_with: tuple[int, ...] | None = None
+    """The versions that a server should serve and no others; None where that is not asked."""
 
 
 def expected(model: str, version: int, manifest: Mapping[str, Any], pairs: tuple[Pair, ...]) -> Expected:
@@ -61,10 +63,11 @@ def replay(client: Client, wanted: Expected, *, timeout_s: float) -> ServedVersi
         if problems:
             return _outcome(client, wanted, 0, (), problems)
         answers = list(_answers(client, wanted, timeout_s))
+        others = list(_others(client, wanted, timeout_s))
     except ClientError as error:
         return _outcome(client, wanted, 0, (), [str(error)])
     outputs, problems = _compare(wanted, answers)
-    return _outcome(client, wanted, len(answers), outputs, problems)
+    return _outcome(client, wanted, len(answers), outputs, [*problems, *others])
 
 
 def _outcome(
@@ -111,6 +114,18 @@ def _not_served(client: Client, wanted: Expected, timeout_s: float) -> str:
         f"the server has version {', '.join(served) or 'none'} of {wanted.model} and not {wanted.version}: it has not "
         "followed the last promotion, or it serves another repository"
     )
+
+
+def _others(client: Client, wanted: Expected, timeout_s: float) -> Iterator[str]:
+    if wanted.alone_with is None:
+        return
+    there = client.model_metadata(wanted.model, timeout_s=timeout_s).versions
+    others = [version for version in there if version not in map(str, wanted.alone_with)]
+    if others:
+        yield (
+            f"the server also has version {', '.join(others)} of {wanted.model}, which should not be served: it has "
+            "not followed the last promotion, or it serves another repository"
+        )
 
 
 def _differences(kind: str, wanted: Mapping[str, str], metadata: ModelMetadata) -> Iterator[str]:

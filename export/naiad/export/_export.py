@@ -188,15 +188,16 @@ def export_recipe(
     settings = recipe.constant("SETTINGS", {}) | dict(settings or {})
     tolerance = tolerance if isinstance(tolerance, Tolerance) else merged(recipe.tolerances(), tolerance or {})
     task = _recipe_metric(recipe, metric, max_drop, max_rise)
+    place = _writing.check_place(report)
+    Tolerances(given=tolerance)
     release = find_target(target)
-    _check_arguments(precision, opset, release, settings, accelerator)
+    _check_arguments(precision, opset, release, {} if recipe.has("pipeline") else settings, accelerator)
     _check_exporter(exporter)
     if recipe.has("pipeline"):
         from naiad.export._export_pipeline import export_pipeline_recipe
 
         if checkpoint is not None or model is not None:
             raise InvalidExport(f"{recipe.path} gives a pipeline; it loads the weights of its models in pipeline()")
-        place = _writing.check_place(report)
         with _writing.on_refusal(place, {"model": model_name}):
             version = export_pipeline_recipe(
                 recipe,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from naiad.export.steps import Step
 
 DEFAULT_MAX_BATCH_SIZE = 32
+_OF_ENSEMBLES = ("parameters", "metric_tags", "response_cache")
 
 
 def export_pipeline(
@@ -50,7 +51,8 @@ def export_pipeline(
         outputs: The tensors that clients get; by default those of the last step.
         dynamic: Dimensions of the pipeline's inputs that vary though the samples do not show it.
         max_batch_size: The largest batch of a request; 0 for steps without a batch dimension.
-        settings: Fields of the ensemble's `config.pbtxt` by dotted name; a step has its own.
+        settings: Fields of a step's `config.pbtxt` by its name and theirs, as in
+            `{"encoder.dynamic_batching.max_queue_delay_microseconds": 500}`, or of the ensemble's.
         tolerance: How far the chain may be from Python, for any tensor, as for `export`; by default as its models may
             be.
         metric: What the pipeline is for, and how much worse the chain may be at it.
@@ -69,7 +71,8 @@ def export_pipeline(
 
     After any of them, and after an interrupt, what is served is as it was.
     """
-    _check(name, steps, max_batch_size, settings or {})
+    _check(name, steps, max_batch_size)
+    steps, own = _given(steps, settings or {})
     from naiad.export._export import export  # each loads PyTorch
     from naiad.export._pipeline import build as _build
 
@@ -80,7 +83,7 @@ def export_pipeline(
         outputs=None if outputs is None else tuple(outputs),
         dynamic=dynamic or {},
         max_batch_size=max_batch_size,
-        settings=settings or {},
+        settings=own,
         tolerance=tolerance,
         metric=metric,
         options=options or {},
@@ -134,14 +137,33 @@ def export_pipeline_recipe(
     )
 
 
-def _check(name: str, steps: "Sequence[Step]", max_batch_size: int, settings: Mapping[str, object]) -> None:
+def _given(steps: "Sequence[Step]", settings: Mapping[str, object]) -> "tuple[Sequence[Step], Mapping[str, object]]":
+    """Return the steps with the settings that name them, and the ensemble's own."""
+    own = dict(settings)
+    given = []
+    for step in steps:
+        name = getattr(step, "name", "")
+        mine = {path.partition(".")[2]: own.pop(path) for path in list(own) if path.partition(".")[0] == name}
+        _settings.check(mine)
+        given.append(step.with_settings(mine) if mine else step)
+    wrong = [path for path in own if path.partition(".")[0] not in _OF_ENSEMBLES]
+    if wrong:
+        names = ", ".join(getattr(step, "name", "") for step in steps)
+        raise InvalidExport(
+            f"{wrong[0]!r} is no setting of an ensemble, which has {', '.join(_OF_ENSEMBLES)}; begin it with the name "
+            f"of the step that is meant: {names}"
+        )
+    _settings.check(own)
+    return given, own
+
+
+def _check(name: str, steps: "Sequence[Step]", max_batch_size: int) -> None:
     """Refuse what can be refused before anything is loaded or run."""
     check_name(name)
     for step in steps if isinstance(steps, list | tuple) else ():
         check_name(f"{name}_{getattr(step, 'name', '')}")
     if max_batch_size < 0:
         raise InvalidExport(f"max_batch_size must be at least 0; found {max_batch_size}")
-    _settings.check(settings)
 
 
 def _ignore(step: str) -> None:

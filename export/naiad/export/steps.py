@@ -20,7 +20,7 @@ it uses of its file, with the packages that this imports named in `requirements.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,6 +62,10 @@ class Function:
                 f"step {self.name!r} has {type(self.function).__name__} as function; expected a function"
             )
 
+    def with_settings(self, settings: Mapping[str, object]) -> "Function":
+        """Return the step with more fields of its config.pbtxt set."""
+        return replace(self, settings={**self.settings, **settings})
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -86,6 +90,11 @@ class Model:
         taken = sorted(derived & set(self.options))
         if taken:
             raise InvalidRecipe(f"step {self.name!r} has the option {taken[0]!r}, which the pipeline gives its models")
+
+    def with_settings(self, settings: Mapping[str, object]) -> "Model":
+        """Return the step with more fields of its config.pbtxt set."""
+        own = {**self.options.get("settings", {}), **settings}
+        return replace(self, options={**self.options, "settings": own})
 
 
 Step = Function | Model

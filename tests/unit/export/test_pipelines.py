@@ -190,6 +190,16 @@ class TestWhatIsPublished:
         assert [tensor.name for tensor in repo.config("some").output] == ["z", "twice"]
         assert [tensor.name for tensor in repo.config("some_double").output] == ["y"]
 
+    def test_a_setting_goes_to_the_step_that_it_names(self, tmp_path: Path) -> None:
+        """By the step's own argument, or by its name before the field; the ensemble has a few of its own."""
+        step = Function("double", double, settings={"parameters.EXECUTION_ENV_PATH": "/opt/env"})
+        settings = {"double.instance_group.0.count": 2, "parameters.owner": "me"}
+        repo = export_numbers(tmp_path, step, settings=settings)
+        config = repo.config("some_double")
+        assert config.instance_group[0].count == 2
+        assert config.parameters["EXECUTION_ENV_PATH"].string_value == "/opt/env"
+        assert repo.config("some").parameters["owner"].string_value == "me"
+
     def test_options_and_files_travel(self, tmp_path: Path) -> None:
         """A file lies in the version, and the function reads it from there."""
         (tmp_path / "names.txt").write_text("zero\none\ntwo\n")
@@ -258,7 +268,8 @@ WRONG_ORDERS: list[tuple[dict[str, Any], str]] = [
     ({"outputs": ["q"]}, r"the outputs of some are \['q'\]; expected distinct names among .*: y"),
     ({"dynamic": {"q": {1: "n"}}}, "DYNAMIC names 'q', which is no input of the pipeline; those are: x"),
     ({"max_batch_size": -1}, "max_batch_size must be at least 0"),
-    ({"settings": {"no_such_field": 1}}, "no_such_field"),
+    ({"settings": {"instance_group.0.count": 2}}, "no setting of an ensemble, .* of the step that is meant: double"),
+    ({"settings": {"double.no_such_field": 1}}, "no_such_field"),
 ]
 
 

@@ -75,7 +75,12 @@ def python_environment(entry: Entry) -> Iterator[Problem]:
     if entry.config.backend != configuration.PYTHON or key not in entry.config.parameters:
         return
     text = entry.config.parameters[key].string_value
-    if not Path(text.replace(_MODEL_DIRECTORY, str(entry.directory))).exists():
+    if Path(text.replace(_MODEL_DIRECTORY, str(entry.directory))).exists():
+        return
+    if text.startswith("/"):  # of the machine that serves, which need not be this one
+        message = f"{text!r} is outside of the repository, and not on this machine"
+        yield advice(f"parameters.{key}", message, "see to it that every server has it there")
+    else:
         fix = f"add it, with a path that begins with {_MODEL_DIRECTORY}"
         yield fails(f"parameters.{key}", f"{text!r} is not there", fix)
 
@@ -103,8 +108,6 @@ def torch_scheduling(entry: Entry) -> Iterator[Problem]:
     if entry.config.max_batch_size > 0:
         message = "the backend does not form batches for PyTorch packages"
         yield wrong("max_batch_size", message, "set it to 0, and write the batch dimension into dims as -1")
-    if entry.config.instance_group and entry.config.HasField("response_cache"):
-        yield advice("response_cache", "it was not tried with PyTorch packages", "test it before you rely on it")
 
 
 def torch_names(entry: Entry) -> Iterator[Problem]:

@@ -54,10 +54,12 @@ def difference(actual: Array, expected: Array, tolerance: Tolerance, scale: floa
     a, b = actual.astype(np.float64), expected.astype(np.float64)
     errors = _errors(a, b)
     limits = _limits(b, expected.dtype, tolerance, scale)
-    worst = _row_of(errors - limits, errors.shape) if errors.size else 0
     largest = float(errors.max(initial=0.0))
-    cosine = _least_cosine(a, b)
+    cosine, turned = _least_cosine(a, b)
     reason = _reason(a, b, errors, limits, cosine, tolerance, scale)
+    worst = _row_of(errors - limits, errors.shape) if errors.size else 0
+    if reason and not (errors > limits).any():
+        worst = turned
     return Difference(
         ok=not reason,
         max_abs_error=largest,
@@ -140,17 +142,18 @@ def _row_of(values: Array, shape: tuple[int, ...]) -> int:
     return int(np.unravel_index(int(np.argmax(values)), shape)[0]) if shape else 0
 
 
-def _least_cosine(a: Array, b: Array) -> float | None:
-    """Return the least cosine over rows of several values; rows of one value are one vector together."""
+def _least_cosine(a: Array, b: Array) -> tuple[float | None, int]:
+    """Return the least cosine over rows of several values, and its row; rows of one value are one vector together."""
     rows = b.shape[0] if b.ndim > 1 and b.size > b.shape[0] else 1
     if b.size < 2 or not (np.isfinite(a).all() and np.isfinite(b).all()):
-        return None
+        return None, 0
     a, b = a.reshape(rows, -1), b.reshape(rows, -1)
     norms = np.linalg.norm(b, axis=1)
     kept = norms > _DIRECTION_FLOOR * norms.max()
     if not kept.any():
-        return None
+        return None, 0
     product = np.linalg.norm(a[kept], axis=1) * norms[kept]
     dots = (a[kept] * b[kept]).sum(axis=1)
     cosines = np.divide(dots, product, out=np.zeros_like(dots), where=product > 0)
-    return float(np.clip(cosines, -1.0, 1.0).min())
+    least = int(np.argmin(cosines))
+    return float(np.clip(cosines[least], -1.0, 1.0)), int(np.flatnonzero(kept)[least])

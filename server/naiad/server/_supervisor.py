@@ -51,6 +51,7 @@ class Supervisor:
         """Begin with a new server process."""
         self._repair = Repair(self._server.process, self._server.admin)
         self._repair.survey()
+        self._claim_folders()
         self._canary = Canary(self._server.admin)
         self._since = time.monotonic()
 
@@ -112,7 +113,7 @@ class Supervisor:
                 self._repair.reload(model, hangs=True)
 
     def _claim_folders(self) -> None:
-        """Note where Triton keeps models that were sent with a load request: nobody removes them if it is killed."""
+        """Note where Triton keeps models of a bucket or a load request: nobody removes them if it is killed."""
         folders = set()
         for stub in self._repair.alive:
             with contextlib.suppress(IndexError):

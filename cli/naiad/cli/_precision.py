@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 def precision_table(results: Sequence[PrecisionResult]) -> Table:
     """Return one row for each candidate: what it changed, how near it is to PyTorch, and how fast it was."""
     batches = sorted({item.batch for result in results for item in result.latency})
-    table = Table(title="precision", title_justify="left")
-    table.add_column("candidate")
-    for header in ("nodes", "MB", "error", *(f"batch {batch}" if batch else "latency" for batch in batches)):
-        table.add_column(header, justify="right")
-    table.add_column("rows/s", justify="right")
-    table.add_column("speed-up", justify="right")
-    table.add_column("")
+    title = "precision, in ms by batch size (b1 is one row); ✓ published, ✗ refused"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("candidate", no_wrap=True)
+    times = [f"b{batch}" if batch else "ms" for batch in batches]
+    for header in ("nodes", "MB", "error", *times, "rows/s", "speed"):
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
     for result in results:
         table.add_row(*_cells(result, batches), style="bold" if result.chosen else "")
     return table
@@ -45,12 +45,16 @@ def _cells(result: PrecisionResult, batches: Sequence[int]) -> Iterator[str]:
     yield f"{result.size_bytes / 1e6:.2f}" if result.size_bytes else ""
     yield f"{max(errors):.2g}" if errors else ""
     for batch in batches:
-        yield f"{times[batch].median_ms:.3g} ± {times[batch].spread_ms / 2:.1g} ms" if batch in times else ""
-    yield f"{times[batches[-1]].rows_per_s:,.0f}" if batches and batches[-1] in times else ""
+        yield f"{times[batch].median_ms:.3g}" if batch in times else ""
+    yield _short(times[batches[-1]].rows_per_s) if batches and batches[-1] in times else ""
     yield f"{result.speed_up:.2f}×" if result.speed_up else ""
-    yield "chosen" if result.chosen else "refused" if result.refused else ""
+    yield "✓" if result.chosen else "✗" if result.refused else ""
 
 
 def _name(result: PrecisionResult) -> str:
     left = f", {len(result.left_in_fp32)} left out" if result.left_in_fp32 else ""
     return f"{result.precision} {result.method}".strip() + left
+
+
+def _short(number: float) -> str:
+    return f"{number / 1e3:.3g}k" if number >= 10_000 else f"{number:.3g}" if number < 100 else f"{number:.0f}"

@@ -102,6 +102,19 @@ def test_a_promotion_says_what_clients_will_notice(repo: Repository) -> None:
     assert as_json(repo, "rollback", "linear", "--reason", "enough")["served"] == [3]
 
 
+@pytest.mark.parametrize("damage", ["manifest.json", "model.onnx", "directory"])
+def test_a_broken_version_can_be_rolled_back_from(repo: Repository, damage: str) -> None:
+    """Whatever happened to what is served, the earlier version comes back."""
+    directory = repo.path / "linear" / "3"
+    if damage == "directory":
+        directory.rename(repo.path.parent / "gone")
+    else:
+        (directory / damage).write_text("{")
+    done = naiad(repo, "rollback", "linear")
+    assert done.exit_code == 0, done.exception
+    assert repo.served("linear") == (2,)
+
+
 def test_prune_says_what_goes_and_what_stays(repo: Repository) -> None:
     """Each version that stays has its reason."""
     dry = naiad(repo, "prune", "linear", "--keep", "1", "--dry-run").stdout.splitlines()

@@ -98,9 +98,9 @@ class TestPublish:
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            ({"max_batch_size": 3}, "derived from the model"),
+            ({"max_batch_size": 3}, "cannot be set: give max_batch_size to the export"),
             ({"dynamic_batching.nonsense": 3}, "no field 'dynamic_batching.nonsense'"),
-            ({"nonsense.more": 3}, "no single message 'nonsense'"),
+            ({"nonsense.more": 3}, "there is no field 'nonsense.more'"),
             ({"dynamic_batching.max_queue_delay_microseconds": "soon"}, "'soon' does not fit"),
         ],
     )

@@ -218,9 +218,8 @@ def test_what_hides_the_contract_is_a_finding(root: Path, damage: str) -> None:
         (root / "linear" / "config.pbtxt").write_text("nonsense")
     found = Repository(root).verify("linear", 1)
     assert not found.ok
-    assert (
-        "names the labels labels.txt, which are not there" if damage == "labels" else "not a Triton model configuration"
-    ) in found.unfit[0]
+    labels, config = "names the labels labels.txt, which are not there", "not a Triton model configuration"
+    assert (labels if damage == "labels" else config) in found.unfit[0]
 
 
 def test_a_version_that_was_copied_is_found(root: Path) -> None:

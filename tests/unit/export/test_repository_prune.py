@@ -55,6 +55,15 @@ def test_force_gives_up_the_rollback(repo: Repository) -> None:
         repo.rollback("some")
 
 
+def test_a_rollback_passes_over_what_is_gone(repo: Repository) -> None:
+    """It goes to the last state that can still be served, and from there on back as always."""
+    repo.promote("some", 2)
+    shutil.rmtree(repo.path / "some" / "6")
+    assert repo.rollback("some") == (5,)
+    assert repo.rollback("some") == (4,)
+    assert repo.served("some") == (4,)
+
+
 def test_numbers_are_never_given_again(repo: Repository) -> None:
     """The next version counts on, also when the journal is lost."""
     repo.prune("some", keep=1, force=True)

@@ -139,10 +139,20 @@ def digest_of(text: str) -> str:
     return _sha256(json.dumps(values))
 
 
-def previous(entries: tuple[Entry, ...], served: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Return the versions served before the current ones, or None when there is no earlier state.
+def previous(entries: tuple[Entry, ...], served: tuple[int, ...], known: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Return the versions that a rollback would serve, or None where no earlier state is known, or is there still.
 
-    Every change pushes the state it replaced and a rollback pops one, so that two rollbacks go back two steps.
+    Of the earlier states it is the last one whose versions are all among the `known` ones, which exist.
+    """
+    states = earlier(entries, served)
+    return next((state for state in states if state != served and set(state) <= set(known)), None)
+
+
+def earlier(entries: tuple[Entry, ...], served: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """Return the states before the current one, the last one first.
+
+    Every change pushes the state it replaced, and a rollback pops down to the one it went to, so that two rollbacks go
+    back two steps.
     """
     stack: list[tuple[int, ...]] = []
     current: tuple[int, ...] = ()
@@ -150,14 +160,15 @@ def previous(entries: tuple[Entry, ...], served: tuple[int, ...]) -> tuple[int, 
         if entry.action not in _SERVING:
             continue
         if entry.action == "rollback":
-            if stack and stack[-1] == entry.after:
-                stack.pop()
+            if entry.after in stack:
+                while stack.pop() != entry.after:
+                    pass
         elif entry.before and entry.before != entry.after:
             stack.append(entry.before)
         current = entry.after
     if current and current != served:  # changed by hand, or by a process killed before it could tell
-        return current
-    return stack[-1] if stack else None
+        stack.append(current)
+    return tuple(reversed(stack))
 
 
 def last_served(entries: tuple[Entry, ...]) -> tuple[int, ...] | None:

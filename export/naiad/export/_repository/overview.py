@@ -55,7 +55,7 @@ def overview(store: Store, model: str) -> ModelOverview:
     rollback: tuple[int, ...] = ()
     try:
         served = _reading.served(store, model)
-        rollback = _journal.previous(_journal.read(store, model), served) or ()
+        rollback = _journal.previous(_journal.read(store, model), served, store.versions(model)) or ()
     except InvalidModel as error:  # the versions are of interest all the same
         problem = str(error)
     versions = tuple(_versions(store, model, served, rollback))

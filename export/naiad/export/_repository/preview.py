@@ -6,6 +6,7 @@ from typing import Any
 
 from naiad.export._repository import reading as _reading
 from naiad.export._repository.store import Store
+from naiad.export.errors import InvalidModel
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,12 +25,15 @@ def preview(store: Store, model: str, after: tuple[int, ...]) -> Preview:
     before, after = _reading.served(store, model), tuple(sorted(set(after)))
     for number in after:
         _reading.require_version(store, model, number)
-    manifests = {
-        number: _reading.manifest(store, model, number) or {}
-        for number in {*before[-1:], *after[-1:]}
-        if number in _reading.versions(store, model)
-    }
+    manifests = {number: _manifest(store, model, number) for number in {*before[-1:], *after[-1:]}}
     return Preview(model=model, before=before, after=after, notices=tuple(notices(before, after, manifests)))
+
+
+def _manifest(store: Store, model: str, number: int) -> Mapping[str, Any]:
+    try:
+        return _reading.manifest(store, model, number) or {}
+    except InvalidModel:  # a broken version must be possible to roll back from
+        return {}
 
 
 def notices(

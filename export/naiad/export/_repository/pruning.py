@@ -67,7 +67,7 @@ def plan(versions: tuple[int, ...], served: tuple[int, ...], rollback: tuple[int
 
 def _plan(store: Store, model: str, *, keep: int, force: bool) -> Pruned:
     versions, served = _reading.versions(store, model), _reading.served(store, model)
-    rollback = () if force else _journal.previous(_journal.read(store, model), served) or ()
+    rollback = () if force else _journal.previous(_journal.read(store, model), served, versions) or ()
     kept = {**_wiring.kept(store, model), **plan(versions, served, rollback, keep)}
     removed = tuple(number for number in versions if number not in kept)
     freed = sum(_reading.size_bytes(store, model, number) or 0 for number in removed)

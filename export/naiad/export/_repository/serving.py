@@ -126,14 +126,16 @@ def earlier_served(store: Store, model: str) -> tuple[int, ...]:
     """Return what a rollback would serve.
 
     Raises:
-        NothingToRollBack: No earlier state is known, or its versions are gone.
+        NothingToRollBack: No earlier state is known, or the versions of all are gone.
     """
     _reading.require_model(store, model)
     served, known = _reading.served(store, model), _reading.versions(store, model)
-    earlier = _journal.previous(_journal.read(store, model), served)
-    gone = tuple(number for number in earlier or () if number not in known)
-    if earlier and not gone:
-        return earlier
+    entries = _journal.read(store, model)
+    found = _journal.previous(entries, served, known)
+    if found:
+        return found
+    last = next(iter(_journal.earlier(entries, served)), ())
+    gone = tuple(number for number in last if number not in known)
     why = f"version {_reading.listed(gone)}, served before, was removed" if gone else "no earlier state is known"
     raise NothingToRollBack(
         f"nothing to roll {model} back to: it serves {_reading.listed(served)} and {why}; "

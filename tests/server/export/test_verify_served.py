@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from onnx import TensorProto
 
 from export_helpers import Fused, rows, run_naiad
 from naiad.client import Client, InvalidInput
-from naiad.export import InvalidModel, Repository, ServedVersion, export
+from naiad.export import InvalidModel, Repository, ServedVersion, export, generate_keys
 from naiad.server import EmbeddedTriton
 from verbs_helpers import X, identity, linear, publish_graph, total, weights
 
@@ -195,3 +196,19 @@ def test_the_command_has_an_exit_code_for_each_outcome(
     assert (first["ok"], second["ok"], second["servers"]) == (False, True, [])
     nonsense = run_naiad(*base, "--server", "http://127.0.0.1:1", cwd=tmp_path)
     assert nonsense.returncode == 2
+
+
+def test_signing_what_is_served_loses_no_request(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A server that watches its repository loads the version again, and goes on answering meanwhile."""
+    repo = Repository(tmp_path / "models")
+    publish_graph(repo)
+    generate_keys(tmp_path / "a.pem", tmp_path / "a.pub")
+    caplog.set_level("INFO", logger="naiad.server")
+    with EmbeddedTriton(repo.path, watch=True) as triton, triton.client() as client:
+        client.infer("linear", {"x": X})
+        repo.sign("linear", 1, tmp_path / "a.pem")
+        deadline = time.monotonic() + 60
+        while "loaded again" not in caplog.text:
+            assert client.infer("linear", {"x": X}).model_version == "1"
+            assert time.monotonic() < deadline, "the server did not follow within a minute"
+        assert repo.verify_served("linear", client)[0].ok

@@ -46,6 +46,7 @@ def verify(
     Exit code 1 if anything is wrong. With --server and no version, the versions that should be served are asked for.
 
     Examples:
+
         naiad models verify
 
         naiad models verify digits 2 --key release.pub --json

@@ -38,6 +38,7 @@ def diff(
     Exit code 0 if B can take A's place for every client of A, 1 if it would break one.
 
     Examples:
+
         naiad models diff digits 1 2
 
         naiad models diff digits 3 1 --other-repository s3://models/production

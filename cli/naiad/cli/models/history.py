@@ -34,6 +34,7 @@ def log(
     """Show what was published, promoted, rolled back, signed and pruned, by whom, and why; the newest last.
 
     Examples:
+
         naiad models log digits
 
         naiad models log --verify

@@ -27,6 +27,7 @@ def list_(
     """List the models: which versions there are, which are served, how large, how old, in which precision, signed.
 
     Examples:
+
         naiad models list
 
         naiad models list digits
@@ -56,6 +57,7 @@ def show(
     """Show one version: inputs, outputs, files, parity, latency, signatures and how it was made.
 
     Examples:
+
         naiad models show digits
 
         naiad models show digits 2 --json

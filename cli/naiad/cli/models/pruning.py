@@ -33,6 +33,7 @@ def prune(
     What the next rollback would serve stays too, unless --force is given.
 
     Examples:
+
         naiad models prune digits --keep 3 --dry-run
 
         naiad models prune digits --keep 3 --reason "disk is full"

@@ -46,6 +46,7 @@ def promote(
     A server started by `naiad serve` follows at once; no request is lost.
 
     Examples:
+
         naiad models promote digits 2
 
         naiad models promote digits 2 3 --dry-run
@@ -70,6 +71,7 @@ def rollback(
     """Serve again what was served before the last promotion.
 
     Examples:
+
         naiad models rollback digits --dry-run
 
         naiad models rollback digits --reason "p99 doubled"

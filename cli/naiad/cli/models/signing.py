@@ -29,6 +29,7 @@ def keygen(
     The environment variable NAIAD_KEY_PASSWORD gives the private key a password, here and in `sign`.
 
     Examples:
+
         naiad models keygen release.pem
     """
     from naiad.export import generate_keys
@@ -54,6 +55,7 @@ def sign(
     """Sign a version: its manifest, and through it every file of it; signatures of other keys stay.
 
     Examples:
+
         naiad models sign digits 3 --key release.pem
 
         naiad models sign digits 3 --key review.pem --reason "reviewed"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -132,6 +133,24 @@ def _copy(repo: Repository, model: str, place: Path, scale: float, offset: float
     return Candidate(
         model=model, config=config, files=place / "files", labels=place / "labels", settings={}, manifest=manifest
     )
+
+
+def write_environment(path: Path, module: str) -> str:
+    """Make an environment as Triton's EXECUTION_ENV_PATH wants it: the stub's numpy and an empty module, no more."""
+    from naiad.server import _home, _stub
+
+    packages = path / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+    packages.mkdir(parents=True)
+    for entry in _home.find_numpy().iterdir():
+        (packages / entry.name).symlink_to(entry)
+    (packages / f"{module}.py").touch()
+    base = Path(os.path.realpath(sys.executable))
+    (path / "bin").mkdir()
+    (path / "bin" / "python3").symlink_to(base)
+    (path / "bin" / "activate").write_text(f'export PATH="{path}/bin:$PATH"\n')
+    (path / "pyvenv.cfg").write_text(f"home = {base.parent}\ninclude-system-site-packages = false\n")
+    _stub.link_libpython(path / "lib")
+    return str(path)
 
 
 def assert_wired(repository: Path | str) -> None:

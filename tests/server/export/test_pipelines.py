@@ -17,7 +17,7 @@ from naiad.client import Client, InvalidInput
 from naiad.export import Recipe, Repository, export_recipe, load_recipe
 from naiad.export._repository import golden
 from naiad.server import EmbeddedTriton, ModelLoadFailed
-from pipeline_helpers import assert_wired, in_python, publish, publish_again
+from pipeline_helpers import assert_wired, in_python, publish, publish_again, steps, write_environment
 
 TEXTS = ["a few words", "incomprehensibilities", "ä", "no more than these", ""]
 
@@ -161,15 +161,24 @@ def test_a_pipeline_changes_as_a_whole(repository: Repository, client: Client) -
 
 
 def test_a_step_whose_package_is_missing_is_not_served(tmp_path: Path) -> None:
-    """A server without a package that a step imports refuses to load it, and says which and what to do."""
-    publish(tmp_path / "models")
-    about = tmp_path / "models" / "words_lengths" / "1" / "step.json"
-    about.write_text(about.read_text().replace('"imports": [', '"imports": ["no_such_package", '))
+    """A server without a package that a step imports says so when it loads it; an environment can have the package."""
+    environment = write_environment(tmp_path / "env", "only_there")
+    first, *others = steps(tmp_path)
+    for name, chosen in (
+        ("lacks", first),
+        ("has", first.with_settings({"parameters.EXECUTION_ENV_PATH": environment})),
+    ):
+        publish(tmp_path / name, steps=[chosen, *others])
+        about = tmp_path / name / "words_lengths" / "1" / "step.json"
+        about.write_text(about.read_text().replace('"imports": [', '"imports": ["only_there", '))
     with (
-        pytest.raises(ModelLoadFailed, match=r"step 'lengths' of words needs the Python package 'no_such_package'"),
-        EmbeddedTriton(tmp_path / "models"),
+        pytest.raises(ModelLoadFailed, match=r"step 'lengths' of words needs the Python package 'only_there', which"),
+        EmbeddedTriton(tmp_path / "lacks"),
     ):
         pass
+    with EmbeddedTriton(tmp_path / "has") as triton, triton.client() as client:
+        answer = client.infer("words", {"text": np.array(TEXTS, object)[:, None]})
+    assert answer["total"].ravel().tolist() == in_python(TEXTS)[1]
 
 
 def test_a_pipeline_in_a_bucket(bucket_url: str) -> None:

@@ -406,6 +406,20 @@ class TestVersions:
         (models / "words_lengths" / "1" / "manifest.json").unlink()
         assert "its step words_lengths version 1 is missing" in repo.verify("words", 1).problems
 
+    def test_a_step_that_was_replaced_together_with_its_manifest_is_found(self, models: Path) -> None:
+        """A pipeline's manifest has the hashes of its steps' manifests, so that one signature covers all of it."""
+        publish_again(models, offset=7.0, promote=False)
+        first, second = (models / "words_verdict" / number for number in "12")
+        manifest = json.loads((second / "manifest.json").read_text()) | {"version": 1}
+        for name in ("step.py", "export-report.html"):
+            if (second / name).exists():
+                (first / name).write_bytes((second / name).read_bytes())
+        (first / "manifest.json").write_text(json.dumps(manifest))
+        repo = Repository(models)
+        assert repo.verify("words_verdict", 1).problems == ()
+        (problem,) = repo.verify("words", 1).problems
+        assert problem == "its step words_verdict version 1 has another manifest.json than was published with it"
+
     def test_other_tensors_between_the_steps_are_refused_before_anything_is_published(
         self, models: Path, tmp_path: Path
     ) -> None:

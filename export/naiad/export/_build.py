@@ -101,51 +101,57 @@ def build(model: Any, order: Order, repository: Repository, stage: Path, on_step
     captured = _capture_and_check(subject, order, stage, on_step)
     order.known.update(_known(captured, order))
     captured, report = _verify_and_measure(captured, order, repository, stage, on_step)
-    if order.accelerator == "tensorrt":
-        _mark(captured, order, repository, stage)
     on_step("configure")
+    configured, report = _configure_with(captured, order, report, repository, stage)
     graph, samples, answers = captured.graph, captured.samples, captured.answers
-    labels = _labels_by_output(order.labels, tuple(graph.outputs))
-    configured = _configure.configure(
-        order.model,
-        graph,
-        samples,
-        answers,
-        latency=report.latency,
-        size_bytes=report.size_bytes,
-        labels=labels,
-        wishes=_configure.Wishes(
-            settings=order.settings,
-            cores=order.cores,
-            accelerator=order.accelerator,
-            states=order.states,
-            precision=captured.precision,
-        ),
-    )
-    config = configured.config
-    _labels.write_labels(stage / "labels", config, labels)
-    _warmup.write(stage / "labels", configured.warmup)
-    kept = (
-        *repository.check_contract(order.model, config, stage / "labels"),
-        *_get_along(repository, order, config, graph.path),
-    )
-    report = replace(
-        report,
-        findings=(*report.findings, *configured.findings, *kept),
-        choices=configured.choices,
-        not_measured=configured.not_measured,
-    )
     golden = _sequences.first_steps(captured.subject, answers, order.states) if order.states else answers
     _golden.write(graph.path.parent / _golden.FILE, samples, golden)
     candidate = Candidate(
         model=order.model,
-        config=config,
+        config=configured.config,
         files=graph.path.parent,
         labels=stage / "labels",
         settings=order.settings,
-        manifest=_manifest(order, captured, report, config),
+        manifest=_manifest(order, captured, report, configured.config),
     )
     return candidate, report
+
+
+def _configure_with(
+    captured: _Captured, order: Order, report: Report, repository: Repository, stage: Path
+) -> tuple[_configure.Configured, Report]:
+    """Return the configuration, with the files it names in `stage`, and the report with what was chosen and found."""
+    if _uses_tensorrt(order, repository):
+        _mark(captured, order, repository, stage)
+    labels = _labels_by_output(order.labels, tuple(captured.graph.outputs))
+    wishes = _configure.Wishes(
+        settings=order.settings,
+        cores=order.cores,
+        accelerator=order.accelerator,
+        states=order.states,
+        precision=captured.precision,
+    )
+    configured = _configure.configure(
+        order.model,
+        captured.graph,
+        captured.samples,
+        captured.answers,
+        latency=report.latency,
+        size_bytes=report.size_bytes,
+        labels=labels,
+        wishes=wishes,
+    )
+    shared = stage / "labels"
+    _labels.write_labels(shared, configured.config, labels)
+    _warmup.write(shared, configured.warmup)
+    kept = repository.check_contract(order.model, configured.config, shared)
+    fitting = _get_along(repository, order, configured.config, captured.graph.path)
+    return configured, replace(
+        report,
+        findings=(*report.findings, *configured.findings, *kept, *fitting),
+        choices=configured.choices,
+        not_measured=configured.not_measured,
+    )
 
 
 def _get_along(repository: Repository, order: Order, derived: Any, graph: Path) -> tuple[Finding, ...]:
@@ -215,11 +221,21 @@ def _verify_and_measure(
         metric=choice.comparison.metric,
         left_out=captured.left_out,
         latency=_measure.measure(path, samples, answers),
-        findings=(*captured.findings, *choice.findings),
+        findings=(*captured.findings, *choice.comparison.findings(), *choice.findings),
         size_bytes=_graph.size_bytes(captured.graph),
         precision=choice.results,
         graph=_summary.summarise(captured.graph),
     )
+
+
+def _uses_tensorrt(order: Order, repository: Repository) -> bool:
+    """Whether the model is to be served with TensorRT, by this export or by the configuration of earlier versions."""
+    if order.accelerator == "tensorrt" or "tensorrt" in str(order.settings):
+        return True
+    if order.model not in repository.models():
+        return False
+    chosen = repository.config(order.model).optimization.execution_accelerators.gpu_execution_accelerator
+    return any(accelerator.name == "tensorrt" for accelerator in chosen)
 
 
 def _mark(captured: _Captured, order: Order, repository: Repository, stage: Path) -> None:
@@ -247,6 +263,7 @@ def _gate_of(captured: _Captured, order: Order, level: int) -> _gate.Gate:
         level=level,
         metric=order.metric,
         expected_metric=captured.metric,
+        explains=order.precision not in ("fp32", "auto"),
     )
 
 

@@ -37,6 +37,8 @@ class Gate:
     metric: Metric | None = None
     expected_metric: float = 0.0
     """The metric of the model itself."""
+    explains: bool = False
+    """Whether a candidate that is refused is searched for the first node that differs, which takes a few runs of it."""
 
     def check(self, path: Path, precision: str) -> Comparison:
         """Compare a graph of any precision with the model, in its outputs and in its task."""
@@ -44,6 +46,8 @@ class Gate:
         found = compare(path, self.samples, self.answers, tolerance, model=self.model, level=self.level)
         if found.passed and precision == _HALF and path != self.graph.path:
             found = replace(found, failure=self._overflow(path))
+        if found.failure is not None and self.explains and path != self.graph.path:
+            found = replace(found, failure=self._explained(path, found.failure, precision))
         return self._in_its_task(path, found) if found.passed and self.metric else found
 
     def require(self, path: Path, precision: str, directory: Path) -> Comparison:
@@ -73,6 +77,11 @@ class Gate:
         if departure is not None or trace is None:
             return departure
         return _diverge.locate(path, failure, tolerance, level=self.level, reference=trace)
+
+    def _explained(self, path: Path, failure: Failure, precision: str) -> Failure:
+        """Return a failure whose reason has the first node that differs."""
+        where = failure.divergence or self.explain(path, failure, precision, path.parent)
+        return failure if where is None else replace(failure, divergence=where, reason=f"{failure.reason}; {where}")
 
     def _overflow(self, path: Path) -> Failure | None:
         answer = max(self.answers, key=lambda each: each.case.sizes.get(str(self.samples.batch), 0))

@@ -11,7 +11,7 @@ from naiad.export._source.samples import Samples
 from naiad.export._verify import measures as _measures
 from naiad.export._verify import ties as _ties
 from naiad.export.errors import VerificationFailed
-from naiad.export.report import CaseParity, Divergence, MetricResult, OutputParity, Tolerance
+from naiad.export.report import CaseParity, Divergence, Finding, MetricResult, OutputParity, Tolerance
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +47,18 @@ class Comparison:
     def passed(self) -> bool:
         """Whether every output of every case was within its tolerance."""
         return self.failure is None
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Return what is worth knowing although it passed."""
+        return tuple(
+            Finding(
+                check="near tie",
+                message=f"{each.num_near_ties} values of output {each.output!r} differ from PyTorch's, each where two "
+                "scores, or a value and its threshold, are nearly equal",
+            )
+            for each in self.parity
+            if each.num_near_ties
+        )
 
 
 def compare(
@@ -104,7 +116,8 @@ def verify(
 
 def refusal(failure: Failure, model: str, comparison: Comparison | None = None) -> VerificationFailed:
     """Return the error of a comparison that did not pass."""
-    where = f"; {failure.divergence}" if failure.divergence else ""
+    where = f"; {failure.divergence}"
+    where = "" if failure.divergence is None or failure.reason.endswith(where) else where
     return VerificationFailed(
         f"{failure.reason}{where}; nothing was published",
         model=model,

@@ -27,8 +27,10 @@ def explained(
     chooser, name = _chooser(graph, output)
     if chooser is None:
         return 0
-    scores = [each for each in chooser.input[: 2 if chooser.op_type in _COMPARES else 1] if each in graph.producers]
-    values = graph.run(feeds, [output, name, *scores], level=level)
+    read = chooser.input[: 2 if chooser.op_type in _COMPARES else 1]
+    scores = [each for each in read if each in graph.producers or each in feeds]
+    inner = [output, name, *(each for each in scores if each in graph.producers)]
+    values = {**feeds, **graph.run(feeds, list(dict.fromkeys(inner)), level=level)}
     found, wanted = values[output], expected
     differs = (found != wanted).reshape(values[name].shape) if found.size == values[name].size else None
     if differs is None or found.shape != wanted.shape:

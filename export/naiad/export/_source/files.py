@@ -1,5 +1,6 @@
 """Files that are models: `.onnx`, `.pt2`, and TorchScript or a pickled module in `.pt` or `.pth`."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,7 +45,9 @@ def _module(path: Path, *, trust_pickle: bool) -> torch.nn.Module:
 def _script(path: Path) -> torch.nn.Module | None:
     load_script = vars(torch.jit)["load"]
     try:
-        module: torch.nn.Module = load_script(str(path), map_location="cpu")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript as a whole
+            module: torch.nn.Module = load_script(str(path), map_location="cpu")
     except (RuntimeError, ValueError):  # another kind of archive, or none, or no file: the next reader says which
         return None
     return module

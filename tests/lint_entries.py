@@ -16,6 +16,7 @@ from lint_writers import (
     files,
     gpu,
     instances,
+    package,
     put,
     python,
     ragged,
@@ -438,6 +439,90 @@ INCOMPLETE: Mapping[str, Write] = {
     "wrong_all_the_same": entry(inputs={"x": "FP16[3]"}, outputs={}),
 }
 """What a server with auto-complete is given."""
+_PT2 = {"max_batch_size": 0, "backend": "pytorch", "platform": "torch_aoti"}
+_PT2_TENSORS = {"inputs": {"INPUT__0": "FP32[-1,3]"}, "outputs": {"OUTPUT__0": "FP32[-1,3]"}}
+_PROFILE = {f"trt_profile_{end}_shapes": "x:1x3" for end in ("min", "opt", "max")}
+_MANY = {"name": "R", "count": 1}
+ELSEWHERE: Mapping[str, Write] = {
+    ".hidden": entry(),
+    "two words": entry(),
+    "capability": entry(cc_model_filenames={"8.0": "other.onnx"}, **instances(kind="KIND_AUTO", count=1)),
+    "labels_outside": entry(outputs={"y": {"tensor": "FP32[3]", "label_filename": "/etc/hostname"}}),
+    "priority": entry(optimization={"priority": "PRIORITY_MAX"}),
+    "metrics": entry(model_metrics={"metric_control": [{"metric_identifier": {"family": "f"}}]}),
+    "agents": entry(model_repository_agents={"agents": [{"name": "checksum"}]}),
+    "unknown_backend": entry(backend="onnxruntim"),
+    "container_backend": entry(backend="fil"),
+    "own_library": files(put("libtriton_mine.so", b""), backend="mine"),
+    "no_backend": files(remove("1/model.onnx"), backend=""),
+    "strings_and_bfloat16": entry(
+        identity({"x": "STRING[batch,3]", "n": "BF16[batch,3]"}),
+        inputs={"x": "STRING[3]", "n": "BF16[3]"},
+        outputs={"n_out": "BF16[3]"},
+    ),
+    "no_cpu_operator": entry(
+        graph([node("Relu", "x", to="y")], {"x": "BF16[batch,3]"}, {"y": "BF16[batch,3]"}),
+        inputs={"x": "BF16[3]"},
+        outputs={"y": "BF16[3]"},
+    ),
+    "waits": entry(dynamic_batching={"max_queue_delay_microseconds": 5_000_000}),
+    "own_cores": entry(instance_group=[]),
+    "two_scopes": entry(
+        **instances(kind="KIND_CPU", count=1, rate_limiter={"resources": [_MANY, {**_MANY, "global": True}]})
+    ),
+    "nameless_control": entry(sequence(), sequence_batching={"control_input": [{"control": []}]}),
+    "control_twice": entry(
+        sequence(),
+        sequence_batching={"control_input": [*start(fp32_false_true=[0, 1])["control_input"]] * 2},
+    ),
+    "strategy_and_sequence": entry(
+        sequence(),
+        sequence_batching=start(fp32_false_true=[0, 1]),
+        parameters={"TRITON_BATCH_STRATEGY_PATH": "batch.so"},
+    ),
+    "strategy_not_there": entry(parameters={"TRITON_BATCH_STRATEGY_PATH": "batch.so"}),
+    "python_state": python(sequence_batching={"state": [_STATE]}),
+    "python_accelerated": python(**gpu("cuda")),
+    "session_parameter": entry(parameters={"session.intra_op.allow_spinning": "0"}),
+    "long_number": entry(parameters={"intra_op_thread_count": "2 threads"}),
+    "negative_threads": entry(parameters={"intra_op_thread_count": "-1"}),
+    "threads_between": entry(parameters={"inter_op_thread_count": "2"}),
+    "device_initializers": entry(parameters={"session.use_device_allocator_for_initializers": "1"}),
+    "cpu_inputs": entry(parameters={"FORCE_CPU_ONLY_INPUT_TENSORS": "no"}),
+    "tensorrt_alone": entry(**gpu("tensorrt"), instance_group=[]),
+    "tensorrt_value": entry(**gpu("tensorrt", trt_dla_core="first"), **instances(kind="KIND_AUTO", count=1)),
+    "tensorrt_value_unused": entry(**gpu("tensorrt", trt_dla_core="first")),
+    "tensorrt_bfloat16": entry(**gpu("tensorrt", precision_mode="BF16"), **instances(kind="KIND_AUTO", count=1)),
+    "tensorrt_profile": entry(**gpu("tensorrt", **_PROFILE), **instances(kind="KIND_AUTO", count=1)),
+    "tensorrt_profile_in_part": entry(
+        **gpu("tensorrt", trt_profile_min_shapes="x:1x3"), **instances(kind="KIND_AUTO", count=1)
+    ),
+    "tensorrt_profile_of_nothing": entry(
+        **gpu("tensorrt", **{**_PROFILE, "trt_profile_max_shapes": "z:1x3"}), **instances(kind="KIND_AUTO", count=1)
+    ),
+    "cuda_key": entry(**gpu("cuda", cuda_graph="1"), **instances(kind="KIND_AUTO", count=1)),
+    "cuda_overwritten": entry(**gpu("cuda", gpu_mem_limit="1"), **instances(kind="KIND_AUTO", count=1)),
+    "package": package(**_PT2, **_PT2_TENSORS),
+    "package_batched": package(**{**_PT2, "max_batch_size": 8}, **_PT2_TENSORS),
+    "package_of_sequences": package(**_PT2, **_PT2_TENSORS, sequence_batching={}),
+    "package_damaged": package(b"none", **_PT2, **_PT2_TENSORS),
+    "package_of_names": package(**_PT2, inputs={"x": "FP32[-1,3]"}, outputs={"y": "FP32[-1,3]"}),
+    "package_by_call": package(
+        **_PT2, inputs={"ARGS[0]": "FP32[-1]", "KWARGS[mask]": "BOOL[-1]"}, outputs={"RESULT[a][0]": "FP32[-1]"}
+    ),
+    "package_of_strings": package(**_PT2, inputs={"INPUT__0": "STRING[-1]"}, outputs={"OUTPUT__0": "FP32[-1]"}),
+    "package_without_outputs": package(**_PT2, inputs={"INPUT__0": "FP32[-1]"}, outputs={}),
+    "own_operator": entry(
+        graph([node("Spin", "x", to="y", domain="my.own")], {"x": "FP32[batch,3]"}, {"y": "FP32[batch,3]"})
+    ),
+    "cached_ensemble": ensemble(
+        [step("decoupled_part")],
+        parts={"decoupled_part": python(model_transaction_policy={"decoupled": True})},
+        response_cache={"enable": True},
+    ),
+    "ensemble_of_gpus": ensemble([step("gpu_part")], parts={"gpu_part": entry(**instances(kind="KIND_GPU", count=1))}),
+}
+"""What a server without a GPU, or of the embedded release, would not tell apart."""
 TOO_LARGE = "10000000000000000000"
 STOPPING: Mapping[str, Write] = {"too_large_version": files(rename("1", TOO_LARGE))}
 """What ends a whole server."""
@@ -445,6 +530,6 @@ STOPPING: Mapping[str, Write] = {"too_large_version": files(rename("1", TOO_LARG
 
 def write_all(repository: Path, entries: Mapping[str, Write]) -> None:
     """Write entries into a repository."""
-    repository.mkdir()
+    repository.mkdir(parents=True)
     for name, write in entries.items():
         write(repository, name)

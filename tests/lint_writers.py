@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,21 @@ def python(source: str = PYTHON_MODEL, **fields: Any) -> Write:
         (directory / "1").mkdir(parents=True)
         (directory / "1" / "model.py").write_text(source)
         (directory / "config.pbtxt").write_text(config_text(name, **{**WHOLE, "backend": "python", **fields}))
+
+    return write
+
+
+def package(content: bytes | None = None, **fields: Any) -> Write:
+    """A package of PyTorch's ahead-of-time compiler; by default an archive with nothing in it."""
+
+    def write(repository: Path, name: str) -> None:
+        directory = repository / name
+        (directory / "1").mkdir(parents=True)
+        with zipfile.ZipFile(directory / "1" / "model.pt2", "w") as archive:
+            archive.writestr("version", "1")
+        if content is not None:
+            (directory / "1" / "model.pt2").write_bytes(content)
+        (directory / "config.pbtxt").write_text(config_text(name, **fields))
 
     return write
 

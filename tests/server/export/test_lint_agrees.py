@@ -22,15 +22,17 @@ _REFUSED_HERE = ("does not load", "needs a GPU", "not with naiad serve")
 _NUM_LOADERS = 2
 _LATER = "NVIDIA's backend finds out at the first request, Naiad's when it loads the model"
 _OLDER = "the ONNX Runtime and the backend of that release are older than those of the embedded server"
+_THERE = "a path outside the repository may well be on the server's machine, if it is another"
 EXCEPTIONS: Mapping[str, tuple[Verdict, str]] = {
     "scalar_batched": ("does not load", _LATER),
     "state_of_nothing": ("does not load", _LATER),
+    "operator_library": ("does not load", _THERE),
     "newer_opset": ("loads", _OLDER),
     "newer_format": ("loads", _OLDER),
     "bfloat16": ("loads", _OLDER),
 }
-"""What the embedded server says where it differs from the linter, and why; in the first two the linter says that the
-model would be served wrongly."""
+"""What the embedded server says where it differs from the linter, and why: in the first two the linter says that the
+model would be served wrongly, in the third it warns."""
 
 
 class Loader:
@@ -123,7 +125,7 @@ def test_entries_are_of_both_kinds(served: Mapping[str, Verdict]) -> None:
     found = list(served.values())
     assert found.count("loads") >= 40
     assert found.count("does not load") >= 40
-    assert len(EXCEPTIONS) <= 5
+    assert len(EXCEPTIONS) <= 6
 
 
 def test_verdicts_agree_where_the_server_completes(tmp_path: Path) -> None:

@@ -80,6 +80,12 @@ def test_names_and_kinds_of_tensors_survive(repository: Repository) -> None:
     assert "unused input" in [finding.check for finding in report.findings]
 
 
+@pytest.mark.parametrize("target", ["24.10", "26.07"])
+def test_what_is_published_lints_clean(repository: Repository, target: str) -> None:
+    """No field of an exported entry is one that the embedded server, or NVIDIA's container, would refuse."""
+    assert [str(found) for found in repository.lint(target=target)] == []
+
+
 def test_without_a_batch_dimension_nothing_is_batched(repository: Repository, client: Client) -> None:
     """With max_batch_size 0 the dims are complete, a scalar is [1], and any length is answered."""
     config = repository.config("total")

@@ -6,23 +6,9 @@ Source: `naiad.export._check.targets`.
 from collections.abc import Iterator
 
 from naiad.export._lint.entry import Entry
+from naiad.export._lint.graph import RUNTIME_DOMAINS
 from naiad.export._lint.problem import Problem, advice, fails
 
-_RUNTIME_DOMAINS = frozenset(
-    {
-        "",
-        "ai.onnx",
-        "ai.onnx.ml",
-        "ai.onnx.preview",
-        "ai.onnx.preview.training",
-        "ai.onnx.training",
-        "com.microsoft",
-        "com.microsoft.experimental",
-        "com.microsoft.nchwc",
-        "com.ms.internal.nhwc",
-        "org.pytorch.aten",
-    }
-)
 _HARDWARE_DOMAINS = frozenset({"com.microsoft.nchwc", "com.ms.internal.nhwc"})
 
 
@@ -50,7 +36,7 @@ def domains(entry: Entry) -> Iterator[Problem]:
     """Operators of other domains need a library; those for one kind of processor are not for a file."""
     for number, graph in entry.graphs():
         file = entry.relative(entry.model_path(number))
-        unknown = sorted(graph.domains - _RUNTIME_DOMAINS)
+        unknown = sorted(graph.domains - RUNTIME_DOMAINS)
         if unknown and not entry.config.model_operations.op_library_filename:
             message = f"the graph has operators of {', '.join(unknown)}, which ONNX Runtime does not have"
             fix = "name their library in model_operations.op_library_filename"

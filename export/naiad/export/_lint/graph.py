@@ -30,6 +30,22 @@ _RUNTIME_TYPES = {
         "string": 8, "bool": 9, "float16": 10, "double": 11, "uint32": 12, "uint64": 13, "bfloat16": 16,
     }.items()
 }  # fmt: skip
+RUNTIME_DOMAINS = frozenset(
+    {
+        "",
+        "ai.onnx",
+        "ai.onnx.ml",
+        "ai.onnx.preview",
+        "ai.onnx.preview.training",
+        "ai.onnx.training",
+        "com.microsoft",
+        "com.microsoft.experimental",
+        "com.microsoft.nchwc",
+        "com.ms.internal.nhwc",
+        "org.pytorch.aten",
+    }
+)
+"""The domains whose operators ONNX Runtime has of its own."""
 _DEFAULT_DOMAINS = ("", "ai.onnx")
 _FIRST_IR_WITH_DEFAULTS = 4
 """Before it, every initializer had to be listed among the inputs, and none could be replaced by a request."""
@@ -98,8 +114,15 @@ def read(path: Path, libraries: Sequence[str] = ()) -> Graph:
     if not model.ir_version or not model.graph.output:
         raise UnreadableGraph("it holds no ONNX graph")
     declared = _declared(model)
-    whole = all((path.parent / each.location).is_file() for each in declared.external)
-    return _inferred(path, declared, libraries) if whole else declared
+    return _inferred(path, declared, libraries) if _can_be_opened(path, declared, libraries) else declared
+
+
+def _can_be_opened(path: Path, graph: Graph, libraries: Sequence[str]) -> bool:
+    """Whether all that a graph needs is there; what is not is a finding of its own."""
+    sizes = [(path.parent / each.location, each.size_bytes) for each in graph.external]
+    whole = all(file.is_file() and file.stat().st_size >= size for file, size in sizes)
+    operators = bool(libraries) or graph.domains <= RUNTIME_DOMAINS
+    return whole and operators and all(Path(library).is_file() for library in libraries)
 
 
 def _inferred(path: Path, declared: Graph, libraries: Sequence[str]) -> Graph:

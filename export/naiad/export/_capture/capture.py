@@ -1,5 +1,6 @@
 """Capture: the model becomes an ONNX graph, by the dynamo exporter, or by the legacy one where that cannot."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,9 +47,7 @@ def capture(
     """
     directory.mkdir()
     if isinstance(subject, GraphSubject):
-        return _copy.copy(
-            subject, samples, target, max_opset=release.max_opset, max_ir_version=release.max_ir_version
-        )
+        return _copy.copy(subject, samples, target, max_opset=release.max_opset, max_ir_version=release.max_ir_version)
     first, reason = _first_choice(subject, exporter)
     work = _Work(subject=subject, samples=samples, answers=answers, opset=opset, directory=directory, target=target)
     made = _attempt(work, first, reason)
@@ -156,7 +155,9 @@ def what_travels(subject: Subject, directory: Path, exporter: str) -> dict[str, 
         return job | {"program": PROGRAM}
     assert isinstance(subject, ModuleSubject)
     if isinstance(subject.model, torch.jit.ScriptModule):
-        torch.jit.save(subject.model, directory / SCRIPT)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript as a whole
+            torch.jit.save(subject.model, directory / SCRIPT)
         return job | {"script": SCRIPT}
     if exporter == "legacy":
         return job | {"model": subject.flat()}

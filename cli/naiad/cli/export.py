@@ -211,6 +211,10 @@ def _rows(version: Version) -> Iterator[tuple[str, str]]:
     report = version.report
     assert report is not None
     yield "size", f"{report.size_bytes / 1e6:.2f} MB"
+    if report.graph:
+        graph = report.graph
+        made = f"{graph.num_nodes} nodes, {graph.num_parameters:,} weights, opset {graph.opset}"
+        yield "graph", f"{made}; made by {'a copy' if graph.exporter == 'copy' else f'the {graph.exporter} exporter'}"
     for parity in report.parity:
         error = f"largest error {parity.max_abs_error:.2g} ({parity.max_rel_error:.2g} of the largest value)"
         yield f"parity of {parity.output}", error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import warnings
 import zipfile
 from pathlib import Path
@@ -17,7 +18,8 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from export_helpers import Scores, answer_of, contents, rows
-from naiad.export import CaptureFailed, CheckFailed, ExportError, Input, InvalidExport, Version, export
+from naiad.export import CaptureFailed, CheckFailed, ExportError, Input, InvalidExport, Repository, Version, export
+from naiad.export._capture.explain import explain
 from naiad.export._source.module import ModuleSubject
 from naiad.export._source.subject import bind, open_subject
 
@@ -230,6 +232,13 @@ class TestGraphs:
         assert "model.onnx.data" not in made["files"]
         x = rows(3, 4).numpy()
         np.testing.assert_allclose(answer_of(version.path, x=x)[0], x)
+        assert version.report is not None
+        summary = version.report.graph
+        assert summary is not None
+        assert (summary.num_nodes, summary.operators, summary.num_parameters) == (1, {"MatMul": 1}, 16)
+        assert (summary.inputs, summary.dynamic) == ({"x": "FLOAT [batch, 4]"}, ("batch",))
+        assert [(each.dtype, each.num_tensors, each.size_bytes) for each in summary.weights] == [("FLOAT", 1, 64)]
+        assert Repository(tmp_path / "models").version("m", 1).report == version.report
 
     def test_text_goes_in_and_comes_out(self, tmp_path: Path) -> None:
         """Strings are a label encoder's inputs and outputs, made up from its own words where no samples are given."""
@@ -253,7 +262,9 @@ class TestGraphs:
         assert manifest(version)["max_batch_size"] == 0
         assert version.report is not None
         assert [finding.check for finding in version.report.findings] == ["no batch"]
-        with pytest.raises(InvalidExport, match="max_batch_size > 0 the first dimension of every input is the batch"):
+        with pytest.raises(
+            InvalidExport, match=r"m\.onnx fixes the first dimension of an input.*or use max_batch_size=0"
+        ):
             export(path, "more", samples=[(rows(2, 4),)], repository=tmp_path / "models", max_batch_size=8)
 
     @pytest.mark.parametrize(
@@ -279,6 +290,18 @@ class TestGraphs:
         path = save_graph(tmp_path / "m.onnx", node, **change)
         with pytest.raises(error, match=message):
             export(path, "m", samples=[(rows(*samples),)], repository=tmp_path / "models", max_batch_size=4)
+
+    def test_a_graph_that_gives_no_tensors(self, tmp_path: Path) -> None:
+        """A list of dicts, as a scikit-learn classifier gives by default, is refused with the option that helps."""
+        path = save_graph(tmp_path / "m.onnx", MATMUL)
+        model = onnx.load(path)
+        value = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+        model.graph.output[0].type.CopyFrom(helper.make_sequence_type_proto(value))
+        onnx.save(model, path)
+        with pytest.raises(
+            InvalidExport, match=r"output 'y' is a sequence; Triton knows tensors only.*'zipmap': False"
+        ):
+            open_subject(path)
 
     def test_weights_that_are_missing(self, tmp_path: Path) -> None:
         """A graph without the file of its weights names it."""
@@ -324,6 +347,44 @@ class TestLegacy:
         assert [finding.check for finding in version.report.findings] == ["unused input", "exporter"]
 
 
+class TakesTheMaximum(nn.Module):
+    """A number out of a tensor."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * float(x.max())
+
+
+class LoopsOverLength(nn.Module):
+    """As many steps as the input is long."""
+
+    def forward(self, x: torch.Tensor, state: list[torch.Tensor]) -> torch.Tensor:
+        total = state[0]
+        for step in range(x.shape[1]):
+            total = total + x[:, step]
+        return total
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "message", "line"),
+    [
+        (TakesTheMaximum(), (rows(5, 4),), r"depends on the values in a tensor.*torch\.where or torch\.cond", "float("),
+        (LoopsOverLength(), (rows(5, 4), [rows(5)]), r"", ""),
+    ],
+)
+def test_a_failure_is_explained(model: nn.Module, inputs: tuple[Any, ...], message: str, line: str) -> None:
+    """What PyTorch says in pages is one sentence with the line of the model, or the dimension that it fixes."""
+    shapes = ({0: DYNAMIC, 1: DYNAMIC}, [{0: DYNAMIC}])[: len(inputs)]
+    with pytest.raises(Exception) as caught:
+        torch.export.export(model, inputs, dynamic_shapes=shapes, strict=False)
+    found = explain(caught.value)
+    if line:
+        assert re.search(message, found["message"])
+        path, _, number = found["source"].rpartition(":")
+        assert line in Path(path).read_text().splitlines()[int(number) - 1]
+    else:
+        assert found["fixed"] == {"input": "x", "index": None, "axis": 1, "size": 4}
+
+
 def test_what_is_no_model() -> None:
     """Anything else is named with what is expected."""
     with pytest.raises(InvalidExport, match=r"a model is a torch\.nn\.Module, an ExportedProgram.* found int"):
@@ -332,6 +393,18 @@ def test_what_is_no_model() -> None:
         open_subject("x.h5")
     with pytest.raises(InvalidExport, match=r"needs samples.*or say what its inputs are"):
         bind(open_subject(Scores()), None, None, 4)
+
+
+def test_made_up_samples_that_the_model_refuses(tmp_path: Path) -> None:
+    """A range that was not given is what the message asks for."""
+    inputs = {
+        "ids": Input(dtype="int64", shape=["batch", 3], low=10, high=99),
+        "weights": Input(shape=["batch", 3]),
+    }
+    with pytest.raises(
+        CheckFailed, match=r"fails in PyTorch on made-up samples: IndexError.*give real ones, or the range"
+    ):
+        export(Looks(), "looks", inputs=inputs, repository=tmp_path / "models")
 
 
 def test_made_up_samples_have_the_declared_types_sizes_and_ranges() -> None:

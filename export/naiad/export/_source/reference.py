@@ -42,7 +42,7 @@ def answers(
         if case is None:
             continue
         budget.begin()
-        outputs = _run(subject, case)
+        outputs = _run(subject, case, generated=samples.generated)
         if outputs is None:
             refused.append(case)
             continue
@@ -67,7 +67,7 @@ def _within(budget: Budget, case: Case, samples: Samples, notes: list[str]) -> C
     return None if reason else case
 
 
-def _run(subject: Subject, case: Case) -> Arrays | None:
+def _run(subject: Subject, case: Case, *, generated: bool) -> Arrays | None:
     """Return the subject's answer; None where it refuses a size that no sample has."""
     try:
         return subject.run(case.inputs)
@@ -76,6 +76,11 @@ def _run(subject: Subject, case: Case) -> Arrays | None:
     except Exception as exc:  # whatever a foreign forward() raises
         if not case.required:
             return None
+        if generated:
+            raise CheckFailed(
+                f"{subject.label} fails in {subject.reference} on made-up samples: {_first_line(exc)}; give real ones, "
+                "or the range of its inputs (inputs, or INPUTS in a recipe)"
+            ) from exc
         raise CheckFailed(
             f"{subject.label} itself fails in {subject.reference} at {describe(case)}: {_first_line(exc)}. "
             "A constant in view() or reshape(), or squeeze() without a dimension, is the usual reason; "

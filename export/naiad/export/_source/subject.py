@@ -88,6 +88,11 @@ def bind(
     if max_batch_size is None:
         max_batch_size = DEFAULT_MAX_BATCH_SIZE if subject.batched() else 0
         notes += [] if max_batch_size else [_UNBATCHED]
+    if max_batch_size and not subject.batched():
+        raise InvalidExport(
+            f"{subject.label} fixes the first dimension of an input, so the server cannot form batches of it; make it "
+            "again with an open first dimension, or use max_batch_size=0"
+        )
     made_up = samples is None
     if samples is None:
         declared = subject.inputs()

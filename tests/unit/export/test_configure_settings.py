@@ -125,6 +125,8 @@ def test_another_scheduler_takes_the_place_of_the_first() -> None:
     ("name", "value", "message"),
     [
         ("dynamic_batching.max_queue_delay_us", 1, "did you mean 'dynamic_batching.max_queue_delay_microseconds'"),
+        ("dynamic_batching.max_delay", 1, "did you mean 'dynamic_batching.max_queue_delay_microseconds'"),
+        ("dynamic_batching.qqqq", 1, "expected one of preferred_batch_size, max_queue_delay_microseconds"),
         ("max_queue_delay_microseconds", 1, r"did you mean '[\w.]+\.max_queue_delay_microseconds'"),
         ("instance_groups.0.count", 1, "did you mean 'instance_group'"),
         ("instance_group.0.counts", 1, "did you mean 'instance_group.0.count'"),

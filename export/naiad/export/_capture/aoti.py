@@ -44,7 +44,7 @@ def export(directory: Path, job: dict[str, Any], inputs: dict[str, torch.Tensor]
     cases = [[torch.from_numpy(array) for array in case] for case in job["cases"]]
     answers = [package.loader.run(case) for case in cases]
     arrays = {f"{case}/{place}": value.numpy() for case, row in enumerate(answers) for place, value in enumerate(row)}
-    np.savez(directory / ANSWERS, **arrays)  # type: ignore[arg-type]
+    np.savez(directory / ANSWERS, **arrays)
     return {"metadata": package.get_metadata(), "times_ms": [_time_ms(package.loader, case) for case in cases]}
 
 

@@ -174,15 +174,18 @@ def _unknown(path: str, name: str, descriptor: Any) -> InvalidExport:
 
 
 def _nearest(path: str, name: str, known: list[str]) -> str | None:
-    """Return the field of this message with a near name, else one elsewhere with this name, else a near one."""
+    """Return the field of this message with a near name, else one elsewhere with this name, else a remoter one."""
     prefix = path.split(".")[: path.split(".").index(name)]
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-    if close:
+    if close := difflib.get_close_matches(name, known, n=1, cutoff=0.75):
         return ".".join([*prefix, close[0]])
     everywhere = list(_paths(model_config_pb2.ModelConfig.DESCRIPTOR, (), ()))
     leaf = path.rpartition(".")[2]
-    same = [item for item in everywhere if item.rpartition(".")[2] == leaf]
-    return next(iter(same or difflib.get_close_matches(path, everywhere, n=1, cutoff=0.6)), None)
+    if same := [item for item in everywhere if item.rpartition(".")[2] == leaf]:
+        return same[0]
+    if not prefix:
+        return next(iter(difflib.get_close_matches(path, everywhere, n=1, cutoff=0.8)), None)
+    remoter = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    return ".".join([*prefix, remoter[0]]) if remoter else None
 
 
 def _paths(descriptor: Any, prefix: tuple[str, ...], seen: tuple[str, ...]) -> Iterator[str]:

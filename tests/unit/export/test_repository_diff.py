@@ -143,6 +143,24 @@ def test_the_command_has_an_exit_code_for_each_outcome(repo: Repository, tmp_pat
     assert run_naiad(*base, "2", "7", cwd=tmp_path).returncode == 2
 
 
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (["1", "2", "--max-changed", "100%"], 0, ""),
+        (["1", "2", "--max-changed", "1%"], 1, "of the rows of y are decided otherwise, more than 1.00%"),
+        (["1", "3", "--max-changed", "0"], 0, ""),
+        (["1", "2", "--max-changed", "0.5", "--no-answers"], 1, "--max-changed cannot be judged: not asked for"),
+        (["1", "2", "--max-changed", "many"], 2, "expected a share as 0.5% or 0.005"),
+    ],
+)
+def test_a_gate_on_what_is_decided_otherwise(
+    repo: Repository, tmp_path: Path, args: list[str], code: int, message: str
+) -> None:
+    """--max-changed fails where too many rows are decided otherwise, and where that cannot be known."""
+    done = run_naiad("models", "diff", "linear", *args, "-r", repo.path, cwd=tmp_path)
+    assert (done.returncode, message in done.stderr) == (code, True)
+
+
 def test_a_diff_is_plain_data(repo: Repository) -> None:
     """Its JSON has every part, so that a gate can be built on it."""
     values = repo.diff("linear", 1, 2).to_dict()

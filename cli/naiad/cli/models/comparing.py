@@ -31,20 +31,27 @@ def diff(
     ] = None,
     other_model: Annotated[str | None, typer.Option("--other-model", help="B's model, if it is another.")] = None,
     answers: Annotated[bool, typer.Option(help="Run both with the golden requests of both.")] = True,
+    max_changed: Annotated[
+        str | None,
+        typer.Option(metavar="SHARE", help="Fail if more rows than this, as in 0.5%, are decided otherwise."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare two versions: contract, files, how they were made, parity, latency, and what they answer.
 
-    Exit code 0 if B can take A's place for every client of A, 1 if it would break one.
+    Exit code 0 if B can take A's place for every client of A, 1 if it would break one, or exceeds --max-changed.
 
     Examples:
 
         naiad models diff digits 1 2
 
+        naiad models diff digits --max-changed 0.5%
+
         naiad models diff digits 3 1 --other-repository s3://models/production
 
         naiad models diff digits 2 1 --other-model digits-v2 --no-answers --json
     """
+    limit = None if max_changed is None else _share(max_changed)
     repo = open_repository(repository)
     other = open_repository(other_repository) if other_repository is not None else None
     first = a if a is not None else _newest(repo.served(model) or repo.versions(model), model)
@@ -57,8 +64,31 @@ def diff(
         print_json(finite(found.to_dict()))
     else:
         _show(found)
-    if found.breaking:
+    beyond = None if limit is None else _beyond(found, limit)
+    if beyond:
+        err.print(beyond, markup=False)
+    if found.breaking or beyond:
         raise typer.Exit(1)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise typer.BadParameter(f"expected a share as 0.5% or 0.005, found {text!r}", param_hint="--max-changed")
+    return share
+
+
+def _beyond(found: VersionDiff, limit: float) -> str | None:
+    """Return why the answers are too far apart, or cannot be judged."""
+    if found.note:
+        return f"--max-changed cannot be judged: {found.note}"
+    for each in found.answers:
+        if each.changed_share is not None and each.changed_share > limit:
+            return f"{each.changed_share:.2%} of the rows of {each.output} are decided otherwise, more than {limit:.2%}"
+    return None
 
 
 def _newest(versions: tuple[int, ...], model: str) -> int:

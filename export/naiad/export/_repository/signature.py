@@ -5,6 +5,7 @@ manifest's bytes, so that other tools can check them too. One more signature nev
 """
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -209,4 +210,6 @@ def _write(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     except FileExistsError as exc:
         raise InvalidKey(f"{path} exists, and a key is never replaced: name another file") from exc
     except OSError as exc:
+        with contextlib.suppress(OSError):
+            path.unlink()  # what was written of it before the disk was full
         raise InvalidKey(f"cannot write the key {path}: {exc.strerror or exc}") from exc

@@ -129,14 +129,14 @@ class TestVerbs:
 
 class TestOthers:
     def test_exports_at_once_land_as_different_versions(self, bucket_url: str) -> None:
-        """Four processes publish the same new model, four versions each: none is skipped, and all are whole."""
-        command = [sys.executable, str(export_publisher.__file__), bucket_url, "some", "4", "50000"]
+        """Four processes publish the same new model, three versions each: none is skipped, and all are whole."""
+        command = [sys.executable, str(export_publisher.__file__), bucket_url, "some", "3", "50000"]
         processes = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(4)]
         outputs = [process.communicate(timeout=120)[0] for process in processes]
         assert [process.returncode for process in processes] == [0, 0, 0, 0]
         numbers = sorted(int(number) for output in outputs for number in output.split())
         repo = Repository(bucket_url)
-        assert numbers == list(range(1, 17))
+        assert numbers == list(range(1, 13))
         assert repo.versions("some") == tuple(numbers)
         assert sorted(entry.version for entry in repo.history("some")) == numbers  # type: ignore[type-var]
         assert repo.audit().problems == ()
@@ -151,6 +151,23 @@ class TestOthers:
         objects(bucket_url).put(lease.LOCK, Mark(state="held", owner=elsewhere).to_bytes())
         publish(bucket_url)
         assert Repository(bucket_url).served("some") == (2,)
+
+    def test_a_lock_lives_as_long_as_its_work(self, bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is renewed while it is held, so that a long pruning keeps it; who waits gets it afterwards."""
+        monkeypatch.setattr(lease, "LEASE_S", 2.0)
+        publish(bucket_url)
+        bucket, got = objects(bucket_url), threading.Event()
+
+        def take() -> None:
+            with lease.locked(objects(bucket_url)):
+                got.set()
+
+        with lease.locked(bucket):
+            waiting = threading.Thread(target=take)
+            waiting.start()
+            assert not got.wait(4)
+        waiting.join(60)
+        assert got.is_set()
 
     def test_a_lock_of_a_dead_process_is_taken_at_once(self, bucket_url: str) -> None:
         """On the same machine nobody has to wait for a lease to end."""
@@ -189,7 +206,7 @@ class TestDisaster:
         for _ in range(2):
             publish(bucket_url, export_killer.MODEL, labels=("a", "b", "c"))
         places = []
-        every = int(os.environ.get("NAIAD_EVERY", "61"))  # 1 takes minutes
+        every = int(os.environ.get("NAIAD_EVERY", "79"))  # 1 takes minutes
         for place in kills(bucket_url, "steps", random.randint(1, every), every):
             places.append(place)
             assert_servable(bucket_url)
@@ -199,14 +216,6 @@ class TestDisaster:
         assert repo.served(export_killer.MODEL) == (number,)
         there = {name.partition("/")[0] for name in objects(bucket_url).names(export_killer.MODEL)}
         assert there == {"config.pbtxt", "labels.txt", *map(str, repo.versions(export_killer.MODEL))}
-
-    def test_killed_at_moments(self, bucket_url: str) -> None:
-        """Wherever chance kills it."""
-        publish(bucket_url, export_killer.MODEL)
-        for _ in kills(bucket_url, "moments", 12, 3):
-            assert_servable(bucket_url)
-        publish(bucket_url, export_killer.MODEL)
-        assert_servable(bucket_url)
 
 
 class TestErrors:

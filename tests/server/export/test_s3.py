@@ -249,6 +249,19 @@ class TestErrors:
         with pytest.raises(RepositoryError, match=r"failed at http://127\.0\.0\.1:9"):
             Repository(bucket_url).models()
 
+    def test_who_may_only_read(self, bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Reading needs no permission to write, and changing says that it does before anything is built."""
+        publish(bucket_url)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "reader")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "reader-secret")
+        repo = Repository(bucket_url)
+        assert (repo.versions("some"), repo.served("some"), repo.verify("some", 1).ok) == ((1,), (1,), True)
+        with repo.files("some", 1, "golden.npz") as directory:
+            assert (directory / "golden.npz").is_file()
+        for act in (lambda: repo.promote("some", 1), lambda: publish(bucket_url)):
+            with pytest.raises(NotWritable, match=r"S3 refuses access to .*AccessDenied"):
+                act()
+
     def test_a_server_without_conditions_is_refused(self, bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """Where a conditional write always succeeds, no lock would hold: nothing is published."""
         publish(bucket_url)

@@ -34,7 +34,7 @@ def locked(bucket: Bucket) -> Iterator[None]:
     wait_s = 0.02
     while not _acquire(bucket, mark):
         time.sleep(wait_s * random.uniform(0.5, 1))  # noqa: S311
-        wait_s = min(wait_s * 1.5, 1.0)
+        wait_s = min(wait_s * 1.5, 0.3)
     done = threading.Event()
     keeper = threading.Thread(target=_keep, args=(bucket, mark, done), name="naiad-lease", daemon=True)
     keeper.start()

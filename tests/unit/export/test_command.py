@@ -63,7 +63,7 @@ def test_export_and_the_models_commands(tmp_path: Path) -> None:
         (["export", "nothing"], 2, "there is no recipe 'nothing'"),
         (["export", "not_a_recipe.py"], 2, "is not a recipe: it defines no build()"),
         (["export", "raises.py"], 1, "raises.py:4: build() failed with RuntimeError: no data"),
-        (["export", "good.py", "--precision", "int8"], 2, "precision 'int8' is not supported yet"),
+        (["export", "good.py", "--precision", "int3"], 2, "precision must be one of"),
         (["export", "good.py", "-r", "good.py"], 1, "cannot write to the model repository"),
         (["models", "list", "-r", "nowhere"], 2, "there is no model repository at"),
         (["models", "show", "other"], 2, "there is no model 'other' in"),

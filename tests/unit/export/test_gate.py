@@ -66,7 +66,7 @@ class Made:
         return path
 
 
-def make(model: nn.Module, directory: Path) -> Made:
+def make(model: nn.Module, directory: Path, exporter: str = "dynamo") -> Made:
     """Capture a model of four numbers a row."""
     subject = open_subject(model, None)
     samples = bind(subject, [(rows(5, 4),)], None, 4)
@@ -78,6 +78,7 @@ def make(model: nn.Module, directory: Path) -> Made:
             samples,
             right,
             opset=20,
+            exporter=exporter,
             release=find_target(),
             directory=directory / "capture",
             target=directory / "files",
@@ -121,6 +122,18 @@ def test_a_wrong_conversion_is_named_with_its_module_and_line(made: Made, tmp_pa
     assert where.node in str(caught.value)
     assert str(caught.value).endswith("nothing was published")
     assert caught.value.parity[0].output == "y"
+
+
+def test_a_wrong_graph_of_the_legacy_exporter_is_told_by_its_modules(tmp_path: Path) -> None:
+    """That exporter names nodes after modules; what these give in PyTorch is compared."""
+    made = make(Blocks(), tmp_path, "legacy")
+    path = made.tampered(set_epsilon)
+    gate = replace(made.gate, graph=replace(made.gate.graph, path=path))
+    with pytest.raises(VerificationFailed) as caught:
+        gate.require(path, "fp32", tmp_path / "trace")
+    where = caught.value.divergence
+    assert where is not None
+    assert (where.cause, where.operator, where.module) == ("conversion", "LayerNormalization", "blocks.1.norm")
 
 
 def test_a_candidate_is_compared_with_the_graph_it_was_made_from(made: Made, tmp_path: Path) -> None:

@@ -198,7 +198,9 @@ def _detail(suspect: _Suspect, cause: str, node: Any) -> str:
     operator = _metadata(node).get("namespace", "").rpartition(": ")[2]
     made = f"the conversion of {operator} to {node.op_type}" if operator.startswith("aten") else "this node"
     reason = suspect.found.reason.partition(", expected")[0]
-    return f"{reason}; PyTorch's own program is right there, so {made} is wrong"
+    if not operator:
+        made += ", or one before it in the same module,"
+    return f"{reason}; PyTorch is right there, so {made} is wrong"
 
 
 def _named(graph: Graph, tensor: str) -> dict[str, str]:
@@ -207,7 +209,19 @@ def _named(graph: Graph, tensor: str) -> dict[str, str]:
     metadata = _metadata(node) if node is not None else {}
     scopes = re.findall(r"'([^']*)'", metadata.get("pkg.torch.onnx.name_scopes", ""))
     module = next((scope for scope in reversed(scopes[:-1]) if scope), "")
+    if not metadata and node is not None:
+        module = module_of(node.name)
     return {"module": module, "source": source_line(metadata.get("pkg.torch.onnx.stack_trace", ""))}
+
+
+def module_of(node: str) -> str:
+    """Return the module in the name of a node of the legacy exporter: `blocks.0` of `/blocks/blocks.0/Add`."""
+    parts: list[str] = []
+    before = ""
+    for part in node.split("/")[1:-1]:
+        parts.append(part.removeprefix(f"{before}."))
+        before = part
+    return ".".join(parts).removeprefix("model.")
 
 
 def source_line(stack_trace: str) -> str:

@@ -22,7 +22,9 @@ _TOLERANCE = Tolerance(cosine=-1.0)
 
 
 def export(directory: Path, job: dict[str, Any], inputs: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """Write the values of one case, and return their files by the names of the ONNX values."""
+    """Write the values of one case, and return their files by the names of the ONNX values, or of the modules."""
+    if job["modules"]:
+        return _modules_only(directory, job)
     program = dynamo.program(directory, job, inputs)
     onnx = dynamo.convert(program, job)
     decomposed = onnx.exported_program
@@ -34,6 +36,19 @@ def export(directory: Path, job: dict[str, Any], inputs: dict[str, torch.Tensor]
     results = recorder.run(*_arguments(decomposed, list(case.values())))
     recorder.keep_outputs(_user_outputs(decomposed, results), job["outputs"])
     return {"tensors": recorder.files, "capture": recorder.departure}
+
+
+def _modules_only(directory: Path, job: dict[str, Any]) -> dict[str, Any]:
+    """Write what each module gives, for a graph of the legacy exporter, whose values have the names of modules."""
+    case = {name: torch.from_numpy(array) for name, array in job["case"].items()}
+    outputs = _run_model(job["model"], case, plain=False, first_of_several=True)
+    files: dict[str, str] = {}
+    for path, value in outputs.items():
+        name = path.removeprefix("model.")  # the wrapper that gives the model flat arguments
+        if path not in ("", "model"):
+            files[name] = f"{len(files)}.npy"
+            np.save(directory / files[name], value, allow_pickle=False)
+    return {"modules": files}
 
 
 class _Recorder(torch.fx.Interpreter):
@@ -123,7 +138,9 @@ def _user_outputs(program: Any, results: Any) -> list[Any]:
     return [value for spec, value in zip(specs, results, strict=True) if spec.kind == OutputKind.USER_OUTPUT]
 
 
-def _run_model(model: Any, case: dict[str, torch.Tensor], *, plain: bool) -> dict[str, np.ndarray[Any, Any]]:
+def _run_model(
+    model: Any, case: dict[str, torch.Tensor], *, plain: bool, first_of_several: bool = False
+) -> dict[str, np.ndarray[Any, Any]]:
     """Return what each module of the model gives, in the order in which they end; without those called twice."""
     outputs: dict[str, np.ndarray[Any, Any]] = {}
     repeated: set[str] = set()
@@ -134,6 +151,8 @@ def _run_model(model: Any, case: dict[str, torch.Tensor], *, plain: bool) -> dic
             del module, args
             if path in outputs:
                 repeated.add(path)
+            if first_of_several and isinstance(output, tuple) and output:
+                output = output[0]
             if isinstance(output, torch.Tensor):
                 value = output.detach().cpu()
                 outputs[path] = (value.float() if value.dtype == torch.bfloat16 else value).numpy().copy()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from lint_writers import (
     PART,
     ROW,
@@ -122,6 +124,15 @@ TENSORS: Mapping[str, Write] = {
     "narrowed_input": entry(identity({"x": "FP32[batch,width]"}), outputs={"x_out": "FP32[-1]"}),
     "narrowed_output": entry(
         identity({"x": "FP32[batch,width]"}), inputs={"x": "FP32[-1]"}, outputs={"x_out": "FP32[3]"}
+    ),
+    "narrower_than_declared": entry(
+        graph(
+            [node("MatMul", "x", "matrix", to="y")],
+            {"x": "FP32[batch,3]"},
+            {"y": "FP32[batch,width]"},
+            constants={"matrix": np.ones((3, 5), np.float32)},
+        ),
+        outputs={"y": "FP32[-1]"},
     ),
     "unbatched": entry(max_batch_size=0, **SINGLE),
     "batch_in_dims": entry(**SINGLE),

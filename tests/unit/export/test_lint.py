@@ -54,6 +54,7 @@ BROKEN: Mapping[str, str] = {
     "cuda_graphs": "config.ignored_by_onnxruntime",
     "cache_and_decoupled": "config.ignored_by_onnxruntime sequence.response_cache",
     "narrowed_output": "signature.shapes",
+    "narrower_than_declared": "signature.shapes",
     "batch_in_dims": "signature.shapes",
     "static_batch": "signature.shapes",
     "wrong_size": "signature.shapes",

@@ -151,8 +151,9 @@ class S3Store:
 
     def remove_version(self, model: str, number: int, stage: Path) -> None:
         del stage
-        # Hidden before it is taken apart; the claim is removed with the others that have become old.
-        if _lease.claim(self._objects, model, number, state="given up") is None:
+        # Hidden before it is taken apart. Nobody writes to it any more, so the claim need not outlast the objects.
+        claim = _lease.claim(self._objects, model, number, state="given up")
+        if claim is None:
             raise VersionNotFound(
                 f"version {number} of {model} is being published or removed by another process; run it again",
                 repository=self.location,
@@ -160,6 +161,7 @@ class S3Store:
                 version=number,
             )
         _lease.remove_files(self._objects, model, number)
+        self._objects.delete([claim.name])
 
     def append(self, name: str, line: Callable[[bytes], bytes]) -> None:
         for _ in range(_TRIES):

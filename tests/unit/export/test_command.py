@@ -32,10 +32,14 @@ def samples():
 def test_export_and_the_models_commands(tmp_path: Path) -> None:
     """A recipe becomes a version; list, show, promote, rollback and verify tell and change what is served."""
     (tmp_path / "mine.py").write_text(RECIPE)
-    first = run_naiad("export", "mine.py", "-r", "my models", "-o", "width=3", "--json", cwd=tmp_path)
+    assert run_naiad("models", "keygen", "my.pem", cwd=tmp_path).returncode == 0
+    options = ("-r", "my models", "-o", "width=3", "--sign-key", "my.pem", "--json")
+    first = run_naiad("export", "mine.py", *options, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     result = json.loads(first.stdout)
     assert (result["version"], result["served"], result["report"]["batches"]) == (1, [1], [1, 2, 3, 4])
+    signed = run_naiad("models", "verify", "scores", "-r", "my models", "--key", "my.pub", cwd=tmp_path)
+    assert "signed by" in signed.stdout
     second = publish_again(tmp_path / "my models", "scores")
     assert second.number == 2
 

@@ -60,6 +60,19 @@ def test_entries_say_who_what_and_why(root: Path) -> None:
     assert audit(root) == Audit(num_entries=5, head=entries[-1].digest, problems=())
 
 
+@pytest.mark.parametrize(("sudo", "user"), [(None, "service"), ("mia", "mia as service"), ("service", "service")])
+def test_the_person_behind_a_shared_account_is_named(
+    root: Path, monkeypatch: pytest.MonkeyPatch, sudo: str | None, user: str
+) -> None:
+    """Who became another user with sudo is in the entry beside that user."""
+    monkeypatch.setenv("LOGNAME", "service")
+    monkeypatch.delenv("SUDO_USER", raising=False)
+    if sudo is not None:
+        monkeypatch.setenv("SUDO_USER", sudo)
+    Repository(root).promote("some", 1)
+    assert Repository(root).history("some")[-1].user == user
+
+
 def test_an_edited_entry_is_found(root: Path) -> None:
     """Whoever changes a name in the middle, or in the last line, is found out."""
     original = lines(root)

@@ -194,10 +194,13 @@ def _sha256(text: str) -> str:
 
 
 def _user() -> str:
+    """Return the login name; behind sudo the person's, too."""
     try:
-        return getpass.getuser()
+        user = getpass.getuser()
     except (OSError, KeyError):
-        return str(os.getuid())
+        user = str(os.getuid())
+    person = os.environ.get("SUDO_USER", user)
+    return user if person == user else f"{person} as {user}"
 
 
 def append(store: Store, action: Action, model: str, **values: Any) -> None:

@@ -173,6 +173,7 @@ def _capture_and_check(subject: _subject.Subject, order: Order, stage: Path, on_
         on_step(f"run in {subject.reference}")
         left_out: list[str] = []
         answers = _reference.answers(subject, samples, left_out=left_out)
+        order.tolerances.check_outputs(answers[0].outputs)
         _reference.check(subject, answers, samples, order.tolerances.of("fp32"))
         _sequences.require(order.states, answers[0])
         metric = _gate.metric_of(subject, samples, order.metric) if order.metric else 0.0

@@ -231,4 +231,6 @@ def test_tolerances_are_given_for_all_or_for_one_precision_or_output() -> None:
     assert tolerances.of("int8-static").rtol == 0.3
     assert tolerances.of("int8-static").for_output("other").cosine == Tolerance.of("int8").cosine
     assert Tolerances(given=Tolerance(rtol=0.5)).of("fp16") == Tolerance(rtol=0.5)
+    with pytest.raises(InvalidExport, match=r"for the output 'y'; the model has \['x'\]"):
+        tolerances.check_outputs(["x"])
     assert np.all(np.diff([Tolerances().of(each).atol for each in ("fp32", "fp16", "bf16", "int8", "int4")]) > 0)

@@ -72,6 +72,13 @@ def test_what_is_alike_passes(actual: Any, expected: Any) -> None:
     assert compare(actual, expected).ok
 
 
+def test_an_output_of_tiny_values_is_held_to_its_own_size() -> None:
+    """A likelihood of 1e-12 is compared like any other number; only beside zeros is 1e-9 nothing."""
+    expected = np.array([[1e-12, 3e-12]], np.float32)
+    assert not compare(expected * 2, expected, Tolerance()).ok
+    assert compare(np.full((1, 2), 1e-12, np.float32), np.zeros((1, 2), np.float32)).ok
+
+
 def test_one_wrong_row_of_many_is_found_by_its_direction() -> None:
     """Over all rows together the cosine would be 0.98."""
     expected = numbers(64, 16)

@@ -12,6 +12,8 @@ Array = np.ndarray[Any, Any]
 
 _DIRECTION_FLOOR = 1e-2
 """A row whose norm is below this share of the largest row's has no direction worth comparing."""
+_NEXT_TO_ZERO = 1e-9
+"""What an output may be that is zero everywhere in PyTorch."""
 _EPS_STEPS = 4
 """An output cannot be nearer than a few steps of its own type, whatever tolerance was given."""
 
@@ -112,7 +114,8 @@ def _errors(a: Array, b: Array) -> Array:
 def _limits(b: Array, dtype: np.dtype[Any], tolerance: Tolerance, scale: float) -> Array:
     step = _EPS_STEPS * float(ml_dtypes.finfo(dtype).eps)  # type: ignore[no-untyped-call]
     finite = np.where(np.isfinite(b), np.abs(b), 0.0)
-    limits: Array = max(max(tolerance.atol, step) * scale, 1e-9) + max(tolerance.rtol, step) * finite
+    least = max(tolerance.atol, step) * scale if scale else _NEXT_TO_ZERO
+    limits: Array = least + max(tolerance.rtol, step) * finite
     return limits
 
 

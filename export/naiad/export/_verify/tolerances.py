@@ -34,6 +34,17 @@ class Tolerances:
         own = {name: values.pop(name) for name in PRECISIONS if name in values}
         return _changed(_changed(base, values), own.get(family, {}))
 
+    def check_outputs(self, names: Iterable[str]) -> None:
+        """Refuse a tolerance for an output that the model does not have.
+
+        Raises:
+            InvalidExport: With the outputs that there are.
+        """
+        known = list(names)
+        unknown = [name for precision in PRECISIONS for name in self.of(precision).outputs if name not in known]
+        if unknown:
+            raise InvalidExport(f"a tolerance is given for the output {unknown[0]!r}; the model has {known}")
+
 
 def parse_tolerance(texts: Iterable[str]) -> dict[str, Any]:
     """Read `rtol=1e-2,cosine=0.99`, or the same for one output as `probs:atol=1e-3`; later ones win.

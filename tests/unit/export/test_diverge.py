@@ -11,7 +11,7 @@ import pytest
 from onnx import helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from naiad.export import Tolerance
+from naiad.export import Repository, Tolerance, VerificationFailed, export
 from naiad.export._source.reference import Answer
 from naiad.export._verify import diverge, overflow
 from naiad.export._verify.parity import compare
@@ -118,3 +118,17 @@ def test_an_overflow_in_fp16_is_found_on_a_cpu(half: tuple[Path, Path]) -> None:
     assert (found.divergence.cause, found.divergence.operator) == ("precision", "Mul")
     assert "overflow" in found.divergence.detail
     assert overflow.find(candidate, base, answer(x * np.float32(1e-5), y=right.outputs["y"]), batch=5, model="") is None
+
+
+def test_the_level_of_the_configuration_is_the_one_that_is_verified(tmp_path: Path) -> None:
+    """The same graph is refused at the default level and published at the one that the message advises."""
+    path, right = folded(tmp_path / "folded.onnx")
+    (x,) = right.case.inputs.values()
+    with pytest.raises(VerificationFailed, match=r"--set optimization\.graph\.level=2") as caught:
+        export(path, "net", samples=[(x,)], repository=tmp_path / "models", max_batch_size=4)
+    assert caught.value.divergence is not None
+    assert caught.value.divergence.cause == "optimiser"
+    settings = {"optimization.graph.level": 2}
+    version = export(path, "net", samples=[(x,)], repository=tmp_path / "models", max_batch_size=4, settings=settings)
+    assert Repository(tmp_path / "models").config("net").optimization.graph.level == 2
+    assert "verified" in (version.path / "export-report.html").read_text()

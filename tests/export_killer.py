@@ -2,6 +2,7 @@
 
     python export_killer.py REPOSITORY moments COUNT SEED   kills COUNT processes that change it without end
     python export_killer.py REPOSITORY steps FIRST EVERY    kills before step FIRST, FIRST + EVERY, … until one lives
+    python export_killer.py REPOSITORY interrupts FIRST EVERY    the same with Ctrl-C, which lets it clean up
 
 A step is a change of a file or directory, a flush to the disk, a lock; or a request to S3, before it leaves and after
 its answer. The one that is killed is a fork, so that nothing is imported again. After each kill one line of JSON says
@@ -75,39 +76,46 @@ def moments(repository: str, count: int, seed: int) -> Iterator[str]:
         yield "at a moment"
 
 
-def steps(repository: str, first: int, every: int) -> Iterator[str]:
-    """Kill a process before the n-th step of each act, for every n until there are no more steps."""
+def steps(repository: str, first: int, every: int, number: int = signal.SIGKILL) -> Iterator[str]:
+    """Send a signal before the n-th step of each act, for every n until there are no more steps."""
     for act in ACTS:
-        number = first
-        while (step := _killed_before(number, act, repository)) is not None:
-            yield f"{number}: {step}"
-            number += every
+        count = first
+        while step := _stopped_before(count, act, repository, number):
+            yield f"{count}: {step}"
+            count += every
 
 
-def _killed_before(number: int, act: Callable[[Repository], object], repository: str) -> str | None:
+def interrupts(repository: str, first: int, every: int) -> Iterator[str]:
+    """Press Ctrl-C before the n-th step of each act."""
+    return steps(repository, first, every, signal.SIGINT)
+
+
+def _stopped_before(count: int, act: Callable[[Repository], object], repository: str, number: int) -> str:
+    """Return the step before which the process got the signal; nothing if it had fewer steps."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        _kill_before(number, writer)
-        act(Repository(repository))
+        _signal_before(count, writer, number)
+        with contextlib.suppress(KeyboardInterrupt):
+            act(Repository(repository))
         os._exit(0)
     os.close(writer)
     _, status = os.waitpid(child, 0)
     with os.fdopen(reader) as said:
         step = said.read()
-    assert status == 0 or os.WIFSIGNALED(status), f"it failed by itself before step {number}"
-    return None if status == 0 else step
+    assert status == 0 or os.WIFSIGNALED(status), f"it failed by itself before step {count}"
+    return step
 
 
-def _kill_before(number: int, writer: int) -> None:
-    left, write = number, os.write
+def _signal_before(count: int, writer: int, number: int) -> None:
+    left, write = count, os.write
 
     def step(what: str) -> None:
         nonlocal left
         left -= 1
         if left == 0:
             write(writer, what.encode())
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event in _EVENTS:
@@ -164,7 +172,9 @@ def _count_requests(step: Callable[[str], None]) -> None:
 if __name__ == "__main__":
     if sys.argv[1].startswith("s3:"):
         import s3fs  # noqa: F401 - once, for all forks
-    kills = {"moments": moments, "steps": steps}[sys.argv[2]](sys.argv[1], int(sys.argv[3]), int(sys.argv[4]))
+    kills = {"moments": moments, "steps": steps, "interrupts": interrupts}[sys.argv[2]](
+        sys.argv[1], int(sys.argv[3]), int(sys.argv[4])
+    )
     for where in kills:
         print(json.dumps(where), flush=True)
         sys.stdin.readline()

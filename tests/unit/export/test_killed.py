@@ -48,6 +48,17 @@ def test_killed_before_every_step(root: Path) -> None:
     assert_next_export_works(root)
 
 
+def test_interrupted_before_every_third_step(root: Path) -> None:
+    """Ctrl-C lets it clean up: no stage is left, already before the next one looks."""
+    places = []
+    for place in kills(root, "interrupts", random.randint(1, 3), 3):
+        places.append(place)
+        assert_servable(root)
+        assert [path.name for path in root.parent.iterdir()] == [root.name], place
+    assert len(places) > 20
+    assert_next_export_works(root)
+
+
 def test_real_exports_killed_and_interrupted(tmp_path: Path) -> None:
     """Of three `naiad export` of one model at once one is killed and one is interrupted, whenever it is; the third
     publishes, and neither processes nor stages are left."""

@@ -77,7 +77,8 @@ class TestArguments:
         assert [tensor["name"] for tensor in made["inputs"]] == ["x", "state_0", "state_1_k", "bias"]
         assert [tensor["name"] for tensor in made["outputs"]] == ["y", "state_0_out", "state_1_k_out"]
         assert version.report is not None
-        assert [finding.message.partition(" in every")[0] for finding in version.report.findings] == [
+        constants = [finding.message for finding in version.report.findings if finding.check == "constant"]
+        assert [message.partition(" in every")[0] for message in constants] == [
             "argument 'scale' is 2.0",
             "argument 'negate' is True",
         ]
@@ -261,7 +262,7 @@ class TestGraphs:
         version = export(path, "fixed", samples=[(rows(2, 4),)], repository=tmp_path / "models")
         assert manifest(version)["max_batch_size"] == 0
         assert version.report is not None
-        assert [finding.check for finding in version.report.findings] == ["no batch"]
+        assert "no batch" in [finding.check for finding in version.report.findings]
         with pytest.raises(
             InvalidExport, match=r"m\.onnx fixes the first dimension of an input.*or use max_batch_size=0"
         ):
@@ -344,7 +345,7 @@ class TestLegacy:
         assert [tensor["name"] for tensor in made["inputs"]] == ["x", "unused"]
         assert made["source"]["file"] == "drops.pt"
         assert version.report is not None
-        assert [finding.check for finding in version.report.findings] == ["unused input", "exporter"]
+        assert {"unused input", "exporter"} <= {finding.check for finding in version.report.findings}
 
 
 class TakesTheMaximum(nn.Module):

@@ -23,7 +23,7 @@ from naiad.export.report import Report, Tolerance
 from naiad.export.repository import Candidate, Repository
 
 if TYPE_CHECKING:
-    from naiad.export._build import Order
+    from naiad.export._order import Order
 
 
 def build(

@@ -10,6 +10,25 @@ from naiad.export.errors import InvalidExport
 Labels = Mapping[str, Sequence[str]]
 
 
+def by_output(
+    labels: Sequence[str] | Mapping[str, Sequence[str]] | None, outputs: tuple[str, ...]
+) -> dict[str, tuple[str, ...]]:
+    """Return the class names by output, from those of the only output.
+
+    Raises:
+        InvalidExport: They are not by output, and there are several.
+    """
+    if labels is None:
+        return {}
+    if isinstance(labels, Mapping):
+        return {name: tuple(map(str, names)) for name, names in labels.items()}
+    if len(outputs) != 1:
+        raise InvalidExport(
+            f"the model has the outputs {list(outputs)}; give labels by output, as in {{'probs': [...]}}"
+        )
+    return {outputs[0]: tuple(map(str, labels))}
+
+
 def name_labels(config: Any, labels: Labels) -> None:
     """Name a label file for each output in `labels`.
 

@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 from naiad.export import (
     BatchLatency,
     CaseParity,
+    CheckFailed,
     Divergence,
     Finding,
     InvalidExport,
     MetricResult,
     OutputParity,
     PrecisionLatency,
+    PrecisionRefused,
     PrecisionResult,
     Report,
     VerificationFailed,
@@ -146,7 +148,7 @@ def test_a_page_needs_no_network_and_no_script() -> None:
     assert len(html.encode()) < 300_000
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(min_size=1, max_size=40))
 @pytest.mark.parametrize(
     "hostile", ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{ 7 * 7 }}", "&amp;"]
@@ -196,6 +198,22 @@ def test_a_refused_export_says_why_on_top(tmp_path: Path) -> None:
     assert page.ids == ["failure", "tensors", "parity", "provenance"]
     for text in ("refused", "it differs", "node_gelu", "Gelu", "blocks.1", "m.py:4", "✗ beyond"):
         assert text in page.text
+
+
+def test_an_export_that_failed_before_there_was_a_graph_has_a_page_too() -> None:
+    """Only the reason and what was asked for are known then."""
+    page = Page(writing.of_refusal(CheckFailed("it fails at batch 1"), {"model": "scores", "precision": "int8"}))
+    assert page.ids == ["failure"]
+    for text in ("scores", "refused", "it fails at batch 1", "int8"):
+        assert text in page.text
+
+
+def test_a_precision_that_was_refused_shows_what_was_tried() -> None:
+    """The table of candidates with their numbers and reasons."""
+    error = PrecisionRefused("no gain", model="scores", precision="int8", results=report().precision)
+    page = Page(writing.of_refusal(error, {"model": "scores", "precision": "int8"}))
+    assert page.ids == ["failure", "precision", "latency"]
+    assert "0.9 times as fast" in page.text
 
 
 @pytest.mark.parametrize("place", [".", "nowhere/report.html"])

@@ -156,7 +156,7 @@ def _charts(report: Report) -> list[tuple[str, str]]:
     lines = _candidate_lines(report)
     if not lines:
         values = {latency.batch: latency.median_ms for latency in report.latency if latency.batch}
-        lines = [_plot.Line(label=report.parity[0].output if report.parity else "", values=values, emphasised=True)]
+        lines = [_plot.Line(label="this version", values=values, emphasised=True)]
     rates = [
         _plot.Line(
             label=line.label,

@@ -28,7 +28,10 @@ class Weighted(nn.Module):
         self.linear = nn.Linear(3, 4)
 
     def forward(self, sequence: torch.Tensor, weight: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"scores": self.linear(sequence.mean(1)).softmax(-1) * weight, "positive": sequence.sum(1) > 0}
+        scores = self.linear(sequence.mean(1)).softmax(-1)
+        if sequence.shape[0] > 40:  # decided when it is compiled
+            scores = scores.flip(0)
+        return {"scores": scores * weight, "positive": sequence.sum(1) > 0}
 
 
 @pytest.fixture(scope="module")
@@ -110,11 +113,12 @@ def test_the_manifest_says_what_was_compiled_and_what_was_not_measured(repositor
     assert manifest["inputs"][0]["shape"] == ["batch", "length", 3]
     assert manifest["package"]["AOTI_DEVICE_KEY"] == "cpu"
     assert "26.05" in manifest["not_measured"][0]
-    assert [finding["check"] for finding in manifest["report"]["findings"]] == ["machine code"]
+    assert [finding["check"] for finding in manifest["report"]["findings"]] == ["machine code", "sizes"]
+    assert manifest["largest_sizes"] == {"batch": 40}
     assert {output["output"] for output in manifest["report"]["parity"]} == {"scores", "positive"}
 
 
-@pytest.mark.parametrize(("batch", "length"), [(1, 7), (2, 1), (5, 12), (32, 3)])
+@pytest.mark.parametrize(("batch", "length"), [(1, 7), (2, 1), (5, 12), (40, 3)])
 def test_answers_equal_pytorch(model: nn.Module, client: Client, batch: int, length: int) -> None:
     """At every batch and length, also those that were not verified."""
     sequence, weight = rows(batch, length, 3, seed=batch), rows(batch, 1, seed=length)
@@ -133,10 +137,12 @@ def test_golden_pairs_have_the_names_of_the_server(repository: Repository, clien
     np.testing.assert_allclose(client.infer("weighted", inputs)["OUTPUT__0"], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_sizes_that_do_not_agree_are_refused(client: Client) -> None:
-    """Compiled code would read beyond the end of the smaller input."""
+def test_sizes_that_the_package_is_not_made_for_are_refused(client: Client) -> None:
+    """Compiled code would read beyond the end of the smaller input, or take the other side of an `if`."""
     with pytest.raises(InvalidInput, match="expected batch 3 as in input 'INPUT__0', found 2"):
         client.infer("weighted", {"INPUT__0": rows(3, 7, 3).numpy(), "INPUT__1": rows(2, 1).numpy()})
+    with pytest.raises(InvalidInput, match="expected batch up to 40, found 41; send less at once"):
+        client.infer("weighted", {"INPUT__0": rows(41, 7, 3).numpy(), "INPUT__1": rows(41, 1).numpy()})
     assert client.infer("weighted", {"INPUT__0": rows(3, 7, 3).numpy(), "INPUT__1": rows(3, 1).numpy()})
 
 

@@ -9,6 +9,7 @@ from tritonclient.grpc import model_config_pb2
 from naiad.export import _provenance
 from naiad.export._aoti import configure as _configure
 from naiad.export._aoti import package as _package
+from naiad.export._check import check as _check
 from naiad.export._configure import labels as _labels
 from naiad.export._configure import warmup as _warmup
 from naiad.export._configure.configure import Configured, Wishes
@@ -18,7 +19,7 @@ from naiad.export._source import subject as _subject
 from naiad.export._source.reference import Answer
 from naiad.export._source.samples import Samples
 from naiad.export._verify import parity as _verify
-from naiad.export.errors import InvalidExport
+from naiad.export.errors import CheckFailed, InvalidExport
 from naiad.export.report import Report, Tolerance
 from naiad.export.repository import Candidate, Repository
 
@@ -38,6 +39,7 @@ def build(
     _check_order(order)
     tolerance = order.tolerances.of("fp32")
     samples, answers, package = _compile(subject, order, tolerance, stage, on_step)
+    _refuse_sizes(package, samples, answers, order.model)
     on_step("verify")
     compared = _verify.compare_answers(package.answers, samples, answers, tolerance, model=order.model)
     if compared.failure is not None:
@@ -102,6 +104,12 @@ def _compile(
     return samples, answers, package
 
 
+def _refuse_sizes(package: _package.Package, samples: Samples, answers: Sequence[Answer], model: str) -> None:
+    errors = _check.outside(_configure.declared(package, samples, answers), samples)
+    if errors:
+        raise CheckFailed(f"{model} cannot be published: {'; '.join(errors)}", model=model, findings=tuple(errors))
+
+
 def _report(
     samples: Samples,
     answers: Sequence[Answer],
@@ -141,6 +149,7 @@ def _manifest(
         "max_batch_size": 0,
         "precision": order.precision,
         "package": package.metadata,
+        "largest_sizes": _configure.largest(package),
         "samples": {"num_samples": len(samples.rows), "generated": samples.generated},
         "not_measured": list(report.not_measured),
         "report": report.to_dict(),

@@ -110,7 +110,7 @@ def declared(package: Package, samples: Samples, answers: Sequence[Answer]) -> G
             for name, array in feeds.items()
         },
         outputs={name: _varying(name, answers) for name in answers[0].outputs},
-        ranges={},
+        ranges=package.ranges,
         unused=(),
         opset=0,
         ir_version=0,
@@ -143,7 +143,17 @@ def _findings(package: Package) -> list[Finding]:
         f"the package is machine code for {processor} and PyTorch {package.versions['torch']}: a server on another "
         f"processor, with another PyTorch, or a Triton before {FIRST_RELEASE} cannot load it"
     )
-    return [Finding(check="machine code", message=message)]
+    limits = [
+        f"the package is valid for {symbol} <= {high} only: a Python `if` or a constant limits it. `naiad serve` "
+        "refuses more; NVIDIA's backend would answer wrongly"
+        for symbol, high in largest(package).items()
+    ]
+    return [Finding(check="machine code", message=message), *(Finding(check="sizes", message=each) for each in limits)]
+
+
+def largest(package: Package) -> dict[str, int]:
+    """Return the upper ends of the sizes that the package is valid for, where there are any."""
+    return {symbol: high for symbol, (_, high) in package.ranges.items() if high is not None}
 
 
 def _not_measured(package: Package) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from naiad.export._capture.aoti import ANSWERS, PACKAGE
-from naiad.export._capture.capture import what_travels
+from naiad.export._capture.capture import failure_of, what_travels
 from naiad.export._capture.process import run_job
 from naiad.export._source.graph import GraphSubject
 from naiad.export._source.reference import Answer, Arrays
@@ -30,6 +30,8 @@ class Package:
     answers: tuple[Arrays, ...]
     """By case, with the names of the reference's outputs."""
     latency: tuple[BatchLatency, ...]
+    ranges: dict[str, tuple[int, int | None]]
+    """By dynamic dimension, the sizes it is valid for; None for no upper end."""
     metadata: dict[str, str]
     """What it was compiled for: operating system, processor, instruction sets, device."""
     versions: dict[str, str]
@@ -71,15 +73,12 @@ def make(subject: Subject, samples: Samples, answers: Sequence[Answer], *, direc
         job |= {"model": subject.flat(), "plain": False}  # type: ignore[attr-defined]
     found = run_job(job, directory)
     if "error" in found:
-        raise CaptureFailed(
-            f"PyTorch cannot compile {subject.label} ahead of time: {found['error']['message']}",
-            operator=found["error"]["operator"],
-            source=found["error"]["source"],
-        )
+        raise failure_of(found["error"], samples.names, subject.label)
     return Package(
         path=target / PACKAGE,
         answers=_answers(directory / ANSWERS, answers, subject),
         latency=_latency(samples, answers, found["times_ms"]),
+        ranges={symbol: (low, high) for symbol, (low, high) in found["ranges"].items()},
         metadata=found["metadata"],
         versions=found["versions"],
     )

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from naiad.export._capture.dynamo import program
+from naiad.export._capture import dynamo
 
 PACKAGE = "model.pt2"
 ANSWERS = "answers.npz"
@@ -38,14 +38,20 @@ def export(directory: Path, job: dict[str, Any], inputs: dict[str, torch.Tensor]
         job["model"] = _Leaves(job["model"]).eval()
     path = str(Path(job["target"]) / PACKAGE)
     inductor: Any = torch._inductor
-    inductor.aoti_compile_and_package(program(directory, job, inputs), package_path=path)
+    exported = dynamo.program(directory, job, inputs)
+    inductor.aoti_compile_and_package(exported, package_path=path)
     torch.set_num_threads(job["num_threads"] or torch.get_num_threads())
     package = inductor.aoti_load_package(path)
     cases = [[torch.from_numpy(array) for array in case] for case in job["cases"]]
     answers = [package.loader.run(case) for case in cases]
     arrays = {f"{case}/{place}": value.numpy() for case, row in enumerate(answers) for place, value in enumerate(row)}
     np.savez(directory / ANSWERS, **arrays)
-    return {"metadata": package.get_metadata(), "times_ms": [_time_ms(package.loader, case) for case in cases]}
+    names = dynamo.symbol_names(exported, list(inputs), job["dynamic"])
+    return {
+        "metadata": package.get_metadata(),
+        "ranges": dynamo.ranges(exported, names),
+        "times_ms": [_time_ms(package.loader, case) for case in cases],
+    }
 
 
 def _time_ms(loader: Any, case: list[torch.Tensor]) -> float:

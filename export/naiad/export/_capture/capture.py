@@ -195,6 +195,11 @@ def _failed(error: dict[str, Any], names: tuple[str, ...]) -> _Failed:
     return _Failed(message=message, operator=error["operator"], source=error["source"], fixed=bool(fixed))
 
 
+def failure_of(error: dict[str, Any], names: tuple[str, ...], label: str) -> CaptureFailed:
+    """Return the error for what the capture process answered; `names` are those of the inputs."""
+    return _failure(_failed(error, names), label)
+
+
 def _reason(failed: _Failed) -> str:
     return failed.message + (f" (at {failed.source})" if failed.source else "")
 

@@ -18,12 +18,11 @@ def export(directory: Path, job: dict[str, Any], inputs: dict[str, torch.Tensor]
     """Write the graph of a job, and return the sizes it is valid for."""
     exported = program(directory, job, inputs)
     onnx = convert(exported, job)
-    names = _symbol_names(exported, list(inputs), job["dynamic"])
+    names = symbol_names(exported, list(inputs), job["dynamic"])
     _rename_dimensions(onnx.model, names)
     separate_names(onnx.model.graph)
     _save(onnx, Path(job["target"]) / "model.onnx")
-    ranges = {names.get(str(symbol), str(symbol)): _range(r) for symbol, r in exported.range_constraints.items()}
-    return {"ranges": ranges, "versions": {"onnxscript": onnxscript.__version__}}
+    return {"ranges": ranges(exported, names), "versions": {"onnxscript": onnxscript.__version__}}
 
 
 def program(directory: Path, job: dict[str, Any], inputs: dict[str, torch.Tensor]) -> Any:
@@ -61,7 +60,12 @@ def _line_of(program: Any, operator: str | None) -> str | None:
     return ":".join(lines[-1]) if lines else None
 
 
-def _symbol_names(program: Any, inputs: list[str], dynamic: dict[str, dict[int, str]]) -> dict[str, str]:
+def ranges(program: Any, names: dict[str, str]) -> dict[str, tuple[int, int | None]]:
+    """Return the sizes that a program is valid for, by dynamic dimension; `names` are those of its symbols."""
+    return {names.get(str(symbol), str(symbol)): _range(r) for symbol, r in program.range_constraints.items()}
+
+
+def symbol_names(program: Any, inputs: list[str], dynamic: dict[str, dict[int, str]]) -> dict[str, str]:
     """Return the user's name for each symbol of PyTorch: `{"s77": "batch"}`."""
     nodes = {node.name: node for node in program.graph.nodes}
     arguments = [name for name in program.graph_signature.user_inputs if isinstance(name, str)]

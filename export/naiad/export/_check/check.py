@@ -30,7 +30,7 @@ def check(
     """
     errors = [
         *_names(graph, samples, answers),
-        *_ranges(graph, samples),
+        *outside(graph, samples),
         *_frozen_inputs(graph, samples),
         *_frozen_outputs(graph, samples, answers),
         *_random(graph),
@@ -53,7 +53,7 @@ def _names(graph: Graph, samples: Samples, answers: Sequence[Answer]) -> list[st
     ]
 
 
-def _ranges(graph: Graph, samples: Samples) -> list[str]:
+def outside(graph: Graph, samples: Samples) -> list[str]:
     """Compare the sizes for which the graph holds with the batches that the server will form."""
     if not samples.batch or samples.batch not in graph.ranges:
         return []

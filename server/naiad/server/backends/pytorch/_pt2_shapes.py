@@ -1,4 +1,4 @@
-"""Sizes that have to agree between the inputs of a request.
+"""Sizes that have to agree between the inputs of a request, and that the package is valid for.
 
 Compiled code believes what it was compiled for: with three rows in one input and two in another it reads beyond the
 end of memory. Triton compares each input with its own dims only, so the names of the dimensions are taken from the
@@ -15,10 +15,11 @@ Dims = tuple[int | str, ...]
 
 
 class Shapes:
-    """The dimensions of a package's inputs, by name where they vary."""
+    """The dimensions of a package's inputs, by name where they vary, and the largest sizes that it is valid for."""
 
-    def __init__(self, inputs: Mapping[str, Dims]) -> None:
+    def __init__(self, inputs: Mapping[str, Dims], largest: Mapping[str, int]) -> None:
         self._inputs = inputs
+        self._largest = largest
 
     def check(self, model: str, shapes: Mapping[str, Sequence[int]]) -> None:
         """Raise ``RequestError`` where a dimension has another size in one input than in another."""
@@ -28,6 +29,9 @@ class Shapes:
                 if not isinstance(dim, str):
                     continue
                 expected, first = sizes.setdefault(dim, (size, name))
+                if size > self._largest.get(dim, size):
+                    message = f"expected {dim} up to {self._largest[dim]}, found {size}; send less at once"
+                    raise RequestError(f"model '{model}', input '{name}': {message}", "INVALID_ARG")
                 if size != expected:
                     message = f"expected {dim} {expected} as in input '{first}', found {size}; send equal sizes"
                     raise RequestError(f"model '{model}', input '{name}': {message}", "INVALID_ARG")
@@ -36,7 +40,8 @@ class Shapes:
 def shapes_beside(package: Path) -> Shapes:
     """What the manifest in the package's directory says."""
     try:
-        inputs = json.loads((package.parent / "manifest.json").read_text(encoding="utf-8"))["inputs"]
-        return Shapes({tensor["name"]: tuple(tensor["shape"]) for tensor in inputs})
+        manifest = json.loads((package.parent / "manifest.json").read_text(encoding="utf-8"))
+        inputs = {tensor["name"]: tuple(tensor["shape"]) for tensor in manifest["inputs"]}
+        return Shapes(inputs, dict(manifest.get("largest_sizes", {})))
     except (OSError, ValueError, KeyError, TypeError):
-        return Shapes({})
+        return Shapes({}, {})

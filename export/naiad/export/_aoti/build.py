@@ -1,6 +1,7 @@
 """The steps from a model to a `model.pt2`: run it → compile → verify → configure."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,8 @@ def build(
         labels=classes,
         wishes=Wishes(settings=order.settings, cores=order.cores, accelerator=order.accelerator),
     )
-    report = _report(samples, answers, package, compared, configured, tolerance)
+    findings = (*subject.findings(), *configured.findings)
+    report = replace(_report(samples, answers, package, compared, configured, tolerance), findings=findings)
     shared = stage / "labels"
     _labels.write_labels(shared, configured.config, classes)
     _warmup.write(shared, configured.warmup)
@@ -125,7 +127,7 @@ def _report(
         cases=compared.cases,
         tolerance=tolerance,
         latency=package.latency,
-        findings=configured.findings,
+        findings=(),
         size_bytes=package.path.stat().st_size,
         choices=configured.choices,
         not_measured=configured.not_measured,

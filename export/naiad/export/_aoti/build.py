@@ -57,8 +57,8 @@ def build(
         labels=classes,
         wishes=Wishes(settings=order.settings, cores=order.cores, accelerator=order.accelerator),
     )
-    findings = (*subject.findings(), *configured.findings)
-    report = replace(_report(samples, answers, package, compared, configured, tolerance), findings=findings)
+    configured = replace(configured, findings=(*subject.findings(), *configured.findings))
+    report = _report(samples, answers, package, compared, configured, tolerance)
     shared = stage / "labels"
     _labels.write_labels(shared, configured.config, classes)
     _warmup.write(shared, configured.warmup)
@@ -127,7 +127,7 @@ def _report(
         cases=compared.cases,
         tolerance=tolerance,
         latency=package.latency,
-        findings=(),
+        findings=configured.findings,
         size_bytes=package.path.stat().st_size,
         choices=configured.choices,
         not_measured=configured.not_measured,

@@ -234,6 +234,7 @@ class TestServe:
         [
             ("", (3,)),
             ("version_policy { latest { num_versions: 2 } }", (2, 3)),
+            ("version_policy { latest {} }", ()),
             ("version_policy { all {} }", (1, 2, 3)),
             ("version_policy { specific { versions: [1, 9] } }", (1,)),
         ],

@@ -58,6 +58,6 @@ def served(config: Any, existing: tuple[int, ...]) -> tuple[int, ...]:
         case "all":
             return existing
         case "latest":
-            return existing[-max(policy.latest.num_versions, 1) :]
+            return existing[::-1][: policy.latest.num_versions][::-1]  # `latest {}` serves none
         case _:
             return existing[-1:]

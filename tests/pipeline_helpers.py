@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -103,15 +104,27 @@ _MADE_AGAIN = shutil.ignore_patterns("manifest.json", "export-report.html")
 
 
 def publish_again(
-    repository: Path | str, *, scale: float = SCALE, offset: float = OFFSET, promote: bool = True, name: str = "words"
+    repository: Path | str,
+    *,
+    scale: float = SCALE,
+    offset: float = OFFSET,
+    imports: list[str] | None = None,
+    promote: bool = True,
+    name: str = "words",
 ) -> Version:
-    """Publish the first version again with other constants in its functions, without running anything."""
+    """Publish the first version again with other constants in its functions, without running anything.
+
+    `imports` are modules that the last step would need.
+    """
     repo = Repository(repository)
     with repo.stage() as stage:
         steps = [
             StepCandidate(step=step["step"], candidate=_copy(repo, step["model"], stage / step["step"], scale, offset))
             for step in repo.manifest(name, 1)["pipeline"]["steps"]
         ]
+        if imports:
+            about = steps[-1].candidate.files / "step.json"
+            about.write_text(json.dumps(json.loads(about.read_text()) | {"imports": imports}))
         pipeline = _copy(repo, name, stage / name, scale, offset)
         return repo.publish_pipeline(steps, pipeline, promote=promote)
 

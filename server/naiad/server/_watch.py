@@ -41,10 +41,40 @@ class Watch:
                 _log.info("Model %s is gone from the repository and no longer served", model)
             else:
                 self._source.check_model(model)
+                self._load_steps(model)
                 self._server.load(model)
                 _log.info("Model %s changed and was loaded again", model)
         except (AdminRefused, RepositoryError) as exc:
             _log.warning("Model %s changed, and what was loaded before goes on serving: %s", model, exc)
+
+    def _load_steps(self, model: str) -> None:
+        """Load the models that an ensemble is made of, before itself.
+
+        Asked for an ensemble one of whose steps does not load, Triton stops serving the ensemble as it was, too.
+
+        Raises: `AdminRefused` with what it said of a step.
+        """
+        config = self._source.configs([model]).get(model)
+        for step in config.ensemble_scheduling.step if config is not None else ():
+            self._source.check_model(step.model_name)
+            try:
+                self._server.load(step.model_name)
+            except AdminRefused as exc:
+                if not self._loads(step.model_name, step.model_version):
+                    raise exc from None
+
+    def _loads(self, model: str, version: int) -> bool:
+        """Load one version beside those that serve: of several new ones, one that is broken keeps all away."""
+        if version < 0:  # whichever is the latest
+            return False
+        admin = self._server.admin
+        serving = {int(status.version) for status in admin.index() if status.name == model and status.state == "READY"}
+        policy = {"specific": {"versions": sorted({*serving, version})}}
+        try:
+            admin.load(model, admin.config(model) | {"version_policy": policy})
+        except AdminRefused:
+            return False
+        return True
 
     def _look(self) -> dict[str, ModelFiles]:
         return self._source.look(self._named)

@@ -19,6 +19,8 @@ from naiad.export._repository import golden
 from naiad.server import EmbeddedTriton, ModelLoadFailed
 from pipeline_helpers import assert_wired, in_python, publish, publish_again, steps, write_environment
 
+pytestmark = pytest.mark.timeout(600)  # real nets are captured and their weights may be downloaded
+
 TEXTS = ["a few words", "incomprehensibilities", "ä", "no more than these", ""]
 
 
@@ -34,9 +36,7 @@ def digit_files() -> Recipe:
 
 @pytest.fixture(scope="module")
 def repository(sentences: Recipe, digit_files: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    path = tmp_path_factory.mktemp("pipelines") / "models"
-    publish(path)
-    repo = Repository(path)
+    repo = Repository(tmp_path_factory.mktemp("pipelines") / "models")
     export_recipe(sentences, repository=repo)
     export_recipe(digit_files, repository=repo, options={"epochs": 5})
     return repo
@@ -54,7 +54,13 @@ def client(server: EmbeddedTriton) -> Iterator[Client]:
         yield client
 
 
-@pytest.mark.parametrize("pipeline", ["sentences", "digit_files", "words"])
+@pytest.mark.parametrize("target", ["24.10", "26.07"])
+def test_what_is_published_lints_clean(repository: Repository, target: str) -> None:
+    """No field of an ensemble or of its steps is one that the embedded server, or NVIDIA's container, would refuse."""
+    assert [str(found) for found in repository.lint(target=target)] == []
+
+
+@pytest.mark.parametrize("pipeline", ["sentences", "digit_files"])
 def test_golden_pairs_are_answered_as_in_python(repository: Repository, client: Client, pipeline: str) -> None:
     """Every request of `golden.npz`, at batches 1, 2, 3, 7 and the largest, gets what the Python pipeline gave."""
     pairs = golden.read(repository.path / pipeline / "1" / "golden.npz", {})
@@ -119,8 +125,18 @@ def test_a_model_takes_what_the_steps_before_it_leave_open(repository: Repositor
     assert [list(tensor.dims) for tensor in repository.config("digit_files_net").input] == [[1, 8, 8]]
 
 
-def test_a_pipeline_changes_as_a_whole(repository: Repository, client: Client) -> None:
+def test_a_pipeline_changes_as_a_whole(tmp_path: Path) -> None:
     """While requests flow, promote and rollback change all steps at once: no request fails, none meets a mixture."""
+    publish(tmp_path / "models")
+    with EmbeddedTriton(tmp_path / "models", watch=True) as triton, triton.client() as client:
+        seen, failures = _change_under_load(Repository(tmp_path / "models"), client)
+    assert failures == []
+    assert set(seen) == {1, 2, 3}
+    assert_wired(tmp_path / "models")
+
+
+def _change_under_load(repository: Repository, client: Client) -> tuple[list[int], list[object]]:
+    """Call from three threads while versions change; returns whose answer each was, and what was none."""
     versions = {1: (1.0, 0.5), 2: (10.0, 5.0), 3: (100.0, 50.0)}
     expected = {number: in_python(TEXTS, scale=scale, offset=offset) for number, (scale, offset) in versions.items()}
     seen: list[int] = []
@@ -156,8 +172,7 @@ def test_a_pipeline_changes_as_a_whole(repository: Repository, client: Client) -
         done.set()
         for caller in callers:
             caller.join()
-    assert failures == []
-    assert_wired(repository.path)
+    return seen, failures
 
 
 def test_a_step_whose_package_is_missing_is_not_served(tmp_path: Path) -> None:
@@ -179,6 +194,29 @@ def test_a_step_whose_package_is_missing_is_not_served(tmp_path: Path) -> None:
     with EmbeddedTriton(tmp_path / "has") as triton, triton.client() as client:
         answer = client.infer("words", {"text": np.array(TEXTS, object)[:, None]})
     assert answer["total"].ravel().tolist() == in_python(TEXTS)[1]
+
+
+def test_a_version_that_does_not_load_leaves_the_old_one_served(tmp_path: Path) -> None:
+    """A step that a running server cannot load keeps the new pipeline away, not the old one; the next works again."""
+    publish(tmp_path / "models")
+    texts = np.array(TEXTS, object)[:, None]
+    with EmbeddedTriton(tmp_path / "models", watch=True) as triton, triton.client() as client:
+        publish_again(tmp_path / "models", scale=10.0, offset=5.0, imports=["no_such_package"])
+        _until(lambda: ("words_lengths", "2") in ready(client))
+        for _ in range(50):  # the server has looked, and looks again
+            assert client.infer("words", {"text": texts}).model_version == "1"
+            time.sleep(0.05)
+        assert ("words_verdict", "2") not in ready(client)
+        publish_again(tmp_path / "models", scale=100.0, offset=50.0)
+        _until(lambda: ("words", "3") in ready(client))
+        for _ in range(50):
+            answer = client.infer("words", {"text": texts})
+            assert answer["total"].ravel().tolist() == in_python(TEXTS, scale=100.0, offset=50.0)[1]
+            time.sleep(0.05)
+
+
+def ready(client: Client) -> set[tuple[str, str]]:
+    return {(state.name, state.version) for state in client.models() if state.state == "READY"}
 
 
 def test_a_pipeline_in_a_bucket(bucket_url: str) -> None:

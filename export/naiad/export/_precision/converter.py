@@ -48,9 +48,9 @@ class Converter:
         result: dict[str, Any] = self._ask("convert", conversion, target)
         return result
 
-    def rank(self, conversion: Conversion, candidate: Path) -> list[str]:
+    def rank(self, conversion: Conversion, candidate: Path) -> list[list[str]]:
         """Return the nodes that add most to a candidate's error, the worst first; raises as `convert`."""
-        result: list[str] = self._ask("rank", conversion, candidate)
+        result: list[list[str]] = self._ask("rank", conversion, candidate)
         return result
 
     def _ask(self, action: str, conversion: Conversion, path: Path) -> Any:

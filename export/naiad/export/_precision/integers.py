@@ -5,7 +5,7 @@ a file that is right on the machine that made it would be wrong on an older one 
 """
 
 import copy
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +73,44 @@ class _Finite:
         return [_finite(value) for value in self._session.run(names, feeds)]
 
 
+class _Largest:
+    """A session whose only answer is the value of largest magnitude that each tensor has in any feed.
+
+    A histogram whose first feed is silence would grow by millions of bins when the first sound comes.
+    """
+
+    def __init__(self, session: _Finite, feeds: Iterable[Feeds]) -> None:
+        self._session = session
+        self._largest: list[Any] = []
+        for feed in feeds:
+            values = [_largest(value) for value in session.run(None, feed)]
+            self._largest = [_larger(*pair) for pair in zip(self._largest or values, values, strict=True)]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def run(self, names: Any, feeds: Feeds) -> list[Any]:
+        del names, feeds
+        return self._largest
+
+
+def _largest(value: Any) -> Any:
+    """Return the value of largest magnitude as an array of one; nothing of a tensor that is empty or no number."""
+    if not _is_float(value):
+        return value
+    return value.reshape(-1)[[np.abs(value).argmax()]] if value.size else value.reshape(-1)
+
+
+def _larger(first: Any, second: Any) -> Any:
+    return _largest(np.concatenate([first, second])) if _is_float(first) and _is_float(second) else first
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind == "f"
+
+
 def _finite(value: Any) -> Any:
-    if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+    if not _is_float(value):
         return value
     known = np.isfinite(value)
     if known.all():
@@ -98,7 +134,7 @@ def quantise_dynamic(prepared: Path, target: Path, excluded: Collection[str], *,
     )
 
 
-def calibrate(prepared: Path, method: str, feeds: Iterable[Feeds], augmented: Path, *, external: bool) -> Any:
+def calibrate(prepared: Path, method: str, feeds: Sequence[Feeds], augmented: Path, *, external: bool) -> Any:
     """Return the range of every tensor that is quantised, from real feeds, one at a time to bound the memory."""
     calibrator = create_calibrator(
         str(prepared),
@@ -108,7 +144,11 @@ def calibrate(prepared: Path, method: str, feeds: Iterable[Feeds], augmented: Pa
         use_external_data_format=external,
         extra_options={"symmetric": False},
     )
-    calibrator.infer_session = _Finite(calibrator.infer_session)
+    finite = _Finite(calibrator.infer_session)
+    if method != "minmax":
+        calibrator.infer_session = _Largest(finite, feeds)
+        calibrator.collect_data(_OneByOne(feeds[:1]))
+    calibrator.infer_session = finite
     for feed in feeds:
         calibrator.collect_data(_OneByOne([feed]))
     return calibrator.compute_data()

@@ -20,11 +20,12 @@ _MOST_NODES = 400
 _NAMES_AT_ONCE = 64
 
 
-def rank(prepared: Path, candidate: Path, feeds: Mapping[str, Array], ops: Collection[str] | None) -> list[str]:
+def rank(prepared: Path, candidate: Path, feeds: Mapping[str, Array], ops: Collection[str] | None) -> list[list[str]]:
     """Return the nodes of the prepared graph by what each does to the outputs when it alone is converted, worst first.
 
     Each node's counterpart in the candidate runs on the exact inputs; the difference of its result is added to the
-    exact one, and the rest of the graph shows what becomes of it. `ops` limits the nodes to these operators.
+    exact one, and the rest of the graph shows what becomes of it. `ops` limits the nodes to these operators. A node
+    whose result the candidate does not have, such as a convolution fused with what follows, is in one list with that.
     """
     before, after = Graph(prepared), _Pieces(candidate)
     nodes = [node for node in before.model.graph.node if ops is None or node.op_type in ops]
@@ -41,8 +42,22 @@ def rank(prepared: Path, candidate: Path, feeds: Mapping[str, Array], ops: Colle
         if found is not None and found.shape == exact[node.output[0]].shape:
             errors[node.output[0]] = found.astype(np.float32) - exact[node.output[0]]
     impact = _impacts(before, feeds, errors)
-    ranked = sorted(((impact.get(node.output[0], 0.0), node.name) for node in kept), key=lambda pair: -pair[0])
-    return [name for size, name in ranked if size > 0]
+    felt = [node for node in kept if impact.get(node.output[0], 0.0) > 0]
+    felt.sort(key=lambda node: -impact[node.output[0]])
+    return [_between(before, pieces[node.name].inputs, node.output[0]) for node in felt]
+
+
+def _between(graph: Graph, inputs: Collection[str], output: str) -> list[str]:
+    """Return the names of the nodes that give `output` from `inputs`, the last one first."""
+    names: list[str] = []
+    todo = [output]
+    while todo:
+        name = todo.pop()
+        node = graph.producers.get(name)
+        if node is not None and name not in inputs and node.name not in names:
+            names.append(node.name)
+            todo.extend(node.input)
+    return names
 
 
 class _Pieces:

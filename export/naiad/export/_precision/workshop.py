@@ -101,8 +101,8 @@ class Workshop:
                 raise AssertionError(f"no conversion {kind}")
         return self._graph(self._prepared)
 
-    def rank(self, conversion: Conversion, candidate: Path) -> list[str]:
-        """Return the nodes by how much of the candidate's error each adds, the worst first."""
+    def rank(self, conversion: Conversion, candidate: Path) -> list[list[str]]:
+        """Return the nodes by how much of the candidate's error each adds, the worst first; see `sensitivity.rank`."""
         graph = self._graph(self._prepared)
         ops = {
             "int8 dynamic": frozenset({*_integers.DYNAMIC_OPS, "Gemm"}),
@@ -116,7 +116,7 @@ class Workshop:
         if method not in self._ranges:
             augmented = self._directory / f"augmented-{method}.onnx"
             self._ranges[method] = _integers.calibrate(
-                self._prepared, method, read_calibration(self._directory), augmented, external=self._external
+                self._prepared, method, list(read_calibration(self._directory)), augmented, external=self._external
             )
             for file in augmented.parent.glob(f"{augmented.name}*"):
                 file.unlink()

@@ -25,12 +25,12 @@ def weights(seed: int = 0) -> Array:
     return np.random.default_rng(seed).standard_normal((4, 3)).astype(np.float32)
 
 
-def linear(matrix: Array) -> onnx.ModelProto:
+def linear(matrix: Array, source: str = "x") -> onnx.ModelProto:
     """Return a graph that multiplies `x` [batch, 4] by a matrix [4, n] to `y`."""
-    nodes = [helper.make_node("MatMul", ["x", "matrix"], ["y"])]
+    nodes = [helper.make_node("MatMul", [source, "matrix"], ["y"])]
     return _model(
         nodes,
-        ("x", TensorProto.FLOAT, ["batch", matrix.shape[0]]),
+        (source, TensorProto.FLOAT, ["batch", matrix.shape[0]]),
         ("y", TensorProto.FLOAT, ["batch", matrix.shape[1]]),
         [numpy_helper.from_array(matrix, "matrix")],
     )

@@ -111,6 +111,15 @@ def test_golden_pairs_are_answered_as_pytorch_did(repository: Repository, client
                 np.testing.assert_allclose(answer[name].reshape(expected.shape), expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("model", ["digits", "fused", "total"])
+def test_the_server_is_verified_against_the_repository(repository: Repository, client: Client, model: str) -> None:
+    """What `naiad models verify --server` does: several tensors, a scalar a row, and a model without batches pass."""
+    (found,) = repository.verify_served(model, client)
+    assert found.problems == ()
+    assert found.num_pairs >= 1
+    assert {output.output for output in found.outputs} == {tensor.name for tensor in repository.config(model).output}
+
+
 @pytest.mark.parametrize("batch", [1, 2, 5, 32, 64])
 def test_digits_equal_pytorch_at_every_batch(digits: nn.Module, client: Client, batch: int) -> None:
     """The server's probabilities are PyTorch's, also at sizes that were not verified."""

@@ -12,22 +12,21 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-import torch
 from onnx import TensorProto
 
-from export_helpers import Fused, rows, run_naiad
+from export_helpers import run_naiad
 from naiad.client import Client, InvalidInput
-from naiad.export import InvalidModel, Repository, ServedVersion, export, generate_keys
+from naiad.export import InvalidModel, Repository, ServedVersion, generate_keys
 from naiad.server import EmbeddedTriton
 from verbs_helpers import X, identity, linear, publish_graph, total, weights
 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """An exported model with several inputs and outputs, and small graphs of every kind of tensor."""
+    """Small graphs of every kind of tensor."""
     repo = Repository(tmp_path_factory.mktemp("verify") / "models")
-    sample = {"ids": torch.arange(12).reshape(4, 3) % 10, "weights": rows(4, 3), "unused": rows(4, 2)}
-    export(Fused(), "fused", samples=[sample], repository=repo, max_batch_size=4)
+    named = [({"z": X}, {"y": X @ weights()})]
+    publish_graph(repo, "named", graph=linear(weights(), "z"), pairs=named)
     publish_graph(repo, "linear", seed=0)
     publish_graph(repo, "linear", seed=1, promote=False)
     text = np.array([["a", "ö"], ["", "longer"]])
@@ -59,7 +58,7 @@ def other_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedT
     """Another repository, which has other models under the same names."""
     repo = Repository(tmp_path_factory.mktemp("other") / "models")
     publish_graph(repo, "linear", seed=7)
-    publish_graph(repo, "fused")
+    publish_graph(repo, "named")
     publish_graph(repo, "half")
     (repo.path / "half" / "1" / "model.onnx").write_bytes(b"no graph")
     publish_graph(repo, "small_batches", graph=linear(weights(2) * np.float32(1.05)))
@@ -72,13 +71,13 @@ def check(repository: Repository, server: EmbeddedTriton, model: str, *versions:
 
 
 @pytest.mark.parametrize(
-    ("model", "num_pairs"), [("fused", 4), ("linear", 3), ("text", 1), ("half", 1), ("small_batches", 3)]
+    ("model", "num_pairs"), [("named", 1), ("linear", 3), ("text", 1), ("half", 1), ("small_batches", 3)]
 )
 def test_what_is_served_answers_as_it_did(
     repository: Repository, server: EmbeddedTriton, model: str, num_pairs: int
 ) -> None:
-    """Every pair is answered within the tolerance: several tensors, a scalar a row, text, bfloat16, and batches larger
-    than the owner lets the server take, which go in parts."""
+    """Every pair is answered within the tolerance: numbers, text, bfloat16, and batches larger than the owner lets the
+    server take, which go in parts."""
     (found,) = check(repository, server, model)
     assert found.problems == ()
     assert (found.version, found.num_pairs) == (1, num_pairs)
@@ -126,9 +125,9 @@ def test_other_weights_are_found(repository: Repository, other_server: EmbeddedT
 
 def test_other_tensors_are_found_before_a_request_is_sent(repository: Repository, other_server: EmbeddedTriton) -> None:
     """A model of the same name with other inputs and outputs."""
-    (found,) = check(repository, other_server, "fused")
+    (found,) = check(repository, other_server, "named")
     assert found.num_pairs == 0
-    assert any("input 'ids' is not known there, which has x FP32 [?, 4]" in problem for problem in found.problems)
+    assert any("input 'z' is not known there, which has x FP32 [?, 4]" in problem for problem in found.problems)
     assert "another model is served under this name" in found.problems[-1]
 
 

@@ -81,6 +81,14 @@ def client(server: EmbeddedTriton) -> Iterator[Client]:
         yield client
 
 
+@pytest.mark.parametrize("target", ["24.10", "26.07"])
+def test_what_is_published_lints_clean(repository: Repository, target: str) -> None:
+    """No choice of the configuration is one that the embedded server, or NVIDIA's container, would refuse."""
+    findings = repository.lint(target=target)
+    assert {found.model for found in findings} == {"patient"}  # whose queue waits for minutes on purpose
+    assert {found.rule for found in findings} == {"scheduling.queue_delay"}
+
+
 def statistics(client: Client, model: str, until: Callable[[Any], bool]) -> Any:
     """The statistics of a model, once they are as expected: they follow an answer with a delay."""
     deadline = time.monotonic() + 60

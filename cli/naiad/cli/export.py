@@ -125,6 +125,8 @@ def export(
 
         naiad export my_recipe.py --checkpoint weights.safetensors
 
+        naiad export sentences --set tokens.instance_group.0.count=2
+
         naiad export model.onnx --samples samples.npz
 
         naiad export digits --sign-key release.pem

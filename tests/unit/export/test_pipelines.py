@@ -3,41 +3,30 @@
 from __future__ import annotations
 
 import functools
-import io
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import pipeline_helpers
 from export_helpers import contents, run_naiad
-from export_publisher import publish as publish_plain
 from naiad.export import (
-    ContractChanged,
-    CorruptVersion,
     ExportError,
     InvalidExport,
     InvalidRecipe,
     Metric,
     RecipeFailed,
     Repository,
-    StepInUse,
     VerificationFailed,
     export_pipeline,
     load_recipe,
 )
-from naiad.export._pipeline import source
 from naiad.export._repository import golden
-from naiad.export.steps import Function, Model, decode_image, tokenize
-from pipeline_helpers import assert_wired, lengths, net, publish, publish_again
+from naiad.export.steps import Function, Model
+from pipeline_helpers import assert_wired, net, publish
 
 STATE = {"factor": 1.0}
 HERE = os.environ.get("NAIAD_NO_SUCH_VARIABLE", "nothing")
@@ -118,13 +107,6 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("words") / "models"
     publish(path)
     return path
-
-
-@pytest.fixture
-def models(words: Path, tmp_path: Path) -> Path:
-    import shutil
-
-    return Path(shutil.copytree(words, tmp_path / "models"))
 
 
 class TestWhatIsPublished:
@@ -336,224 +318,6 @@ class TestOnTheServersSide:
 
 def wide(x):
     return {"y": x.astype(np.float64)}
-
-
-class TestVersions:
-    def test_promote_and_rollback_take_the_steps_along(self, models: Path) -> None:
-        """The wiring changes with the version; steps serve what is wired now and what was before."""
-        repo = Repository(models)
-        for number in (2, 3):
-            publish_again(models, scale=number)
-            assert_wired(models)
-        assert [repo.served(model) for model in repo.models()] == [(3,), (2, 3), (2, 3), (2, 3)]
-        assert repo.rollback("words") == (2,)
-        assert_wired(models)
-        assert repo.rollback("words") == (1,)
-        assert_wired(models)
-        assert repo.served("words_net") == (1, 2)
-        repo.promote("words", 3)
-        assert_wired(models)
-        assert repo.served("words_net") == (1, 3)
-
-    def test_an_unpromoted_version_changes_nothing_that_is_served(self, models: Path) -> None:
-        """Its steps lie unused until it is promoted."""
-        repo = Repository(models)
-        publish_again(models, promote=False)
-        assert [repo.served(model) for model in repo.models()] == [(1,)] * 4
-        repo.promote("words", 2)
-        assert_wired(models)
-
-    def test_two_versions_cannot_be_served_at_once(self, models: Path) -> None:
-        """One configuration wires the steps of one version."""
-        publish_again(models)
-        with pytest.raises(InvalidExport, match=r"words is a pipeline, .* of one version; found versions 1, 2"):
-            Repository(models).promote("words", 1, 2)
-        assert_wired(models)
-
-    def test_a_step_cannot_be_taken_away_from_its_pipeline(self, models: Path) -> None:
-        """Neither by a promotion, nor by an export to its name; serving more than the pipeline needs is allowed."""
-        repo = Repository(models)
-        publish_again(models)
-        with pytest.raises(StepInUse, match="words_net is a step of the pipeline words, which needs its version 2"):
-            repo.promote("words_net", 1)
-        publish_plain(repo, "alone")
-        repo.promote("words_net", 2)
-        repo.promote("words_net", 1, 2)
-        assert_wired(models)
-
-    def test_pruning_keeps_what_versions_are_wired_to(self, models: Path) -> None:
-        """A step's version goes only after the pipeline's."""
-        repo = Repository(models)
-        for _ in range(3):
-            publish_again(models)
-        assert repo.prune("words_net", keep=1, force=True).removed == ()
-        assert repo.prune("words", keep=1).removed == (1, 2)
-        assert repo.prune("words_net", keep=1, force=True).removed == (1, 2)
-        assert_wired(models)
-
-    def test_verify_and_promote_see_a_step_that_was_changed(self, models: Path) -> None:
-        """A pipeline is what was published if its steps are."""
-        repo = Repository(models)
-        publish_again(models)
-        with (models / "words_verdict" / "1" / "step.py").open("a") as file:
-            file.write("# changed\n")
-        assert any(
-            "words_verdict version 1: step.py was changed" in problem for problem in repo.verify("words", 1).problems
-        )
-        assert repo.verify("words", 2).ok
-        with pytest.raises(CorruptVersion, match=r"words_verdict version 1: step.py was changed"):
-            repo.rollback("words")
-        (models / "words_lengths" / "1" / "manifest.json").unlink()
-        assert "its step words_lengths version 1 is missing" in repo.verify("words", 1).problems
-
-    def test_a_step_that_was_replaced_together_with_its_manifest_is_found(self, models: Path) -> None:
-        """A pipeline's manifest has the hashes of its steps' manifests, so that one signature covers all of it."""
-        publish_again(models, offset=7.0, promote=False)
-        first, second = (models / "words_verdict" / number for number in "12")
-        manifest = json.loads((second / "manifest.json").read_text()) | {"version": 1}
-        for name in ("step.py", "export-report.html"):
-            if (second / name).exists():
-                (first / name).write_bytes((second / name).read_bytes())
-        (first / "manifest.json").write_text(json.dumps(manifest))
-        repo = Repository(models)
-        assert repo.verify("words_verdict", 1).problems == ()
-        (problem,) = repo.verify("words", 1).problems
-        assert problem == "its step words_verdict version 1 has another manifest.json than was published with it"
-
-    def test_other_tensors_between_the_steps_are_refused_before_anything_is_published(
-        self, models: Path, tmp_path: Path
-    ) -> None:
-        """A step's versions share a configuration, so that the pipeline's old version could not be served again."""
-        before = contents(models)
-        steps = [
-            Function("lengths", lengths, dynamic={"vector": {1: "words"}}),
-            Model("net", net(tmp_path)),
-            Function("verdict", pipeline_helpers.verdict_of_doubles, options={"names": ["many", "long"]}),
-        ]
-        with pytest.raises(ContractChanged, match="words_verdict is already published"):
-            publish(models, steps=steps)
-        assert contents(models) == before
-
-    @pytest.mark.parametrize("delay_ms", [5, 20, 50, 100])
-    def test_killed_at_any_moment_the_served_pipeline_is_whole(self, models: Path, delay_ms: int) -> None:
-        """A publisher that is killed leaves the old pipeline or the new one, wired to steps that are served."""
-        command = [sys.executable, pipeline_helpers.__file__, str(models), "1000"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": "tests"}) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline()
-            time.sleep(delay_ms / 1000)
-            process.send_signal(signal.SIGKILL)
-        assert_wired(models)
-        number = publish_again(models).number
-        assert Repository(models).served("words") == (number,)
-        assert_wired(models)
-
-
-class TestSource:
-    def test_only_what_a_function_uses_is_taken(self) -> None:
-        """Other functions, names of arguments and annotations bring nothing along."""
-        taken = source.take(double, "a")
-        assert "import" not in taken.text.replace("from __future__ import annotations", "")
-        assert taken.requirements == ("numpy",)
-        assert "def lines" in source.take(from_file, "a").text
-        assert "@functools.cache" in source.take(from_file, "a").text
-
-    def test_packages_are_named_with_their_versions(self) -> None:
-        """Also those that are imported within functions."""
-        decode = decode_image("decode", size=(2, 2))
-        taken = source.take(decode.function, "decode")
-        assert taken.imports == ("PIL", "numpy")
-        assert [item.partition("==")[0] for item in taken.requirements] == ["numpy", "pillow"]
-
-
-class TestImages:
-    def test_pixels_are_normalised_by_channel(self) -> None:
-        """Mean and deviation are applied after the scale, channels come first."""
-        step = decode_image("decode", size=(2, 3), mean=[0.5, 0.25, 0], std=[2, 1, 1])
-        pixels = step.function(self.files("png", (51, 102, 255)), **step.options)["pixels"]
-        assert pixels.shape == (1, 3, 2, 3)
-        assert pixels.dtype == np.float32
-        np.testing.assert_allclose(pixels[0, :, 0, 0], [(0.2 - 0.5) / 2, 0.4 - 0.25, 1.0], atol=1e-6)
-
-    def test_a_crop_keeps_the_middle(self) -> None:
-        """The sides of a wide image are cut off, where stretching would keep them."""
-        image = Image.new("RGB", (30, 10), "red")
-        image.paste("blue", (10, 0, 20, 10))
-        file = io.BytesIO()
-        image.save(file, "png")
-        means = {}
-        for fit in ("crop", "stretch"):
-            step = decode_image("decode", size=(10, 10), fit=fit)
-            means[fit] = step.function(np.array([[file.getvalue()]], object), **step.options)["pixels"][0, 0].mean()
-        assert means["crop"] < 0.01
-        assert means["stretch"] > 0.5
-
-    @pytest.mark.parametrize("data", [b"", b"no image", b"\x89PNG\r\n\x1a\n broken"])
-    def test_what_is_no_image_is_a_value_error(self, data: bytes) -> None:
-        """So that the server answers INVALID_ARGUMENT."""
-        step = decode_image("decode", size=(2, 2))
-        with pytest.raises(ValueError, match="image"):
-            step.function(np.array([[data]], object), **step.options)
-
-    def test_a_truncated_file_is_a_value_error(self) -> None:
-        """Half a file is no image."""
-        data = self.files("png", (1, 2, 3), size=(64, 64))[0, 0]
-        step = decode_image("decode", size=(2, 2))
-        with pytest.raises(ValueError, match="cannot be decoded"):
-            step.function(np.array([[data[: len(data) // 2]]], object), **step.options)
-
-    @pytest.mark.parametrize(
-        "wrong", [{"size": (0, 2)}, {"mode": "CMYK"}, {"fit": "tile"}, {"mean": [0.5]}, {"mode": "L", "std": [1, 1, 1]}]
-    )
-    def test_wrong_arguments(self, wrong: dict[str, Any]) -> None:
-        """They are refused when the recipe is built."""
-        with pytest.raises(InvalidRecipe, match="step 'decode' has size="):
-            decode_image("decode", **({"size": (2, 2)} | wrong))
-
-    def files(self, kind: str, colour: tuple[int, int, int], size: tuple[int, int] = (4, 4)) -> np.ndarray:
-        file = io.BytesIO()
-        Image.new("RGB", size, colour).save(file, kind)
-        return np.array([[file.getvalue()]], object)
-
-
-class TestTokens:
-    @pytest.fixture
-    def file(self, tmp_path: Path) -> Path:
-        from tokenizers import Tokenizer, models, pre_tokenizers
-
-        words = {"[PAD]": 0, "[UNK]": 1, "one": 2, "two": 3, "three": 4}
-        tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
-        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-        tokenizer.save(str(tmp_path / "tokenizer.json"))
-        return tmp_path / "tokenizer.json"
-
-    @pytest.mark.parametrize(
-        ("options", "length"),
-        [({}, 3), ({"multiple_of": 4}, 4), ({"padding": "max_length"}, 8)],
-        ids=["longest", "multiple", "max_length"],
-    )
-    def test_padding(self, file: Path, options: dict[str, Any], length: int) -> None:
-        """To the longest of a request, to a multiple, or always to the largest length."""
-        tokens = self.tokens(tokenize("tokens", file, max_length=8, **options), ["one two three", "two"])
-        assert tokens["ids"].tolist() == [[2, 3, 4] + [0] * (length - 3), [3] + [0] * (length - 1)]
-        assert tokens["mask"].sum(1).tolist() == [3, 1]
-        assert tokens["ids"].dtype == np.int64
-
-    def test_long_texts_are_cut(self, file: Path) -> None:
-        """At max_length."""
-        assert self.tokens(tokenize("tokens", file, max_length=2), ["one two three"])["ids"].tolist() == [[2, 3]]
-
-    @pytest.mark.parametrize(
-        "wrong", [{"max_length": 0}, {"padding": "none"}, {"multiple_of": 3}, {"multiple_of": 0}, {"tokenizer": "none"}]
-    )
-    def test_wrong_arguments(self, file: Path, wrong: dict[str, Any]) -> None:
-        """They are refused when the recipe is built."""
-        with pytest.raises(InvalidRecipe, match="step 'tokens' has"):
-            tokenize(**({"name": "tokens", "tokenizer": file, "max_length": 8} | wrong))
-
-    def tokens(self, step: Function, text: list[str]) -> dict[str, np.ndarray]:
-        array = np.array([[row.encode()] for row in text], object)
-        return step.function(array, **step.options, tokenizer=str(step.files["tokenizer"]))
 
 
 RECIPE = """\

@@ -3,8 +3,8 @@
 import json
 import platform
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,42 +16,23 @@ from naiad.export._pipeline import chain as _chain
 from naiad.export._pipeline import configs as _configs
 from naiad.export._pipeline import package as _package
 from naiad.export._pipeline import reference as _reference
-from naiad.export._pipeline import samples as _samples
-from naiad.export._pipeline import shapes as _shapes
-from naiad.export._pipeline.served.model import Arrays
+from naiad.export._pipeline import verify as _verify
+from naiad.export._pipeline.run import Order as Order
+from naiad.export._pipeline.run import Run
+from naiad.export._pipeline.run import run as run_in_python
 from naiad.export._report import page as _page
 from naiad.export._repository import config as _config
 from naiad.export._repository import golden as _golden
 from naiad.export._repository import manifest as _manifest
 from naiad.export._source.module import ModuleSubject
-from naiad.export._verify.metric import Metric
-from naiad.export._verify.tolerances import Tolerances
-from naiad.export.errors import InvalidExport, InvalidRecipe, VerificationFailed
-from naiad.export.report import MetricResult, Report, Tolerance
+from naiad.export.errors import InvalidExport
+from naiad.export.report import Report
 from naiad.export.repository import Candidate, Repository, StepCandidate
-from naiad.export.steps import Function, Model, Step
+from naiad.export.steps import Function, Model
 
 OnStep = Callable[[str], None]
 ExportModel = Callable[..., Any]
 """`naiad.export.export`, which knows this module and not the other way round."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Order:
-    """What was asked for."""
-
-    pipeline: str
-    steps: Sequence[Step]
-    samples: Sequence[Any]
-    outputs: tuple[str, ...] | None
-    dynamic: _shapes.Dynamic
-    max_batch_size: int
-    settings: Mapping[str, object]
-    tolerance: Tolerance | Mapping[str, Any] | None
-    metric: Metric | None
-    options: Mapping[str, Any]
-    """For the export of every model among the steps."""
-    source: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,26 +44,12 @@ class _Built:
     report: Report | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Run:
-    """What the Python pipeline did, from which everything else is made."""
-
-    order: Order
-    stages: list[_reference.Stage]
-    cases: list[_samples.Case]
-    inputs: list[str]
-    """The tensors that go into the pipeline."""
-    outputs: tuple[str, ...]
-    """Those that come out."""
-    shapes: _shapes.Shapes
-
-
 def build(
     order: Order, stage: Path, export: ExportModel, on_step: OnStep
 ) -> tuple[list[StepCandidate], Candidate, Report]:
     """Return candidates that passed every check, one by one and together, with their files in `stage`."""
     on_step("run in Python")
-    run = _run(order)
+    run = run_in_python(order)
     built = []
     for each in run.stages:
         place = stage / each.step.name
@@ -93,42 +60,14 @@ def build(
         else:
             built.append(_model(run, each, place, export, on_step))
     on_step("verify the pipeline")
-    report = _verified(run, built)
+    models = [(step.report.tolerance, str(step.candidate.about["precision"])) for step in built if step.report]
+    report = _verify.verify(run, [step.link for step in built], models)
     whole = stage / "the-whole"  # no step can have this name
     _make_places(whole)
     return [step.candidate for step in built], _ensemble(run, report, whole), report
 
 
-def _run(order: Order) -> _Run:
-    stages = _reference.stages(order.pipeline, order.steps)
-    cases = _reference.run(stages, _samples.cases(order.samples, order.max_batch_size))
-    inputs, outputs = _ends(stages, cases[0], order)
-    shapes = _shapes.shapes(stages, cases, order.dynamic)
-    return _Run(order=order, stages=stages, cases=cases, inputs=inputs, outputs=outputs, shapes=shapes)
-
-
-def _ends(stages: Sequence[_reference.Stage], case: _samples.Case, order: Order) -> tuple[list[str], tuple[str, ...]]:
-    made = {tensor for stage in stages for tensor in stage.outputs.values()}
-    taken = {tensor for stage in stages for tensor in stage.inputs.values()}
-    inputs = [name for name in case.tensors if name not in made]
-    unused = [name for name in inputs if name not in taken]
-    if unused:
-        raise InvalidExport(f"the samples have {unused[0]!r}, which no step of {order.pipeline} takes; leave it out")
-    outputs = order.outputs or tuple(stages[-1].outputs.values())
-    wrong = [name for name in outputs if name not in made]
-    if wrong or len(set(outputs)) != len(outputs):
-        raise InvalidRecipe(
-            f"the outputs of {order.pipeline} are {list(outputs)}; expected distinct names among those that its steps "
-            f"give: {', '.join(name for name in case.tensors if name in made)}"
-        )
-    for stage in stages:
-        if not {*taken, *outputs} & set(stage.outputs.values()):
-            given = ", ".join(stage.outputs.values())
-            raise InvalidRecipe(f"{stage.label} gives {given}, which nothing uses; leave the step out")
-    return inputs, outputs
-
-
-def _function(run: _Run, each: _reference.Stage, place: Path) -> _Built:
+def _function(run: Run, each: _reference.Stage, place: Path) -> _Built:
     step = each.step
     assert isinstance(step, Function)
     files = place / "files"
@@ -149,7 +88,7 @@ def _function(run: _Run, each: _reference.Stage, place: Path) -> _Built:
     )
 
 
-def _model(run: _Run, each: _reference.Stage, place: Path, export: ExportModel, on_step: OnStep) -> _Built:
+def _model(run: Run, each: _reference.Stage, place: Path, export: ExportModel, on_step: OnStep) -> _Built:
     """Export a model into a repository of its own, with every check that an export has, and take it from there."""
     step, order = each.step, run.order
     assert isinstance(step, Model)
@@ -189,7 +128,7 @@ def _model(run: _Run, each: _reference.Stage, place: Path, export: ExportModel, 
     )
 
 
-def _dynamic(run: _Run, each: _reference.Stage, step: Model) -> Any:
+def _dynamic(run: Run, each: _reference.Stage, step: Model) -> Any:
     """Return what varies in a model's inputs; None for a file, which says it itself."""
     if step.dynamic is not None:
         return step.dynamic
@@ -209,63 +148,7 @@ def _moved(version: Path, place: Path) -> dict[str, Any]:
     return {name: value for name, value in manifest.items() if name not in ("model", "version", "files", "contract")}
 
 
-def _verified(run: _Run, built: Sequence[_Built]) -> Report:
-    links = [step.link for step in built]
-    tolerance = _tolerance(run, built)
-    parity, compared = _chain.verify(links, run.cases, run.outputs, tolerance, pipeline=run.order.pipeline)
-    return Report(
-        batches=tuple(sorted({case.batch for case in run.cases if case.batch})),
-        num_cases=len(run.cases),
-        parity=parity,
-        latency=(),
-        findings=(),
-        size_bytes=sum(path.stat().st_size for link in links for path in link.files.rglob("*")),
-        cases=compared,
-        tolerance=tolerance,
-        metric=_measured(run, links, run.order.metric) if run.order.metric else None,
-    )
-
-
-def _tolerance(run: _Run, built: Sequence[_Built]) -> Tolerance:
-    """Return what was asked for, or what the pipeline's models may differ by: together no more than the loosest."""
-    models = [(step.report.tolerance, str(step.candidate.about["precision"])) for step in built if step.report]
-    given = run.order.tolerance
-    if given is not None:
-        asked = Tolerances(given=given)
-        found = [asked.of(precision) for _, precision in models] or [asked.of("fp32")]
-    else:
-        found = [tolerance for tolerance, _ in models] or [Tolerance()]
-    return replace(
-        found[0],
-        rtol=max(tolerance.rtol for tolerance in found),
-        atol=max(tolerance.atol for tolerance in found),
-        cosine=min(tolerance.cosine for tolerance in found),
-        outputs=found[0].outputs if given is not None else {},
-    )
-
-
-def _measured(run: _Run, links: Sequence[_chain.Link], metric: Metric) -> MetricResult:
-    """Compare a task metric of the Python pipeline with that of the chain."""
-    pipeline, size = run.order.pipeline, run.order.max_batch_size
-
-    def in_python(inputs: Mapping[str, Any]) -> Arrays:
-        cases = _reference.run(run.stages, _samples.chunks(inputs, size))
-        return _samples.joined([case.tensors for case in cases], run.outputs)
-
-    def in_chain(inputs: Mapping[str, Any]) -> Arrays:
-        return _samples.joined(_chain.run(links, _samples.chunks(inputs, size), pipeline=pipeline), run.outputs)
-
-    result = metric.compare(metric.measure(in_python), metric.measure(in_chain))
-    if not result.passed:
-        raise VerificationFailed(
-            f"{result.name} of {pipeline} is {result.candidate:g} on the server's side and {result.pytorch:g} in "
-            f"Python; {result.limit} was allowed: nothing was published",
-            model=pipeline,
-        )
-    return result
-
-
-def _ensemble(run: _Run, report: Report, place: Path) -> Candidate:
+def _ensemble(run: Run, report: Report, place: Path) -> Candidate:
     order = run.order
     config = _configs.of_ensemble(order.pipeline, run.stages, run.shapes, run.inputs, run.outputs, order.max_batch_size)
     _settings.apply(config, order.settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -163,7 +163,13 @@ def publish(
 
 
 def choose(
-    net: Net, directory: Path, precision: str, *, tolerance: Tolerance | None = None, **asked: Any
+    net: Net,
+    directory: Path,
+    precision: str,
+    *,
+    tolerance: Tolerance | None = None,
+    on_step: Callable[[str], object] = len,
+    **asked: Any,
 ) -> tuple[Choice, Path]:
     """Run the precision step on a copy of a published graph; return the choice and the directory of its files."""
     gate = net.gate(directory / "files", tolerance)
@@ -176,7 +182,7 @@ def choose(
         check=gate.check,
         served=served,
         directory=directory / "precision",
-        on_step=lambda step: None,
+        on_step=on_step,
     )
     assert not (directory / "precision").exists()
     return choice, gate.graph.path.parent

@@ -18,7 +18,7 @@ def precision_table(results: Sequence[PrecisionResult]) -> Table:
     batches = sorted({item.batch for result in results for item in result.latency})
     title = "precision, in ms by batch size (b1 is one row); ✓ published, ✗ refused"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("candidate", no_wrap=True)
+    table.add_column("candidate", min_width=12)
     times = [f"b{batch}" if batch else "ms" for batch in batches]
     for header in ("nodes", "MB", "error", *times, "rows/s", "speed"):
         table.add_column(header, justify="right", no_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 from collections.abc import Iterator
@@ -9,15 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import psutil
 import pytest
+from rich.console import Console
 
 from export_helpers import contents, run_naiad
+from naiad.cli._precision import precision_notes, precision_table
 from naiad.export import InvalidExport, PrecisionRefused, Report, Repository, Tolerance, Version, export
 from naiad.export._precision.choose import Asked, _split
 from naiad.export._precision.served import served
 from naiad.export._runtime import turns
 from naiad.export._source.samples import Samples
-from precision_helpers import Encoder, Net, answers, choose, normal, sentences
+from precision_helpers import Encoder, Net, answers, choose, sentences
 
 RECIPE = """
 import torch
@@ -215,32 +219,28 @@ class TestCommand:
         assert "no node was changed" in done.stderr
         assert not (tmp_path / "models" / "net").exists()
 
-    def test_the_table_is_printed(self, tmp_path: Path) -> None:
-        """Each candidate has its row with nodes, size, error and times; the refused ones say why below."""
-        (tmp_path / "net.py").write_text(RECIPE)
-        command = ("export", "net.py", "--precision", "fp16", "--allow-slower", "-r", "models")
-        done = run_naiad(*command, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        (row,) = [line for line in done.stdout.splitlines() if line.strip().startswith("fp16")]
-        assert row.rstrip().endswith("✓")
+    def test_the_table_fits_a_terminal(self, automatic: tuple[Version, Report, Repository]) -> None:
+        """Each candidate has its row in 80 columns; the chosen one is marked, the refused ones say why below."""
+        _, report, _ = automatic
+        console = Console(width=80, record=True, file=io.StringIO())
+        console.print(precision_table(report.precision), *precision_notes(report.precision), sep="\n")
+        lines = console.export_text().splitlines()
+        assert not any("…" in line for line in lines)
+        assert sum(line.rstrip().endswith("✓") for line in lines) == 1
+        notes = [str(note) for note in precision_notes(report.precision)]
+        assert len(notes) == sum(bool(result.refused or result.left_in_fp32) for result in report.precision)
+        assert all(": " in note for note in notes)
 
 
-def test_an_interrupt_leaves_nothing_behind(spoilt_net: Net, tmp_path: Path) -> None:
-    """Ctrl-C between two candidates ends the converter and publishes nothing."""
+def test_an_interrupt_ends_the_converter(spoilt_net: Net, tmp_path: Path) -> None:
+    """Ctrl-C between two candidates leaves the graph as it was and no process behind."""
 
     def interrupt(step: str) -> None:
         if "static minmax" in step:
             raise KeyboardInterrupt
 
+    before = {process.pid for process in psutil.Process().children()}
     with pytest.raises(KeyboardInterrupt):
-        export(
-            spoilt_net.model,
-            "net",
-            samples=[(normal(8, 64),)],
-            repository=tmp_path / "models",
-            max_batch_size=8,
-            precision="int8",
-            on_step=interrupt,
-        )
-    assert not (tmp_path / "models" / "net").exists()
-    assert not [name for name in contents(tmp_path) if "precision" in name]
+        choose(spoilt_net, tmp_path, "int8", on_step=interrupt)
+    assert {process.pid for process in psutil.Process().children()} <= before
+    assert (tmp_path / "files" / "model.onnx").read_bytes() == spoilt_net.graph.read_bytes()

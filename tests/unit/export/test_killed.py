@@ -40,20 +40,20 @@ def assert_next_export_works(root: Path) -> None:
 
 def test_killed_before_every_step(root: Path) -> None:
     """Before each change, flush and lock of publications, promotion, rollback and pruning in turn."""
-    places = []
+    places, verified = [], set[tuple[str, int]]()
     for place in kills(root, "steps", 1, 1):
         places.append(place)
-        assert_servable(root)
+        assert_servable(root, verified)
     assert len(places) > 60
     assert_next_export_works(root)
 
 
 def test_interrupted_before_every_third_step(root: Path) -> None:
     """Ctrl-C lets it clean up: no stage is left, already before the next one looks."""
-    places = []
+    places, verified = [], set[tuple[str, int]]()
     for place in kills(root, "interrupts", random.randint(1, 3), 3):
         places.append(place)
-        assert_servable(root)
+        assert_servable(root, verified)
         assert [path.name for path in root.parent.iterdir()] == [root.name], place
     assert len(places) > 20
     assert_next_export_works(root)

@@ -12,6 +12,7 @@ import tritonclient.grpc as triton_grpc
 from tritonclient.utils import InferenceServerException
 
 from lint_entries import ENTRIES, INCOMPLETE, STOPPING, write_all
+from lint_random import ensembles
 from naiad.export import lint
 from naiad.server import EmbeddedTriton
 
@@ -20,6 +21,7 @@ RELEASE = "24.10"
 """The embedded server's own."""
 _REFUSED_HERE = ("does not load", "needs a GPU", "not with naiad serve")
 _NUM_LOADERS = 2
+_NUM_RANDOM = 100
 _LATER = "NVIDIA's backend finds out at the first request, Naiad's when it loads the model"
 _OLDER = "the ONNX Runtime and the backend of that release are older than those of the embedded server"
 _THERE = "a path outside the repository may well be on the server's machine, if it is another"
@@ -134,6 +136,17 @@ def test_verdicts_agree_where_the_server_completes(tmp_path: Path) -> None:
     found = verdicts(tmp_path / "models", list(INCOMPLETE), auto_complete=True)
     assert found == {name: linted(tmp_path / "models", name, auto_complete=True) for name in INCOMPLETE}
     assert set(found.values()) == {"loads", "does not load"}
+
+
+def test_verdicts_agree_on_ensembles_made_at_random(tmp_path: Path) -> None:
+    """Steps that read, write and connect at random, sound or not, get the real server's verdict."""
+    made = ensembles(_NUM_RANDOM, seed=8)
+    write_all(tmp_path / "models", made)
+    found = verdicts(tmp_path / "models", list(made))
+    differing = {name: found[name] for name in made if found[name] != linted(tmp_path / "models", name)}
+    assert differing == {}
+    assert list(found.values()).count("loads") >= 5
+    assert list(found.values()).count("does not load") >= 5
 
 
 def test_a_number_that_is_too_large_ends_the_server(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def scores(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scores, Version, R
         repository=repository,
         max_batch_size=8,
         labels=["low", "middle", "high"],
-        settings={"dynamic_batching.max_queue_delay_microseconds": 100, "parameters.owner": "team-a"},
+        settings={"dynamic_batching.max_queue_delay_microseconds": 100, "parameters.notes.owner": "team-a"},
         cores=2,
     )
     return model, version, repository
@@ -95,7 +95,7 @@ class TestPublished:
         assert not config.dynamic_batching.HasField("default_queue_policy")
         assert [group.count for group in config.instance_group] == [1]
         assert [warmup.batch_size for warmup in config.model_warmup] == [1, 8]
-        assert config.parameters["owner"].string_value == "team-a"
+        assert config.parameters["notes.owner"].string_value == "team-a"
         assert list(config.version_policy.specific.versions) == [version.number]
         labels = repository.path / "scores" / config.output[0].label_filename
         assert labels.read_text().splitlines() == ["low", "middle", "high"]
@@ -223,7 +223,7 @@ WRONG_USE = [
     pytest.param({"dynamic": {"x": {7: "batch"}}}, InvalidExport, "from 0 to 1", id="dynamic of no dimension"),
     pytest.param({"dynamic": {}}, InvalidExport, "first dimension of every input is the batch", id="frozen batch"),
     pytest.param({"max_batch_size": -1}, InvalidExport, "at least 0", id="negative batch"),
-    pytest.param({"precision": "int8"}, InvalidExport, "not supported yet; expected fp32", id="precision"),
+    pytest.param({"precision": "int9"}, InvalidExport, "precision must be one of fp32", id="precision"),
     pytest.param({"opset": 99}, InvalidExport, "opset must be from 18", id="opset"),
     pytest.param({"outputs": ["a", "b"]}, InvalidExport, "1 outputs .*; 2 names", id="output names"),
     pytest.param({"name": "../up"}, InvalidName, "not a model name", id="name"),

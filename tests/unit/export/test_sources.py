@@ -128,23 +128,21 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
 
 
 class TestPrograms:
-    def test_a_saved_program_is_published(self, saved: tuple[nn.Module, Path], tmp_path: Path) -> None:
+    def test_a_saved_program_says_what_it_takes(self, saved: tuple[nn.Module, Path]) -> None:
         """A `.pt2` file needs no samples: dims, types and the range of its indices are in it, and that these were made
-        up is said."""
+        up is said; it answers as the module."""
         model, path = saved
-        version = export(path, "looks", repository=tmp_path / "models", max_batch_size=4)
-        made = manifest(version)
-        assert made["inputs"][0] == {"name": "ids", "dtype": "INT64", "shape": ["batch", "ids_1"]}
-        assert made["samples"]["generated"] is True
-        assert made["source"]["file"] == "looks.pt2"
-        assert len(made["source"]["sha256"]) == 64
-        assert version.report is not None
-        assert "ids: int64 from 0 to 9; weights: float32, normally" in version.report.findings[0].message
+        subject = open_subject(path)
+        samples = bind(subject, None, None, None)
+        assert samples.generated
+        assert samples.max_batch_size == 64
+        assert samples.dynamic == {key: {0: "batch", 1: "ids_1"} for key in ("ids", "weights")}
+        assert "ids: int64 from 0 to 9; weights: float32, normally" in samples.notes[0].message
+        assert subject.describe()["file"] == "looks.pt2"
+        assert len(subject.describe()["sha256"]) == 64
         ids, weights = torch.arange(6).reshape(2, 3), rows(2, 3)
-        expected = model(ids, weights).detach().numpy()
-        np.testing.assert_allclose(
-            answer_of(version.path, ids=ids.numpy(), weights=weights.numpy())[0], expected, atol=1e-6
-        )
+        answer = subject.run({"ids": ids.numpy(), "weights": weights.numpy()})["output"]
+        np.testing.assert_allclose(answer, model(ids, weights).detach().numpy(), atol=1e-6)
 
     @pytest.mark.parametrize(
         ("samples", "message"),

@@ -142,17 +142,33 @@ def _publish_recurrent(model: nn.Module, name: str, repository: Path) -> Version
         dynamic={"x": {0: "batch", 1: "length"}},
         repository=repository,
         max_batch_size=4,
+        exporter="legacy",
     )
 
 
+class Trained(Fused):
+    """In train mode, with weights that are too large to lie in the graph, and an input that is passed through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(10, 100)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, ids: torch.Tensor, weights: torch.Tensor, unused: torch.Tensor) -> dict[str, Any]:
+        return super().forward(ids, self.dropout(weights), unused)
+
+
+SAMPLE = {"ids": torch.arange(12).reshape(4, 3) % 10, "weights": rows(4, 3), "unused": rows(4, 2)}
+
+
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scores, Version]:
-    model = Scores(width=300).train()
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Version]:
+    model = Trained().train()
     repository = tmp_path_factory.mktemp("trained") / "models"
-    return model, export(model, "scores", samples=[(rows(5, 300),)], repository=repository, max_batch_size=4)
+    return model, export(model, "trained", samples=[SAMPLE], repository=repository, max_batch_size=4)
 
 
-def test_5_train_mode(trained: tuple[Scores, Version]) -> None:
+def test_5_train_mode(trained: tuple[nn.Module, Version]) -> None:
     """Plain: dropout stays in the graph. Here: exported in eval mode, said in a finding, and put back."""
     graph = plain(Scores().train(), rows(5, 4))
     assert "Dropout" in [node.op_type for node in graph.model.graph]
@@ -186,9 +202,9 @@ def test_6_a_mismatch_that_was_asked_to_be_verified(
     assert refused.max_abs_error == 1.0
 
 
-def test_7_weights_beside_the_graph(trained: tuple[Scores, Version], tmp_path: Path) -> None:
+def test_7_weights_beside_the_graph(trained: tuple[nn.Module, Version], tmp_path: Path) -> None:
     """Plain: a side file is always written, and the graph alone does not load. Here: one file."""
-    plain(Scores(width=300).eval(), rows(5, 300), f=tmp_path / "plain.onnx")
+    plain(Trained().eval(), *SAMPLE.values(), f=tmp_path / "plain.onnx")
     assert (tmp_path / "plain.onnx.data").is_file()
     (tmp_path / "alone").mkdir()
     copied = shutil.copy(tmp_path / "plain.onnx", tmp_path / "alone" / "model.onnx")
@@ -198,14 +214,12 @@ def test_7_weights_beside_the_graph(trained: tuple[Scores, Version], tmp_path: P
     onnxruntime.InferenceSession(str(copied), providers=["CPUExecutionProvider"])
 
 
-def test_8_names_of_tensors(tmp_path: Path) -> None:
+def test_8_names_of_tensors(trained: tuple[nn.Module, Version]) -> None:
     """Plain: an input that is passed through is renamed, and dict outputs lose their names. Here: they keep them."""
-    sample = {"ids": torch.arange(12).reshape(4, 3) % 10, "weights": rows(4, 3), "unused": rows(4, 2)}
-    graph = plain(Fused(), *sample.values()).model.graph
+    graph = plain(Fused(), *SAMPLE.values()).model.graph
     assert [value.name for value in graph.inputs] == ["ids", "weights_orig", "unused"]
     assert "pooled" not in [value.name for value in graph.outputs]
-    version = export(Fused(), "fused", samples=[sample], repository=tmp_path / "models", max_batch_size=4)
-    manifest = json.loads((version.path / "manifest.json").read_text())
+    manifest = json.loads((trained[1].path / "manifest.json").read_text())
     assert [tensor["name"] for tensor in manifest["inputs"]] == ["ids", "weights", "unused"]
     assert [tensor["name"] for tensor in manifest["outputs"]] == ["pooled", "more_norm", "same"]
 
@@ -224,7 +238,7 @@ def test_9_what_the_exporter_cannot_read(tmp_path: Path) -> None:
     assert version.report.graph.exporter == "legacy"
     assert version.report.graph.reason == "the model is a ScriptModule, which only the legacy exporter reads"
     with pytest.raises(CaptureFailed, match=r"ONNX has no operator for aten\.linalg_eig; .*export_helpers\.py:\d+"):
-        export(Eigenvalues(), "eigen", samples=[(rows(5, 4, 4),)], repository=tmp_path / "models")
+        export(Eigenvalues(), "eigen", samples=[(rows(5, 4, 4),)], repository=tmp_path / "models", exporter="dynamo")
 
 
 def test_10_a_graph_that_is_wrong_without_an_error(refused: VerificationFailed) -> None:

@@ -23,8 +23,8 @@ _log_to = logging.getLogger("naiad.server")
 class EmbeddedTriton:
     """The real Triton, on this machine's loopback interface only, with every model of a repository.
 
-    `repository` is a directory or `s3://bucket/prefix`, which Triton reads itself; endpoint and credentials come from the
-    AWS variables of the environment.
+    `repository` is a directory or `s3://bucket/prefix`, which Triton reads itself; endpoint and credentials come from
+    the AWS variables of the environment.
 
     It is ready when `start()` (or entering the `with` block) returns, and leaves nothing behind when it stops, also if
     this process is killed. Ports of 0 are chosen freely. Loading models and the other administrative APIs need

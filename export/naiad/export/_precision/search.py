@@ -117,7 +117,8 @@ class _Family:
         if passed:
             best = min(passed, key=lambda trial: trial.error)
             return [trial if trial is best else _second_to(trial, best) for trial in trials]
-        failed = [trial for trial in trials if trial.comparison is not None and trial.comparison.parity]
+        # What does not run, or overflows where this processor computes in fp32, is not found by its errors.
+        failed = [trial for trial in trials if trial.comparison and _differs(trial.comparison)]
         if not failed:
             return trials
         nearest = min(failed, key=lambda trial: trial.error)
@@ -161,6 +162,10 @@ class _Family:
             count, left = 2 * count, count
         given_up = f", even with {left} of {worst.num_changed} nodes left in fp32" if left else ""
         return _refused(trial, f"{trial.refused}{given_up}")
+
+
+def _differs(comparison: Comparison) -> bool:
+    return comparison.failure is not None and comparison.failure.output is not None
 
 
 def _second_to(trial: Trial, best: Trial) -> Trial:

@@ -126,9 +126,7 @@ class VerificationFailed(ExportError):
 class PrecisionRefused(ExportError):
     """No candidate of a precision passes or is faster; `results` has what was tried (`report.PrecisionResult`)."""
 
-    def __init__(
-        self, message: str, *, model: str = "", precision: str = "", results: tuple[object, ...] = ()
-    ) -> None:
+    def __init__(self, message: str, *, model: str = "", precision: str = "", results: tuple[object, ...] = ()) -> None:
         super().__init__(message)
         self.model = model
         self.precision = precision

@@ -32,7 +32,7 @@ def test_a_sequence_must_begin(serving: Caller) -> None:
 
 @pytest.mark.parametrize("model", ["stateful_direct", "stateful_oldest"])
 def test_states_are_kept_by_sequence(serving: Caller, model: str) -> None:
-    """Interleaved sequences, numbers and names, each go on from their own state; clients see inputs and outputs only."""
+    """Interleaved sequences, numbers and names, go on from their own state; clients see inputs and outputs only."""
 
     def add(sequence: int | str, number: float, **place: bool) -> float:
         given = {"x": np.array([[number]], np.float32)}

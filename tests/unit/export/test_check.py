@@ -14,8 +14,8 @@ from export_helpers import rows
 from naiad.export import CheckFailed
 from naiad.export._capture.graph import Graph
 from naiad.export._check.check import check
-from naiad.export._source.reference import Answer, answers
 from naiad.export._source.module import ModuleSubject
+from naiad.export._source.reference import Answer, answers
 from naiad.export._source.samples import Samples
 from naiad.export._source.subject import bind
 

@@ -125,8 +125,7 @@ class TestPublished:
         assert sizes == [1, 2, 3, 7, 8]
 
     def test_leaves_nothing_else_behind(self, scores: tuple[Scores, Version, Repository]) -> None:
-        """Beside the version there are only the configuration, labels, warm-up data and the journal, and nothing next to
-        the repository."""
+        """Beside the version are configuration, labels, warm-up data and journal; nothing is next to the repository."""
         _, version, repository = scores
         assert contents(repository.path) == [
             "journal.jsonl",

@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -31,7 +32,29 @@ def run_job(job: dict[str, Any], directory: Path) -> dict[str, Any]:
         CaptureFailed: The model cannot travel.
     """
     _save(job, directory / JOB)
-    return _run(directory)
+    paths = [path for path in sys.path if path]
+    if job.get("exporter") != "aoti":
+        return _run(directory, {"PYTHONPATH": os.pathsep.join(paths)})
+    with _for_a_compiler(paths) as environment:
+        return _run(directory, environment)
+
+
+@contextlib.contextmanager
+def _for_a_compiler(paths: list[str]) -> Iterator[dict[str, str]]:
+    """Give an environment whose paths a compiler's command line can hold: PyTorch does not quote those with spaces."""
+    temporary = next((path for path in (tempfile.gettempdir(), "/tmp") if not _has_space(path)), "/dev/shm")  # noqa: S108
+    with tempfile.TemporaryDirectory(prefix="naiad-compile-", dir=temporary) as folder:
+        plain = []
+        for number, path in enumerate(paths):
+            plain.append(str(Path(folder) / str(number)) if _has_space(path) else path)
+            if plain[-1] != path:
+                Path(plain[-1]).symlink_to(path, target_is_directory=True)
+        cache = {} if "TORCHINDUCTOR_CACHE_DIR" in os.environ else {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/cache"}
+        yield {"PYTHONPATH": os.pathsep.join(plain), "TMPDIR": folder, **cache}
+
+
+def _has_space(path: str) -> bool:
+    return any(character.isspace() for character in path)
 
 
 def _save(job: dict[str, Any], path: Path) -> None:
@@ -89,8 +112,8 @@ def _prefixes(name: str) -> list[str]:
     return [".".join(parts[: end + 1]) for end in range(len(parts))]
 
 
-def _run(directory: Path) -> dict[str, Any]:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+def _run(directory: Path, changes: dict[str, str]) -> dict[str, Any]:
+    environment = os.environ | changes
     command = [sys.executable, "-m", "naiad.export._capture.worker", str(directory)]
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment

@@ -54,7 +54,10 @@ def files(directory: Path = SHM) -> set[str]:
 
 def owners_here() -> set[str]:
     """The owners that live in this process: it has their locks open."""
-    links = [os.readlink(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd") if _is_open(number)]
+    links = []
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # closed since they were listed, by another thread or as the list itself
+            links.append(os.readlink(f"/proc/self/fd/{number}"))
     return {owner_of(Path(link).name) for link in links if link.startswith(f"{SHM}/naiad-client-") and ".lock" in link}
 
 
@@ -66,10 +69,6 @@ def files_of(owners: set[str]) -> set[str]:
 def owner_of(name: str) -> str:
     """Whose a file or a region is."""
     return name.removesuffix(".lock") if name.endswith(".lock") else name.rpartition("-")[0]
-
-
-def _is_open(number: str) -> bool:
-    return os.path.lexists(f"/proc/self/fd/{number}")
 
 
 class Regions:

@@ -41,7 +41,7 @@ def test_states_are_kept_by_sequence(serving: Caller, model: str) -> None:
         return float(answer["y"].item())
 
     assert [add(1, 1, start=True), add("two", 10, start=True), add(1, 2), add("two", 20)] == [101, 110, 103, 130]
-    assert [add(1, 3, end=True), add("two", 30), add(1, 5, start=True)] == [106, 160, 105]
+    assert [add(1, 3, end=True), add("two", 30, end=True), add(1, 5, start=True, end=True)] == [106, 160, 105]
 
 
 @pytest.mark.parametrize("model", ["stateful_direct", "stateful_oldest"])
@@ -50,9 +50,7 @@ def test_states_keep_apart_in_one_batch(serving: Caller, model: str) -> None:
     sequences = range(100, 104)
     for step in range(1, 6):
         inputs = {number: {"x": np.array([[number * step]], np.float32)} for number in sequences}
-        pending = {
-            number: serving.start(model, inputs[number], sequence_id=number, sequence_start=step == 1)[0]
-            for number in sequences
-        }
+        place = {"sequence_start": step == 1, "sequence_end": step == 5}  # one that has not ended keeps its slot
+        pending = {number: serving.start(model, inputs[number], sequence_id=number, **place)[0] for number in sequences}
         totals = {number: float(future.result(timeout=60)["y"].item()) for number, future in pending.items()}
         assert totals == {number: 100 + number * sum(range(1, step + 1)) for number in sequences}

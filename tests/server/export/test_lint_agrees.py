@@ -35,6 +35,8 @@ EXCEPTIONS: Mapping[str, tuple[Verdict, str]] = {
 }
 """What the embedded server says where it differs from the linter, and why: in the first two the linter says that the
 model would be served wrongly, in the third it warns."""
+CRASHES_AT_TIMES = ("warm_extra_input",)
+"""Triton refuses these, or ends: of 25 loads it ended at 11."""
 
 
 class Loader:
@@ -118,6 +120,8 @@ def test_verdicts_agree(repository: Path, served: Mapping[str, Verdict], name: s
     if name in EXCEPTIONS:
         assert (served[name], expected) == (EXCEPTIONS[name][0], expected)
         assert served[name] != expected, "the two agree, so that this is no exception any more"
+    elif name in CRASHES_AT_TIMES:
+        assert (expected, served[name] == "loads") == ("stops the server", False)
     else:
         assert served[name] == expected, [str(found) for found in lint(repository / name, target=RELEASE)]
 

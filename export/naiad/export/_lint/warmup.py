@@ -38,7 +38,8 @@ def warmup_inputs(entry: Entry) -> Iterator[Problem]:
             yield fails(field, f"the input {', '.join(missing)} is missing", "add it")
         for name in sorted(set(warmup.inputs) - set(inputs) - made):
             if entry.is_onnx:
-                yield fails(f"{field}.{name}", f"there is no such input; the model has {sorted(inputs)}", "remove it")
+                message = f"there is no such input, on which Triton may crash; the model has {sorted(inputs)}"
+                yield Problem(effect="stops the server", field=f"{field}.{name}", message=message, fix="remove it")
 
 
 def warmup_tensors(entry: Entry) -> Iterator[Problem]:

@@ -37,7 +37,6 @@ MODELS = ("embeddings", "pitch", "faces", "speakers", "voice_activity")
 BATCHES = (1, 8)
 TRANSFORMER, GOAL = "embeddings", 1.8
 _ROUND_S = 0.25
-_SAME = 0.97  # auto that is fp32 itself, measured twice, differs by this much
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,7 +177,9 @@ def verdicts(rows: Sequence[Row]) -> Iterator[str]:
     """Say whether the goals are reached."""
     for row in rows:
         gain = statistics.median(row.ratios("auto", "fp32"))
-        if gain < _SAME:
+        if row.picked == "fp32":
+            yield f"{row.model} at batch {row.batch}: auto kept fp32; the same graph measured twice: {gain:.2f}×"
+        elif gain < 1:
             yield f"missed: {row.model} at batch {row.batch}: auto ({row.picked}) has {gain:.2f}× the speed of fp32"
         if row.model == TRANSFORMER:
             speed = statistics.median(row.ratios("auto", "eager"))

@@ -59,7 +59,7 @@ def read(
     return Graph(
         path=path,
         inputs={value.name: dimensions(value, named.get(value.name, {})) for value in inputs},
-        outputs={value.name: dimensions(value, named.get(value.name, {})) for value in _inferred(model).output},
+        outputs={value.name: dimensions(value, named.get(value.name, {})) for value in inferred(model).output},
         ranges=dict(ranges or {}),
         unused=tuple(value.name for value in inputs if value.name not in used),
         opset=opset(model),
@@ -73,7 +73,7 @@ def read(
     )
 
 
-def _inferred(model: Any) -> Any:
+def inferred(model: Any) -> Any:
     """Return the graph with the sizes of outputs that follow from its operators: a server goes by these.
 
     The legacy exporter declares some of them as open.

@@ -13,6 +13,8 @@ import onnx
 import torch
 from torch.jit._trace import TracerWarning
 
+from naiad.export._capture import graph
+
 MAX_OPSET = 20
 """The newest that this exporter writes."""
 
@@ -44,6 +46,7 @@ def export(directory: Path, job: dict[str, Any], inputs: dict[str, torch.Tensor]
         )
     _refuse_baked(noted)
     _restore_inputs(path, job, inputs)
+    _declare_sizes(path)
     return {"ranges": {}}
 
 
@@ -69,6 +72,20 @@ def _restore_inputs(path: Path, job: dict[str, Any], inputs: dict[str, torch.Ten
         element = onnx.helper.np_dtype_to_tensor_dtype(tensor.numpy().dtype)
         model.graph.input.append(found.pop(name, None) or onnx.helper.make_tensor_value_info(name, element, shape))
     model.graph.input.extend(found.values())
+    buffer = io.BytesIO()
+    onnx.save(model, buffer)
+    path.write_bytes(buffer.getvalue())
+
+
+def _declare_sizes(path: Path) -> None:
+    """Declare the sizes of outputs that follow from the operators; this exporter leaves some of them open."""
+    model = onnx.load(str(path), load_external_data=False)
+    inferred = {value.name: value for value in graph.inferred(model).output}
+    for value in model.graph.output:
+        declared, known = value.type.tensor_type.shape.dim, inferred[value.name].type.tensor_type.shape.dim
+        for before, found in zip(declared, known, strict=True):
+            if found.WhichOneof("value") == "dim_value":
+                before.dim_value = found.dim_value
     buffer = io.BytesIO()
     onnx.save(model, buffer)
     path.write_bytes(buffer.getvalue())

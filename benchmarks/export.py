@@ -102,7 +102,8 @@ def publish(recipe: Any, repository: Repository) -> tuple[str, tuple[PrecisionRe
     version = export_recipe(recipe, repository=repository, name=f"{recipe.name}_auto", precision="auto")
     assert version.report is not None
     table = version.report.precision
-    return next((result.precision for result in table if result.chosen), "fp32"), table
+    picked = next((f"{result.precision} {result.method}".strip() for result in table if result.chosen), "fp32")
+    return picked, table
 
 
 def measure(url: str, name: str, inputs: Arrays, picked: str, rounds: int) -> Row:

@@ -1,0 +1,1 @@
+"""What is sent: samples, and the serialised requests made from them."""

@@ -1,0 +1,1 @@
+"""What sends: schedules, the loop that drives a connection, and the process around it."""

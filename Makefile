@@ -6,7 +6,7 @@ RUNS ?= 10000000
 REQUESTS ?= 1000000
 STUB_SIDE := server/naiad/server/backends/onnxruntime server/naiad/server/backends/pytorch
 
-.PHONY: help setup demo test fuzz soak check types format bench bench-client bench-backend bench-export wheel clean
+.PHONY: help setup demo test fuzz soak check types format bench bench-client bench-backend bench-export bench-loadtest wheel clean
 
 help:            ## what there is to run
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile
@@ -46,7 +46,7 @@ format: $(READY) ## rewrite what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: bench-client bench-backend bench-export  ## all comparisons with peers, as ratios within one run
+bench: bench-client bench-backend bench-export bench-loadtest  ## all comparisons with peers, as ratios within one run
 
 bench-client: $(READY)   ## naiad.client against tritonclient on one server
 	$(BIN)/python benchmarks/client.py
@@ -56,6 +56,9 @@ bench-backend: $(READY)  ## what the embedded backend adds to ONNX Runtime's own
 
 bench-export: $(READY)   ## real nets served as fp32 and as the fastest candidate, against PyTorch (about five minutes)
 	$(BIN)/python benchmarks/export.py
+
+bench-loadtest: $(READY)  ## the load generator against Locust with tritonclient, and perf_analyzer where it is (about eight minutes)
+	$(BIN)/python benchmarks/loadtest.py
 
 wheel: $(READY)  ## build the distribution into dist/
 	$(BIN)/python -m build --no-isolation

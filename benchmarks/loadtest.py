@@ -1,0 +1,389 @@
+"""The load generator against Locust users with tritonclient and, where it is installed, perf_analyzer, in one run.
+
+    make bench-loadtest      or: python benchmarks/loadtest.py [--rounds 5] [--perf-analyzer PATH]
+
+All of them load one embedded Triton in turn, in every round in another order; what counts is the ratio within a round.
+A small model with dynamic batching, one row per request. The server's own p50 comes from its traces of the same window
+(one request in twenty).
+
+Then the server is stopped (SIGSTOP) for one second of every ten, under a fixed rate. The truth is what an independent
+asyncio client sees in the same seconds, counting from when each of its requests was due.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import numpy as np
+import onnx
+import psutil
+from measure import busy, machine
+from onnx import TensorProto, helper
+from rich.console import Console
+from rich.table import Table
+
+from naiad.loadtest import Connection, LoadTest, Rate, Traffic, Users, run
+from naiad.server import EmbeddedTriton
+
+MODEL: Final = "mlp"
+SIZES: Final = (784, 128, 10)
+IN_FLIGHT: Final = (8, 32, 64)
+WARMUP_S: Final = 1.5
+TRACED: Final = 20  # one request in so many
+RATE_PER_S: Final = 200.0
+FROZEN_S, EVERY_S = 1.0, 10.0
+GOALS: Final = {("locust", 64): 2.5, **{("perf_analyzer", number): 1.0 for number in IN_FLIGHT}}
+GAP_GOAL: Final = 0.1
+TRUTH_GOAL: Final = 0.05
+CONFIG: Final = """\
+backend: "onnxruntime"
+max_batch_size: 64
+input { name: "x" data_type: TYPE_FP32 dims: [ 784 ] }
+output { name: "y" data_type: TYPE_FP32 dims: [ 10 ] }
+instance_group { kind: KIND_CPU count: 1 }
+dynamic_batching { }
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seen:
+    """What one side saw in one round; the server's figures are added from its traces."""
+
+    side: str
+    users: int
+    round: int
+    start_ns: int
+    end_ns: int
+    rate: float
+    p50_us: float
+    p99_us: float
+    cpu_us: float | None
+    note: str = ""
+
+
+def main() -> None:
+    """Measure, print, and fail if a goal is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=5.0, help="that each side is measured in a round")
+    parser.add_argument("--frozen-rounds", type=int, default=3, help="of ten seconds, with the server stopped for one")
+    parser.add_argument("--perf-analyzer", metavar="PATH", default=shutil.which("perf_analyzer"))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all samples")
+    options = parser.parse_args()
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    others = busy()
+    with tempfile.TemporaryDirectory() as folder:
+        repository, traces = Path(folder) / "repository", Path(folder) / "trace.json"
+        write_model(repository)
+        arguments = [f"--trace-config={setting}" for setting in trace_settings(traces)]
+        with EmbeddedTriton(repository, supervise=False, extra_args=arguments) as triton:
+            seen = rounds(triton.grpc_address, options)
+        timed = server_p50s(Path(folder), seen)
+        with EmbeddedTriton(repository, supervise=False) as triton:
+            frozen = [freeze_round(triton, number) for number in range(options.frozen_rounds)]
+    met = [show_rates(console, seen, others), show_gaps(console, seen, timed), show_frozen(console, frozen)]
+    if not options.perf_analyzer:
+        console.print("perf_analyzer is not installed here: it was not compared")
+    if options.json:
+        samples = [{**vars_of(item), "server_p50_us": timed[index]} for index, item in enumerate(seen)]
+        options.json.write_text(json.dumps({"machine": machine(), "rounds": samples, "frozen": frozen}))
+    sys.exit(0 if all(met) else 1)
+
+
+def vars_of(item: Seen) -> dict[str, Any]:
+    return {name: getattr(item, name) for name in Seen.__slots__}
+
+
+def trace_settings(path: Path) -> list[str]:
+    return ["level=TIMESTAMPS", f"rate={TRACED}", "count=-1", f"triton,file={path}"]
+
+
+def write_model(repository: Path) -> None:
+    generator = np.random.default_rng(0)
+    names, nodes, weights = ["x", "hidden", "y"], [], []
+    for index, shape in enumerate(itertools.pairwise(SIZES)):
+        weights.append(
+            helper.make_tensor(f"w{index}", TensorProto.FLOAT, shape, generator.random(shape, np.float32).ravel())
+        )
+        nodes.append(helper.make_node("MatMul", [names[index], f"w{index}"], [names[index + 1]]))
+    tensors = [
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", size])]
+        for name, size in (("x", SIZES[0]), ("y", SIZES[-1]))
+    ]
+    graph = helper.make_graph(nodes, "mlp", *tensors, weights)
+    version = repository / MODEL / "1"
+    version.mkdir(parents=True)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), version / "model.onnx"
+    )
+    (repository / MODEL / "config.pbtxt").write_text(f'name: "{MODEL}"\n{CONFIG}')
+
+
+def rounds(address: str, options: argparse.Namespace) -> list[Seen]:
+    sides: dict[str, Callable[[str, int, int, float], Seen]] = {"naiad": naiad, "locust": locust}
+    if options.perf_analyzer:
+        sides["perf_analyzer"] = lambda *given: perf_analyzer(options.perf_analyzer, *given)
+    seen = []
+    for number in range(options.rounds):
+        for users in IN_FLIGHT:
+            order = list(sides)
+            random.Random(number * 100 + users).shuffle(order)
+            seen += [sides[side](address, users, number, options.seconds) for side in order]
+    return seen
+
+
+def naiad(address: str, users: int, number: int, seconds: float) -> Seen:
+    start = time.perf_counter_ns()
+    report = run(
+        LoadTest(
+            traffic=Traffic(model=MODEL),
+            load=Users(users=users),
+            connection=Connection(url=f"grpc://{address}"),
+            warmup_s=WARMUP_S,
+            duration_s=seconds,
+        )
+    )
+    measured = report.measurement
+    p50, p99 = measured.latencies.percentile_us(50), measured.latencies.percentile_us(99)
+    assert p50 is not None
+    assert p99 is not None
+    return Seen(
+        side="naiad",
+        users=users,
+        round=number,
+        start_ns=start,
+        end_ns=time.perf_counter_ns(),
+        rate=measured.throughput,
+        p50_us=p50,
+        p99_us=p99,
+        cpu_us=measured.cpu_share * 1e6 / measured.throughput,
+        note=report.verdict,
+    )
+
+
+def locust(address: str, users: int, number: int, seconds: float, rate: float | None = None) -> Seen:
+    script = Path(__file__).with_name("locust_users.py")
+    command = [sys.executable, str(script), address, f"--model={MODEL}", f"--size={SIZES[0]}", f"--users={users}"]
+    command += [f"--warmup={WARMUP_S}", f"--seconds={seconds}", *([f"--rate={rate}"] if rate else [])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60, check=True)
+    return Seen(side="locust", users=users, round=number, **json.loads(done.stdout.splitlines()[-1]))
+
+
+def perf_analyzer(program: str, address: str, users: int, number: int, seconds: float) -> Seen:
+    """As its documentation says for gRPC, with its fastest mode; its own time to find stability is its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        table = Path(folder) / "table.csv"
+        command = [program, "-m", MODEL, "-i", "grpc", "-u", address, "--async", f"--concurrency-range={users}"]
+        command += [f"--measurement-interval={round(seconds * 1000 / 3)}", "--percentile=50", "-f", str(table)]
+        start = time.perf_counter_ns()
+        subprocess.run(command, capture_output=True, text=True, timeout=seconds * 10 + 60, check=True)
+        names, values = (line.split(",") for line in table.read_text().strip().splitlines()[:2])
+    found = dict(zip(names, values, strict=True))
+    return Seen(
+        side="perf_analyzer",
+        users=users,
+        round=number,
+        start_ns=start,
+        end_ns=time.perf_counter_ns(),
+        rate=float(found["Inferences/Second"]),
+        p50_us=float(found["p50 latency"]),
+        p99_us=float(found["p99 latency"]),
+        cpu_us=None,
+    )
+
+
+def server_p50s(folder: Path, seen: Sequence[Seen]) -> list[float]:
+    """Return, for each of ``seen``, the median time in the server of the requests traced in its window."""
+    times: dict[int, dict[str, int]] = {}
+    for path in folder.glob("trace.json*"):
+        for entry in json.loads(path.read_text()):
+            for stamp in entry.get("timestamps", ()):
+                times.setdefault(entry["id"], {})[stamp["name"]] = stamp["ns"]
+    pairs = np.array(
+        [(found["REQUEST_START"], found["REQUEST_END"]) for found in times.values() if "REQUEST_END" in found]
+    )
+    starts, lengths = pairs[:, 0], (pairs[:, 1] - pairs[:, 0]) / 1000
+    return [float(np.median(lengths[(starts >= item.start_ns) & (starts < item.end_ns)])) for item in seen]
+
+
+def freeze_round(triton: EmbeddedTriton, number: int) -> dict[str, float]:
+    """Load the server for ten seconds at a fixed rate, stop it for one of them, and compare what each side says."""
+    address = triton.grpc_address
+    with ThreadPoolExecutor() as pool:
+        ours = pool.submit(naiad_at_rate, address, number)
+        truth = pool.submit(lambda: asyncio.run(independent(address, number)))
+        peer = pool.submit(locust, address, 4, number, EVERY_S, RATE_PER_S / 4)
+        freezer = threading.Timer(WARMUP_S + EVERY_S / 2, freeze, (server_processes(address),))
+        freezer.start()
+        found = {"naiad": ours.result(), "truth": truth.result(), "locust": peer.result().p99_us}
+        freezer.join()
+    return found
+
+
+def naiad_at_rate(address: str, number: int) -> float:
+    test = LoadTest(
+        traffic=Traffic(model=MODEL),
+        load=Rate(per_s=RATE_PER_S),
+        connection=Connection(url=f"grpc://{address}"),
+        warmup_s=WARMUP_S,
+        duration_s=EVERY_S,
+        seed=number,
+    )
+    p99 = run(test, calibrate=False).measurement.latencies.percentile_us(99)
+    assert p99 is not None
+    return p99
+
+
+async def independent(address: str, number: int) -> float:
+    """Return the p99 in µs of requests sent on a schedule of their own, each timed from when it was due."""
+    from naiad.loadtest._data.codec import encode_inputs
+
+    generator = random.Random(number + 1_000)
+    message = encode_inputs(MODEL, None, {"x": np.zeros((1, SIZES[0]), np.float32)})
+    latencies: list[float] = []
+    async with grpc.aio.insecure_channel(address) as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+
+        async def ask(due: float) -> None:
+            await call(message)
+            latencies.append(time.perf_counter() - due)
+
+        await call(message)
+        await asyncio.sleep(WARMUP_S)
+        due, end, tasks = time.perf_counter(), time.perf_counter() + EVERY_S, []
+        while due < end:
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            tasks.append(asyncio.create_task(ask(due)))
+            due += generator.expovariate(RATE_PER_S)
+        await asyncio.gather(*tasks)
+    return float(np.percentile(latencies, 99, method="inverted_cdf") * 1e6)
+
+
+def server_processes(address: str) -> list[int]:
+    port = int(address.rpartition(":")[2])
+    pid = next(
+        entry.pid
+        for entry in psutil.net_connections("tcp")
+        if entry.status == psutil.CONN_LISTEN and entry.laddr.port == port and entry.pid
+    )
+    return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+
+
+def freeze(pids: Sequence[int]) -> None:
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(FROZEN_S)
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+
+
+def show_rates(console: Console, seen: Sequence[Seen], others: float) -> bool:
+    table = Table(title=machine(), title_justify="left", caption="median of the rounds (lowest–highest)")
+    for column in ("peer", "in flight", "naiad", "peer's", "ratio", "naiad p50", "peer's p50", "goal", ""):
+        table.add_column(column, justify="left" if column == "peer" else "right", no_wrap=True)
+    met = True
+    for side in sorted({item.side for item in seen} - {"naiad"}):
+        for users in IN_FLIGHT:
+            ours, peer = of(seen, "naiad", users), of(seen, side, users)
+            ratios = [mine.rate / theirs.rate for mine, theirs in zip(ours, peer, strict=True)]
+            goal = GOALS.get((side, users))
+            reached = goal is None or statistics.median(ratios) >= goal
+            met &= reached
+            table.add_row(
+                side,
+                str(users),
+                f"{statistics.median(item.rate for item in ours):,.0f}/s",
+                f"{statistics.median(item.rate for item in peer):,.0f}/s",
+                spread(ratios),
+                f"{statistics.median(item.p50_us for item in ours):,.0f} µs",
+                f"{statistics.median(item.p50_us for item in peer):,.0f} µs",
+                "" if goal is None else f"≥ {goal:g}×",
+                "" if goal is None else "reached" if reached else "missed",
+            )
+    console.print(table)
+    notes = [item.note for item in seen if item.side == "naiad"]
+    console.print(
+        f"naiad's own verdicts on its {len(notes)} runs: {notes.count('passed')} passed, "
+        f"{notes.count('invalid')} invalid (the generator was the limit)"
+    )
+    console.print(f"Other work took {others:.0%} of the machine when this began")
+    return met
+
+
+def show_gaps(console: Console, seen: Sequence[Seen], server_p50: Sequence[float]) -> bool:
+    """Print how far the client's p50 is from the server's own; at 64 in flight ours is to be a tenth of Locust's."""
+    gaps = {id(item): item.p50_us - server for item, server in zip(seen, server_p50, strict=True)}
+    table = Table(caption="client p50 − server p50, median of the rounds (lowest–highest)")
+    for column in ("side", "in flight", "gap", "server p50", "CPU per request"):
+        table.add_column(column, justify="left" if column == "side" else "right", no_wrap=True)
+    servers = dict(zip(map(id, seen), server_p50, strict=True))
+    for side in sorted({item.side for item in seen}):
+        for users in IN_FLIGHT:
+            items = of(seen, side, users)
+            cpu = [item.cpu_us for item in items if item.cpu_us is not None]
+            table.add_row(
+                side,
+                str(users),
+                spread([gaps[id(item)] for item in items], " µs", 0),
+                f"{statistics.median(servers[id(item)] for item in items):,.0f} µs",
+                f"{statistics.median(cpu):,.0f} µs" if cpu else "",
+            )
+    console.print(table)
+    ratios = [
+        gaps[id(mine)] / gaps[id(theirs)]
+        for mine, theirs in zip(of(seen, "naiad", 64), of(seen, "locust", 64), strict=True)
+    ]
+    reached = statistics.median(ratios) <= GAP_GOAL
+    console.print(
+        f"gap at 64 in flight, naiad over Locust: {spread(ratios, '', 3)}, goal ≤ {GAP_GOAL:g}: "
+        f"{'reached' if reached else 'missed'}"
+    )
+    return reached
+
+
+def show_frozen(console: Console, frozen: Sequence[dict[str, float]]) -> bool:
+    if not frozen:
+        return True
+    table = Table(caption=f"p99, {RATE_PER_S:g} requests/s, the server stopped for {FROZEN_S:g} s in {EVERY_S:g}")
+    for column in ("round", "truth", "naiad", "off by", "Locust, constant_throughput"):
+        table.add_column(column, justify="right", no_wrap=True)
+    errors = [entry["naiad"] / entry["truth"] - 1 for entry in frozen]
+    for number, (entry, error) in enumerate(zip(frozen, errors, strict=True)):
+        cells = [f"{entry[name] / 1000:,.1f} ms" for name in ("truth", "naiad", "locust")]
+        table.add_row(str(number), cells[0], cells[1], f"{error:+.1%}", cells[2])
+    console.print(table)
+    reached = statistics.median(map(abs, errors)) <= TRUTH_GOAL
+    console.print(f"naiad's p99 within {TRUTH_GOAL:.0%} of the truth: {'reached' if reached else 'missed'}")
+    return reached
+
+
+def of(seen: Sequence[Seen], side: str, users: int) -> list[Seen]:
+    return [item for item in seen if item.side == side and item.users == users]
+
+
+def spread(values: Sequence[float], unit: str = "×", digits: int = 2) -> str:
+    middle, low, high = statistics.median(values), min(values), max(values)
+    return f"{middle:,.{digits}f}{unit} ({low:,.{digits}f}–{high:,.{digits}f})"
+
+
+if __name__ == "__main__":
+    main()

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import grpc
 
-from naiad.loadtest._wire.seam import Event
 from naiad.loadtest._wire.peer import MODEL_INFER, MODEL_STREAM_INFER, Peer
+from naiad.loadtest._wire.seam import Event
 
 __all__ = ["GrpcioWire"]
 
@@ -119,7 +119,7 @@ class _Stream:
     def start(self, method: Any, timeout_s: float | None, metadata: Any) -> Any:
         """Open it; return the library's call."""
         call = method(iter(self.requests.get, None), timeout=timeout_s, metadata=metadata)
-        threading.Thread(peer=self._read, args=(call,), daemon=True).start()
+        threading.Thread(target=self._read, args=(call,), daemon=True).start()
         return call
 
     def _read(self, call: Any) -> None:

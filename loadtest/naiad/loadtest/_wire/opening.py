@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from naiad.loadtest._wire.seam import Wire
 from naiad.loadtest._wire.peer import Peer
+from naiad.loadtest._wire.seam import Wire
 from naiad.loadtest.plan import Connection
 
 __all__ = ["open_wire"]

@@ -1,0 +1,136 @@
+"""The client's codec, as the load test uses it: requests encoded once, answers left as bytes until one is checked.
+
+This is the only module of the load test that knows the inside of :mod:`naiad.client`: both belong to one distribution,
+and what is measured has to be what a service would send.
+
+What differs from one sending of a request to the next (its id, its sequence, where its outputs go) is a *suffix*:
+fields of the same protobuf message, appended to its bytes. Of a scalar field the last one counts, entries of a map and
+repeated fields add up, whatever their order; see https://protobuf.dev/programming-guides/encoding/#order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from numpy.typing import NDArray
+
+from naiad.client._protocol import wire
+from naiad.client._protocol.datatypes import numpy_dtype
+from naiad.client._protocol.request import NO_OPTIONS, InferOptions, decode_infer, encode_infer, encode_options
+from naiad.client._protocol.tensors import as_array
+from naiad.client._routing.endpoint import Endpoint, parse_endpoint
+from naiad.client._transport.seam import ADMIN_HEADER
+from naiad.client.errors import CallContext, ClientError, InvalidInput, from_status
+from naiad.loadtest.plan import Connection
+
+__all__ = [
+    "decode_answer",
+    "encode_inputs",
+    "endpoint_of",
+    "error_of",
+    "final_suffix",
+    "headers_of",
+    "numpy_dtype",
+    "output_suffix",
+    "request_id_suffix",
+    "sequence_suffix",
+    "typed",
+    "without_secret",
+]
+
+_FINAL: Final = {"triton_enable_empty_final_response": True}
+
+
+def encode_inputs(model: str, version: str | None, inputs: Mapping[str, NDArray[Any]]) -> bytes:
+    """Encode a request."""
+    return encode_infer(model, version or "", inputs, NO_OPTIONS, None)
+
+
+def decode_answer(answer: bytes) -> Mapping[str, NDArray[Any]]:
+    """Decode the outputs of an answer.
+
+    Raises:
+        naiad.client.InvalidResponse: it is none.
+    """
+    return decode_infer(answer)
+
+
+def typed(value: Any, datatype: str) -> NDArray[Any]:
+    """Return numbers, strings or nested lists of them as an array of Triton's ``datatype``.
+
+    Raises:
+        naiad.client.InvalidInput: a list is ragged, or the type does not hold the values.
+    """
+    return as_array(value, datatype)
+
+
+def request_id_suffix(request_id: str) -> bytes:
+    """Encode the id that the answer repeats."""
+    return wire.encode_options(request_id, {}, ())
+
+
+def sequence_suffix(sequence_id: int | str, start: bool, end: bool) -> bytes:
+    """Encode which sequence a request belongs to, and whether it is its first or last one."""
+    parameters: dict[str, wire.Parameter] = {"sequence_id": sequence_id}
+    if start:
+        parameters["sequence_start"] = True
+    if end:
+        parameters["sequence_end"] = True
+    return wire.encode_options("", parameters, ())
+
+
+def final_suffix() -> bytes:
+    """Encode the wish that a stream says which response is the last, even where that one is empty."""
+    return encode_options(InferOptions(parameters=_FINAL), None)
+
+
+def output_suffix(places: Sequence[tuple[str, str, int, int]]) -> bytes:
+    """Encode where outputs go in shared memory: name, region, offset and size in bytes of each.
+
+    A request that names outputs gets those only: all that are wanted have to be here.
+    """
+    return wire.encode_options(
+        "",
+        {},
+        [
+            (name, {wire.SHARED_REGION: region, wire.SHARED_OFFSET: offset, wire.SHARED_SIZE: size_bytes})
+            for name, region, offset, size_bytes in places
+        ],
+    )
+
+
+def endpoint_of(url: str) -> Endpoint:
+    """Read a server's URL: ``target`` (``host:port``), ``secure``, ``admin_secret``.
+
+    Raises:
+        naiad.client.InvalidInput: it is none.
+    """
+    return parse_endpoint(url)
+
+
+def headers_of(connection: Connection) -> tuple[tuple[str, str], ...]:
+    """Return the headers of every request, the admin secret of the URL among them.
+
+    Raises:
+        naiad.client.InvalidInput: the URL is none, or a name has capital letters.
+    """
+    headers = dict(connection.headers)
+    secret = parse_endpoint(connection.url).admin_secret
+    if secret:
+        headers.setdefault(ADMIN_HEADER, secret)
+    for name, value in headers.items():
+        if name != name.lower() or not name.isascii() or not value.isprintable():
+            raise InvalidInput(f"headers are lower-case ASCII names to printable text, found {name!r}")
+    return tuple(headers.items())
+
+
+def error_of(status: str, details: str, *, url: str, model: str, timeout_s: float) -> ClientError:
+    """Translate a gRPC status as the client does."""
+    context = CallContext(endpoint=parse_endpoint(url).target, method="ModelInfer", model=model, timeout_s=timeout_s)
+    return from_status(status, details, context)
+
+
+def without_secret(url: str) -> str:
+    """Return ``url`` as it may be shown: scheme, host and port only."""
+    return parse_endpoint(url).shown

@@ -1,0 +1,123 @@
+"""The requests of a model's traffic, serialised beforehand, with what differs from one sending to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from naiad.loadtest._data import codec
+from naiad.loadtest._data.answers import AnswerCheck, checker
+from naiad.loadtest._data.codec import request_id_suffix as request_id_suffix
+from naiad.loadtest._data.codec import sequence_suffix as sequence_suffix
+from naiad.loadtest._data.golden import golden_samples
+from naiad.loadtest._data.samples import Samples
+from naiad.loadtest._data.signature import Signature
+from naiad.loadtest._data.synthetic import synthetic_samples
+from naiad.loadtest.errors import InvalidData
+from naiad.loadtest.plan import Connection, Golden, Synthetic, Traffic
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["Payloads", "make_payloads", "request_id_suffix", "sequence_suffix"]
+
+
+class Payloads:
+    """What to send to one model; a context manager, as shared memory may belong to it."""
+
+    def __init__(self, requests: Sequence[bytes], samples: Samples, *, check: AnswerCheck | None = None) -> None:
+        self.requests = requests
+        """A serialised ModelInferRequest each, to which suffixes may be appended."""
+        self.steps: Sequence[tuple[int, ...]] = samples.steps
+        """Recorded sequences: the indices of each one's requests in their order; empty where any may follow any."""
+        self.check = check
+        """Compares answers with what the data expects; ``None`` where nothing is to be compared."""
+        self.notes: Sequence[str] = samples.notes
+        """What a reader of the report has to know about the data."""
+        self.request_bytes = max(map(len, requests))
+        """Size of the largest request."""
+
+    @property
+    def num_samples(self) -> int:
+        """How many different requests there are."""
+        return len(self.requests)
+
+    def output_suffix(self, slot: int) -> bytes:
+        """Return what says where the outputs of the request in ``slot`` go; empty without shared memory.
+
+        A slot belongs to one request in flight at a time; slots are counted from 0.
+        """
+        return b""
+
+    def close(self) -> None:
+        """Give back what the server was told about; doing it twice does nothing."""
+
+    def __enter__(self) -> Payloads:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def make_payloads(
+    traffic: Traffic, signature: Signature, *, seed: int, connection: Connection | None = None, num_slots: int = 64
+) -> Payloads:
+    """Return the requests that ``traffic`` asks for, at least one.
+
+    ``connection`` and ``num_slots`` (requests in flight at a time, as far as known) are for shared memory only.
+
+    Raises:
+        InvalidData: the data does not fit the model.
+        naiad.client.ClientError: the server refused the shared memory.
+    """
+    check_traffic(traffic, signature)
+    samples = make_samples(traffic, signature, seed)
+    suffix = codec.final_suffix() if traffic.stream else b""
+    requests = [
+        codec.encode_inputs(traffic.model, traffic.version, sample.inputs) + suffix for sample in samples.samples
+    ]
+    return Payloads(requests, samples, check=checker(samples.samples) if traffic.check else None)
+
+
+def make_samples(traffic: Traffic, signature: Signature, seed: int) -> Samples:
+    """Return the samples that ``traffic`` asks for, at least one.
+
+    Raises:
+        InvalidData: they do not fit the model.
+    """
+    data, batch = traffic.data, traffic.batch
+    if isinstance(data, Synthetic):
+        return synthetic_samples(data, signature, batch=batch, seed=seed)
+    if isinstance(data, Golden):
+        return golden_samples(data.path, signature, batch=batch, sequences=traffic.sequence is not None)
+    raise NotImplementedError("files come soon")
+
+
+def check_traffic(traffic: Traffic, signature: Signature) -> None:
+    """Refuse what the model would refuse.
+
+    Raises:
+        InvalidData: the batch is too large, or the model wants a stream or sequences that there are not to be.
+    """
+    model, limit, batch = signature.name, signature.max_batch_size, traffic.batch
+    if batch > max(limit, 1):
+        found = f"at most {limit}" if limit else "1 (the model does not batch: max_batch_size is 0)"
+        raise InvalidData(f"expected a batch of {found} for model '{model}', found {batch}", model=model)
+    if signature.decoupled and not traffic.stream:
+        raise InvalidData(
+            f"model '{model}' is decoupled, it answers over a stream only: set stream = true", model=model
+        )
+    if signature.decoupled and traffic.check:
+        raise InvalidData(
+            f"model '{model}' gives any number of answers to a request (decoupled), which check cannot compare: "
+            "leave it out",
+            model=model,
+        )
+    if signature.stateful and traffic.sequence is None:
+        raise InvalidData(f"model '{model}' keeps state for sequences: say how long they are (sequence)", model=model)
+    if signature.stateful and batch > 1:
+        raise InvalidData(
+            f"expected a batch of 1 for model '{model}', which takes sequences, found {batch}", model=model
+        )

@@ -2,19 +2,20 @@
 
 ::
 
-    from naiad.loadtest import LoadTest, Slo, run
+    from naiad.loadtest import LoadTest, Rate, Slo, Traffic, Users, run
 
-    report = run(LoadTest(model="digits", url="grpc://localhost:8001", users=64, slos=(Slo.parse("p99<20ms"),)))
+    report = run(LoadTest(traffic=Traffic(model="digits"), load=Users(users=64), slos=(Slo.parse("p99<20ms"),)))
     report.write(html="report.html", json="report.json")
     report.ok
 
-:class:`TritonUser`, for locustfiles, is imported when it is asked for: it brings Locust, which patches the standard
-library.
+What needs heavy packages (the gate, the sweeps, the tuner, Locust) is imported when it is asked for; importing
+:class:`TritonUser` or :class:`ClientUser` brings Locust, which patches the standard library.
 """
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
-from naiad.loadtest._files import check_writable as check_writable
+from naiad.loadtest._report.files import check_writable as check_writable
 from naiad.loadtest.baseline import Baseline as Baseline
 from naiad.loadtest.baseline import Comparison as Comparison
 from naiad.loadtest.errors import EngineFailed as EngineFailed
@@ -26,23 +27,54 @@ from naiad.loadtest.errors import LoadTestError as LoadTestError
 from naiad.loadtest.errors import OutputNotWritable as OutputNotWritable
 from naiad.loadtest.latencies import Latencies as Latencies
 from naiad.loadtest.machine import Machine as Machine
-from naiad.loadtest.measurement import Measurement as Measurement
+from naiad.loadtest.plan import Connection as Connection
+from naiad.loadtest.plan import Files as Files
+from naiad.loadtest.plan import Golden as Golden
 from naiad.loadtest.plan import LoadTest as LoadTest
+from naiad.loadtest.plan import Precision as Precision
+from naiad.loadtest.plan import Rate as Rate
+from naiad.loadtest.plan import Sequence as Sequence
+from naiad.loadtest.plan import Synthetic as Synthetic
+from naiad.loadtest.plan import Trace as Trace
 from naiad.loadtest.plan import Traffic as Traffic
-from naiad.loadtest.report import Report as Report
-from naiad.loadtest.runner import Progress as Progress
-from naiad.loadtest.runner import run as run
-from naiad.loadtest.server_times import ServerTimes as ServerTimes
+from naiad.loadtest.plan import Users as Users
 from naiad.loadtest.slo import Slo as Slo
 from naiad.loadtest.slo import SloResult as SloResult
 
 if TYPE_CHECKING:
-    from naiad.loadtest.user import TritonUser as TritonUser
+    from naiad.loadtest._engine.group import EngineGroup as EngineGroup
+    from naiad.loadtest._locust.client_user import ClientUser as ClientUser
+    from naiad.loadtest._locust.triton_user import TritonUser as TritonUser
+    from naiad.loadtest._run.progress import Progress as Progress
+    from naiad.loadtest._run.runner import run as run
+    from naiad.loadtest._truth.calibration import Calibration as Calibration
+    from naiad.loadtest._truth.calibration import calibrate as calibrate
+    from naiad.loadtest._truth.measurement import Measurement as Measurement
+    from naiad.loadtest._truth.server_times import ServerTimes as ServerTimes
+    from naiad.loadtest.report import Report as Report
+
+_LATER: Final = {
+    "Calibration": "_truth.calibration",
+    "ClientUser": "_locust.client_user",
+    "EngineGroup": "_engine.group",
+    "Measurement": "_truth.measurement",
+    "Progress": "_run.progress",
+    "Report": "report",
+    "ServerTimes": "_truth.server_times",
+    "TritonUser": "_locust.triton_user",
+    "calibrate": "_truth.calibration",
+    "run": "_run.runner",
+}
+"""Where the names are that are imported when they are asked for."""
 
 
 def __getattr__(name: str) -> Any:
-    if name == "TritonUser":
-        from naiad.loadtest.user import TritonUser
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    globals()[name] = found
+    return found
 
-        return TritonUser
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

@@ -1,6 +1,7 @@
 """The ``naiad`` command: registers the subcommands, and turns every error into one message and an exit code.
 
-Exit codes: 0 done, 1 it failed or a check did not pass, 2 wrong use or wrong input, 130 interrupted.
+Exit codes: 0 done, 1 it failed or a check did not pass, 2 wrong use or wrong input, 130 interrupted. Commands that
+measure have more of them (:mod:`naiad.cli._exit`).
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ for _name in _COMMANDS:
     if _name in _GROUPS:
         app.add_typer(_module.app, name=_name)
     else:
-        app.command(_name)(getattr(_module, _name))
+        app.command(_name, cls=getattr(_module, "COMMAND_CLASS", None))(getattr(_module, _name))
 
 
 def main() -> None:
@@ -83,7 +84,7 @@ def _missing_extra(error: ModuleNotFoundError) -> int:
     if extra is None:
         raise error
     print_error(f"this command needs the package '{package}', which is not installed: pip install 'naiad[{extra}]'")
-    return 2
+    return int(getattr(error, "exit_code", 2))
 
 
 def _failed(error: Exception) -> int:
@@ -93,4 +94,4 @@ def _failed(error: Exception) -> int:
     print_error(str(error))
     for note in getattr(error, "__notes__", ()):
         err.print(note, markup=False, highlight=False, soft_wrap=True)
-    return 2 if isinstance(error, ValueError) else 1
+    return int(getattr(error, "exit_code", 2 if isinstance(error, ValueError) else 1))

@@ -5,6 +5,7 @@
     LoadTestError
     ├── InvalidPlan (ValueError)       an argument is wrong: correct it
     │   ├── InvalidSlo                 an objective that cannot be parsed
+    │   ├── InvalidScenario            a scenario file has an unknown or wrong key: says where
     │   ├── InvalidData                the samples do not fit the model
     │   ├── InvalidBaseline            the baseline is of another model, load or machine, or is none
     │   └── OutputNotWritable          a report or baseline cannot be written where it was asked for
@@ -24,6 +25,7 @@ __all__ = [
     "InvalidBaseline",
     "InvalidData",
     "InvalidPlan",
+    "InvalidScenario",
     "InvalidSlo",
     "LoadTestError",
     "OutputNotWritable",
@@ -48,6 +50,23 @@ class InvalidPlan(LoadTestError, ValueError):
 
 class InvalidSlo(InvalidPlan):
     """An objective that cannot be parsed or can never be met."""
+
+
+class InvalidScenario(InvalidPlan):
+    """A scenario cannot be read; ``line`` and ``key`` say where, if it is about one key of a file."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        model: str | None = None,
+        path: str | None = None,
+        line: int | None = None,
+        key: str | None = None,
+    ) -> None:
+        super().__init__(message, model=model, path=path)
+        self.line = line
+        self.key = key
 
 
 class InvalidData(InvalidPlan):

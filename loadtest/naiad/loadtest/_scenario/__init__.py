@@ -1,0 +1,1 @@
+"""Scenario files: their keys, where each stands in the file, and the plan they make."""

@@ -7,17 +7,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from naiad.loadtest._files import write_atomically
+from naiad.loadtest._report.files import write_atomically
 from naiad.loadtest.errors import InvalidBaseline
 from naiad.loadtest.machine import Machine
-from naiad.loadtest.measurement import Measurement
-from naiad.loadtest.plan import LoadTest
+from naiad.loadtest.plan import LoadTest, Rate, Trace, Users
 
-__all__ = ["DEFAULT_MARGIN", "Baseline", "Comparison"]
+if TYPE_CHECKING:
+    from naiad.loadtest.measurement import Measurement
 
-SCHEMA_VERSION: Final = 1
+__all__ = ["DEFAULT_MARGIN", "Baseline", "Comparison", "describe_load", "describe_models", "same_machine"]
+
+SCHEMA_VERSION: Final = 2
 DEFAULT_MARGIN: Final = 0.25  # runs of one unchanged server differ by this much and more on a shared machine
 _METRICS: Final = ("throughput", "p50", "p90", "p99")
 _HIGHER_IS_BETTER: Final = frozenset({"throughput"})
@@ -50,9 +52,10 @@ class Comparison:
 class Baseline:
     """A run's main results, with everything a fair comparison needs to know."""
 
-    model: str
-    users: int
-    batch: int
+    models: str
+    """The models, with their shares where there are several and their rows per request, as :func:`describe_models`."""
+    load: str
+    """How requests arrived, as :func:`describe_load`."""
     machine: Machine
     metrics: Mapping[str, float]
     """``throughput`` in requests per second, ``p50``, ``p90`` and ``p99`` in µs."""
@@ -62,9 +65,8 @@ class Baseline:
         """Return the baseline that a run makes."""
         found = {metric: measurement.value(metric) for metric in _METRICS}
         return cls(
-            model=test.model,
-            users=test.users,
-            batch=test.batch,
+            models=describe_models(test),
+            load=describe_load(test),
             machine=Machine.this(),
             metrics={metric: value for metric, value in found.items() if value is not None},
         )
@@ -98,9 +100,8 @@ class Baseline:
                     path=str(path),
                 )
             return cls(
-                model=str(fields["model"]),
-                users=int(fields["users"]),
-                batch=int(fields["batch"]),
+                models=str(fields["models"]),
+                load=str(fields["load"]),
                 machine=Machine.from_json(fields["machine"]),
                 metrics={metric: float(fields["metrics"][metric]) for metric in _METRICS},
             )
@@ -111,9 +112,8 @@ class Baseline:
         """Write the baseline, all or nothing."""
         fields = {
             "schema_version": SCHEMA_VERSION,
-            "model": self.model,
-            "users": self.users,
-            "batch": self.batch,
+            "models": self.models,
+            "load": self.load,
             "machine": self.machine.to_json(),
             "metrics": dict(self.metrics),
         }
@@ -125,21 +125,22 @@ class Baseline:
         Raises:
             InvalidBaseline: the baseline is of another model, load or machine.
         """
-        if self.model != test.model:
-            raise self._mismatch("model", self.model, test.model)
-        if (self.users, self.batch) != (test.users, test.batch):
-            load = "{} users with batches of {}".format
-            raise self._mismatch("load", load(self.users, self.batch), load(test.users, test.batch))
-        if self.machine != Machine.this() and not any_machine:
+        for what, stored, this in (
+            ("model", self.models, describe_models(test)),
+            ("load", self.load, describe_load(test)),
+        ):
+            if stored != this:
+                raise self._mismatch(what, stored, this)
+        if not any_machine and not same_machine(self.machine, Machine.this()):
             raise self._mismatch(
                 "machine", str(self.machine), str(Machine.this()), " (or compare across machines with --any-machine)"
             )
 
-    def _mismatch(self, what: str, baseline: str, this: str, way_out: str = "") -> InvalidBaseline:
+    def _mismatch(self, what: str, stored: str, this: str, way_out: str = "") -> InvalidBaseline:
         return InvalidBaseline(
-            f"the baseline is of another {what}: expected {this}, found {baseline}; "
+            f"the baseline is of another {what}: expected {this}, found {stored}; "
             f"make one with --save-baseline{way_out}",
-            model=self.model,
+            model=self.models,
         )
 
     def compare(self, measurement: Measurement, margin: float = DEFAULT_MARGIN) -> list[Comparison]:
@@ -150,3 +151,30 @@ class Baseline:
             for metric, baseline, measured in pairs
             if measured is not None
         ]
+
+
+def describe_models(test: LoadTest) -> str:
+    """Return what is asked of which models, such as ``digits × 8 rows``; equal for tests that ask the same."""
+    total = sum(traffic.weight for traffic in test.mix)
+    parts = []
+    for traffic in test.mix:
+        share = f"{traffic.weight / total:.1%} " if len(test.mix) > 1 else ""
+        rows = f" × {traffic.batch} rows" if traffic.batch > 1 else ""
+        parts.append(f"{share}{traffic.model}{rows}")
+    return ", ".join(parts)
+
+
+def describe_load(test: LoadTest) -> str:
+    """Return how requests arrive, such as ``64 users``; equal for tests that load a server in the same way."""
+    load = test.load
+    if isinstance(load, Users):
+        return f"{load.users} users"
+    if isinstance(load, Rate):
+        return f"{load.per_s:g} requests/s, {load.arrivals}"
+    assert isinstance(load, Trace)
+    return f"the arrivals of {load.path.name} at {load.speed:g} times their speed"
+
+
+def same_machine(one: Machine, other: Machine) -> bool:
+    """Whether results of both may be compared: a new kernel is no reason against it, another CPU is."""
+    return (one.cores, one.cpu, one.system) == (other.cores, other.cpu, other.system)

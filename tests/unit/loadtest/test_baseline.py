@@ -5,9 +5,11 @@ import json
 import pytest
 
 from loadtest_samples import measurement
-from naiad.loadtest import Baseline, InvalidBaseline, LoadTest
+from naiad.loadtest.baseline import Baseline
+from naiad.loadtest.errors import InvalidBaseline
+from naiad.loadtest.plan import LoadTest, Rate, Trace, Traffic, Users
 
-TEST = LoadTest(model="m", users=4, duration_s=1)
+TEST = LoadTest(traffic=Traffic(model="m"), load=Users(users=4), duration_s=1)
 
 
 @pytest.fixture
@@ -31,9 +33,9 @@ def test_a_baseline_is_read_as_it_was_written(stored):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"model": "other"}, "another model"),
-        ({"users": 5}, "another load"),
-        ({"batch": 2}, "another load"),
+        ({"models": "other"}, "another model"),
+        ({"models": "m × 2 rows"}, "another model"),
+        ({"load": "5 users"}, "another load"),
         ({"machine": {"cores": 512, "cpu": "other", "system": "Linux x86_64"}}, "another machine.*--any-machine"),
     ],
 )
@@ -50,7 +52,7 @@ def test_another_machine_can_be_allowed(stored):
 
 
 @pytest.mark.parametrize(
-    "content", [None, "", "[]", "{}", '{"schema_version": 99}', '{"schema_version": 1, "model": 3}']
+    "content", [None, "", "[]", "{}", '{"schema_version": 99}', '{"schema_version": 2, "models": 3}']
 )
 def test_what_is_no_baseline_is_refused(tmp_path, content):
     """A missing, empty, foreign or newer file is one clear error."""
@@ -59,6 +61,22 @@ def test_what_is_no_baseline_is_refused(tmp_path, content):
         path.write_text(content)
     with pytest.raises(InvalidBaseline, match=r"baseline\.json"):
         Baseline.read(path)
+
+
+def test_a_baseline_tells_every_kind_of_load_from_the_others(tmp_path):
+    """Users, rates with their arrivals, traces with their speed, and mixes with their shares are all different."""
+    mixed = (Traffic(model="a", weight=3), Traffic(model="b", batch=8))
+    loads = [Users(users=4), Rate(per_s=4), Rate(per_s=4, arrivals="constant"), Trace(path=tmp_path / "t"), Users()]
+    tests = [LoadTest(traffic=Traffic(model="m"), load=load) for load in loads]
+    tests += [LoadTest(traffic=mixed), LoadTest(traffic=mixed[:1]), LoadTest(traffic=mixed[1:])]
+    for test in tests:
+        stored = Baseline.of(test, measurement())
+        for other in tests:
+            if other is test:
+                stored.check_comparable(other)
+            else:
+                with pytest.raises(InvalidBaseline):
+                    stored.check_comparable(other)
 
 
 def slower(factor):

@@ -1,0 +1,1 @@
+"""Two subjects, interleaved pairs, three verdicts: what ``naiad gate`` does."""

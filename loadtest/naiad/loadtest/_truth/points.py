@@ -1,0 +1,96 @@
+"""The run as a curve over time, of a bounded number of points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby, pairwise
+from typing import Any, Final
+
+from naiad.loadtest._truth.resources import ServerSample
+from naiad.loadtest._truth.slots import SLOT_S, Slot, merge
+
+__all__ = ["NOT_SENT", "Point", "points_of"]
+
+NOT_SENT: Final = "NotSent"
+"""The error of an arrival that found too many requests in flight and was never sent."""
+_MAX_POINTS: Final = 240
+_MIN_POINT_S: Final = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Point:
+    """A short stretch of the run; ``at_s`` is its middle, counted from the start of the window."""
+
+    at_s: float
+    warmup: bool
+    """Whether it lies before the window."""
+    offered_per_s: float
+    """Requests that left, and those that should have."""
+    throughput_per_s: float
+    p50_us: float | None
+    p99_us: float | None
+    service_p99_us: float | None
+    errors: int
+    in_flight: int
+    users: int
+    server_cpu_cores: float | None = None
+    server_rss_bytes: int | None = None
+    gpu_share: float | None = None
+    """The mean over the GPUs."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as the report has them."""
+        return asdict(self)
+
+
+def points_of(
+    slots: Sequence[Slot], samples: Sequence[ServerSample], start_s: float, end_s: float
+) -> tuple[Point, ...]:
+    """Return the points from the run's start to the end of its window, at most some 240 of them.
+
+    No point lies on both sides of the window's start.
+    """
+    shown = [slot for slot in slots if slot.end_s <= end_s + SLOT_S / 2]
+    width = max(round(_MIN_POINT_S / SLOT_S), -(-len(shown) // _MAX_POINTS))
+    first = round(start_s / SLOT_S)
+    stretches = groupby(enumerate(shown, -first), key=lambda numbered: numbered[0] // width)
+    return tuple(_point([slot for _, slot in numbered], samples, start_s) for _, numbered in stretches)
+
+
+def _point(slots: Sequence[Slot], samples: Sequence[ServerSample], start_s: float) -> Point:
+    whole = merge(slots)
+    length_s = whole.end_s - whole.start_s
+    middle_s = (whole.start_s + whole.end_s) / 2
+    return Point(
+        at_s=middle_s - start_s,
+        warmup=middle_s < start_s,
+        offered_per_s=(whole.sent + whole.errors.get(NOT_SENT, 0)) / length_s,
+        throughput_per_s=whole.completed / length_s,
+        p50_us=whole.latencies.percentile_us(50),
+        p99_us=whole.latencies.percentile_us(99),
+        service_p99_us=whole.service.percentile_us(99),
+        errors=whole.failed,
+        in_flight=whole.in_flight,
+        users=whole.users,
+        **_server(samples, middle_s),  # type: ignore[arg-type]  # by name
+    )
+
+
+def _server(samples: Sequence[ServerSample], at_s: float) -> dict[str, object]:
+    """Return what the server used between the two samples around a moment."""
+    for before, after in pairwise(samples):
+        if before.at_s <= at_s < after.at_s:
+            busy = [gpu.busy_share for gpu in after.gpus if gpu.busy_share is not None]
+            return {
+                "server_cpu_cores": _cores(before, after),
+                "server_rss_bytes": after.rss_bytes,
+                "gpu_share": sum(busy) / len(busy) if busy else None,
+            }
+    return {}
+
+
+def _cores(before: ServerSample, after: ServerSample) -> float | None:
+    if before.cpu_s is None or after.cpu_s is None:
+        return None
+    return max(0.0, after.cpu_s - before.cpu_s) / (after.at_s - before.at_s)

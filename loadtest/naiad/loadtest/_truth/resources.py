@@ -1,0 +1,111 @@
+"""What the server used: CPU time, memory and GPUs, sampled while it was under load."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import fmean
+from typing import Any, Self
+
+from naiad.loadtest._truth.server_times import ServerSnapshot
+
+__all__ = ["GpuSample", "GpuUse", "Resources", "ServerSample"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GpuSample:
+    """A GPU at one moment; what the driver does not tell is ``None``."""
+
+    index: int
+    name: str
+    busy_share: float | None
+    """Of the driver's last sampling period, 0 to 1."""
+    memory_bytes: int | None
+    power_w: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerSample:
+    """The server at one moment, in seconds since the run's start."""
+
+    at_s: float
+    snapshots: Mapping[int, ServerSnapshot]
+    """Triton's counters of each model, by the traffic's index in the mix; empty where the server did not answer."""
+    cpu_s: float | None = None
+    """CPU time that the server's processes have used so far; ``None`` where they cannot be seen."""
+    rss_bytes: int | None = None
+    num_threads: int | None = None
+    gpus: Sequence[GpuSample] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GpuUse:
+    """A GPU over the window: means, and the most memory."""
+
+    index: int
+    name: str
+    busy_share: float | None
+    memory_bytes: int | None
+    power_w: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resources:
+    """What the server's processes used within the window; ``None`` where it cannot be seen from here."""
+
+    cpu_cores: float | None
+    """CPU time over wall time: 1 is one core, busy throughout."""
+    cpu_us_per_request: float | None
+    rss_bytes: int | None
+    """The most; pages that processes share count in each."""
+    num_threads: int | None
+    gpus: Sequence[GpuUse] = field(default_factory=tuple)
+    """All of the machine, whoever used them."""
+
+    @classmethod
+    def of(cls, samples: Sequence[ServerSample], requests_per_s: float) -> Self | None:
+        """Sum up the samples of a window; ``None`` where nothing of the kind was seen."""
+        seen = [sample for sample in samples if sample.cpu_s is not None]
+        gpus = _gpus(samples)
+        if not seen and not gpus:
+            return None
+        cores = _cores(seen)
+        return cls(
+            cpu_cores=cores,
+            cpu_us_per_request=cores / requests_per_s * 1e6 if cores is not None and requests_per_s else None,
+            rss_bytes=max((sample.rss_bytes for sample in seen if sample.rss_bytes is not None), default=None),
+            num_threads=max((sample.num_threads for sample in seen if sample.num_threads is not None), default=None),
+            gpus=gpus,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as the report has them."""
+        return {**asdict(self), "local": self.cpu_cores is not None, "gpus": [asdict(gpu) for gpu in self.gpus]}
+
+
+def _cores(seen: Sequence[ServerSample]) -> float | None:
+    if len(seen) < 2 or seen[-1].at_s <= seen[0].at_s:
+        return None
+    assert seen[0].cpu_s is not None
+    assert seen[-1].cpu_s is not None
+    return (seen[-1].cpu_s - seen[0].cpu_s) / (seen[-1].at_s - seen[0].at_s)
+
+
+def _gpus(samples: Sequence[ServerSample]) -> tuple[GpuUse, ...]:
+    by_index: dict[int, list[GpuSample]] = {}
+    for sample in samples:
+        for gpu in sample.gpus:
+            by_index.setdefault(gpu.index, []).append(gpu)
+    return tuple(_gpu(seen) for _, seen in sorted(by_index.items()))
+
+
+def _gpu(seen: Sequence[GpuSample]) -> GpuUse:
+    busy = [gpu.busy_share for gpu in seen if gpu.busy_share is not None]
+    power = [gpu.power_w for gpu in seen if gpu.power_w is not None]
+    return GpuUse(
+        index=seen[0].index,
+        name=seen[0].name,
+        busy_share=fmean(busy) if busy else None,
+        memory_bytes=max((gpu.memory_bytes for gpu in seen if gpu.memory_bytes is not None), default=None),
+        power_w=fmean(power) if power else None,
+    )

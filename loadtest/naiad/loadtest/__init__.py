@@ -22,6 +22,7 @@ from naiad.loadtest.errors import EngineFailed as EngineFailed
 from naiad.loadtest.errors import InvalidBaseline as InvalidBaseline
 from naiad.loadtest.errors import InvalidData as InvalidData
 from naiad.loadtest.errors import InvalidPlan as InvalidPlan
+from naiad.loadtest.errors import InvalidScenario as InvalidScenario
 from naiad.loadtest.errors import InvalidSlo as InvalidSlo
 from naiad.loadtest.errors import LoadTestError as LoadTestError
 from naiad.loadtest.errors import OutputNotWritable as OutputNotWritable
@@ -47,11 +48,13 @@ if TYPE_CHECKING:
     from naiad.loadtest._locust.triton_user import TritonUser as TritonUser
     from naiad.loadtest._run.progress import Progress as Progress
     from naiad.loadtest._run.runner import run as run
+    from naiad.loadtest._scenario.settings import Settings as Settings
     from naiad.loadtest._truth.calibration import Calibration as Calibration
     from naiad.loadtest._truth.calibration import calibrate as calibrate
     from naiad.loadtest._truth.measurement import Measurement as Measurement
     from naiad.loadtest._truth.server_times import ServerTimes as ServerTimes
     from naiad.loadtest.report import Report as Report
+    from naiad.loadtest.scenario import Scenario as Scenario
 
 _LATER: Final = {
     "Calibration": "_truth.calibration",
@@ -60,7 +63,9 @@ _LATER: Final = {
     "Measurement": "_truth.measurement",
     "Progress": "_run.progress",
     "Report": "report",
+    "Scenario": "scenario",
     "ServerTimes": "_truth.server_times",
+    "Settings": "_scenario.settings",
     "TritonUser": "_locust.triton_user",
     "calibrate": "_truth.calibration",
     "run": "_run.runner",

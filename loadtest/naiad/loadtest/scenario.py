@@ -54,9 +54,11 @@ class Scenario:
         values = settings.values
         report: Mapping[str, Any] = values.get("report", {})
         sweep: Mapping[str, str] = values.get("sweep", {})
-        ranges = [f"{name}={sweep[name]}" for name in ("users", "rate") if name in sweep]
+        ranges = [f"{name}={sweep[name]}" for name in ("users", "rate", "batch") if name in sweep]
         if len(ranges) + ("find-max" in sweep) > 1:
-            raise settings.error(("sweep", list(sweep)[-1]), "expected one of users, rate and find-max, found several")
+            raise settings.error(
+                ("sweep", list(sweep)[-1]), "expected one of users, rate, batch and find-max, found several"
+            )
         margin = report.get("margin")
         return cls(
             test=build_test(settings),

@@ -71,7 +71,7 @@ def build_test(settings: Settings) -> LoadTest:
     settings.check()
     values = settings.values
     load = values.get("load", {})
-    parts = {
+    parts: dict[str, Any] = {
         "connection": _connection(settings),
         "traffic": tuple(_traffic(settings, number) for number in range(len(values["models"]))),
         "load": _load(settings, load),

@@ -222,26 +222,38 @@ _MODEL: Final = Table(
     least=("model",),
 )
 
+_HEADERS: Final = Key(
+    _headers,
+    'Sent with every request; each value is { env = "NAME" } or { file = "path" }.',
+    {
+        "type": "object",
+        "additionalProperties": {
+            "type": "object",
+            "properties": {"env": _TEXT, "file": _TEXT},
+            "additionalProperties": False,
+            "minProperties": 1,
+            "maxProperties": 1,
+        },
+    },
+)
+
+_SUBJECT: Final = Table(
+    {
+        "url": Key(_text, "Another server.", _TEXT),
+        "headers": _HEADERS,
+        "model": Key(_text, "Another model, in the place of the only one.", _TEXT),
+        "version": Key(_version, "Another version of every model.", {"type": ["string", "integer"]}),
+    },
+    "What differs in one of the two that a gate compares.",
+)
+
 SCENARIO: Final = Table(
     {
         "name": Key(_text, "What the report calls the run.", _TEXT),
         "server": Table(
             {
                 "url": Key(_text, "grpc://host:port, or grpcs:// with TLS.", _TEXT),
-                "headers": Key(
-                    _headers,
-                    'Sent with every request; each value is { env = "NAME" } or { file = "path" }.',
-                    {
-                        "type": "object",
-                        "additionalProperties": {
-                            "type": "object",
-                            "properties": {"env": _TEXT, "file": _TEXT},
-                            "additionalProperties": False,
-                            "minProperties": 1,
-                            "maxProperties": 1,
-                        },
-                    },
-                ),
+                "headers": _HEADERS,
                 "ca": Key(_path, "PEM file of the authorities to trust.", _TEXT),
                 "certificate": Key(_path, "PEM file of the client's certificate.", _TEXT),
                 "key": Key(_path, "PEM file of its key.", _TEXT),
@@ -288,10 +300,13 @@ SCENARIO: Final = Table(
             {
                 "users": Key(_text, "Numbers of users one after the other: 1..256.", _TEXT),
                 "rate": Key(_text, "Rates one after the other: 100..2000:8.", _TEXT),
+                "batch": Key(_text, "Rows per request, one number after the other: 1..32.", _TEXT),
                 "find-max": Key(_text, "The highest rate that keeps this objective: p99<20ms.", _TEXT),
             },
             "Several runs instead of one.",
         ),
+        "baseline": _SUBJECT,
+        "candidate": _SUBJECT,
         "report": Table(
             {
                 "html": Key(_path, "One self-contained page.", _TEXT),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Self
@@ -17,6 +18,7 @@ from naiad.loadtest.errors import InvalidPlan, InvalidScenario
 
 __all__ = ["Settings"]
 
+_POSITION: Final = re.compile(r" \(at line (\d+), column (\d+)\)")
 _MAX_BYTES: Final = 1 << 20
 _KINDS: Final = {"load": ("users", "rate", "trace"), "data": ("golden", "path")}
 """Keys of a table that exclude each other: an option takes the place of what the file says."""
@@ -50,7 +52,7 @@ class Settings:
         try:
             document = tomllib.loads(text)
         except tomllib.TOMLDecodeError as exc:
-            raise InvalidScenario(f"{path}: expected TOML, found: {exc}", path=str(path)) from exc
+            raise _no_toml(path, str(exc)) from exc
         found = cls(path=path, text=text, _lines=key_lines(text))
         found.values = found._table(document, SCENARIO, (), ())
         found.check()
@@ -76,6 +78,20 @@ class Settings:
             old = table.get(last)
             table[last] = {**old, **read} if isinstance(old, dict) and isinstance(read, dict) else read
             self._options[place] = option
+
+    def variant(self, name: str) -> Settings:
+        """Return these settings with the table ``[baseline]`` or ``[candidate]`` laid over them."""
+        changes: Mapping[str, Any] = self.values.get(name, {})
+        values = deepcopy(self.values)
+        for key in ("url", "headers"):
+            if key in changes:
+                values.setdefault("server", {})[key] = changes[key]
+        for key in ("model", "version"):
+            for model in values["models"] if key in changes else ():
+                model[key] = changes[key]
+        if "model" in changes and len(values["models"]) > 1:
+            raise self.error((name, "model"), f"expected it with one model only, found {len(values['models'])}")
+        return replace(self, values=values)
 
     def _places(self, key: KeyPath) -> Iterator[KeyPath]:
         if "*" not in key:
@@ -132,11 +148,11 @@ class Settings:
 
     def check(self) -> None:
         """Refuse keys that exclude each other, or that mean nothing without another one."""
-        tables = {("load",): self.values.get("load", {}), ("data",): self.values.get("data", {})}
+        tables: dict[KeyPath, Any] = {("load",): self.values.get("load", {}), ("data",): self.values.get("data", {})}
         for number, model in enumerate(self.values.get("models", ())):
             tables["models", number, "data"] = model.get("data", {})
         for place, table in tables.items():
-            given = [name for name in _KINDS[place[-1]] if name in table]
+            given = [name for name in _KINDS[str(place[-1])] if name in table]
             if len(given) > 1:
                 message = f"expected one of {' and '.join(given)}, found both: they exclude each other"
                 raise self.error((*place, given[1]), message)
@@ -185,6 +201,13 @@ def _read_text(path: Path) -> str:
         return content.decode().removeprefix("\ufeff").replace("\r\n", "\n")
     except UnicodeDecodeError as exc:
         raise InvalidScenario(f"{path}: expected text in UTF-8, found other bytes", path=str(path)) from exc
+
+
+def _no_toml(path: Path, reason: str) -> InvalidScenario:
+    match = _POSITION.search(reason)
+    line = int(match[1]) if match else None
+    where = f"{path}:{match[1]}:{match[2]}" if match else str(path)
+    return InvalidScenario(f"{where}: expected TOML: {_POSITION.sub('', reason)}", path=str(path), line=line)
 
 
 def _make_room(table: dict[str, Any], above: list[str | int], name: str) -> None:

@@ -47,6 +47,7 @@ def checker(samples: Sequence[Sample], decode: Decode = _decode, *, known_by_byt
     known: list[set[bytes]] = [set() for _ in samples]
 
     def check(index: int, answer: bytes, slot: int = 0) -> bool:
+        answer = bytes(answer)  # connections give large ones as bytearrays
         if answer in known[index]:
             return True
         try:

@@ -13,12 +13,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import numpy as np
 from numpy.typing import NDArray
 
 from naiad.client._protocol import wire
 from naiad.client._protocol.datatypes import numpy_dtype
 from naiad.client._protocol.request import NO_OPTIONS, InferOptions, decode_infer, encode_infer, encode_options
-from naiad.client._protocol.tensors import as_array
+from naiad.client._protocol.strings import decode_strings
+from naiad.client._protocol.tensors import _from_python
 from naiad.client._routing.endpoint import Endpoint, parse_endpoint
 from naiad.client._transport.seam import ADMIN_HEADER
 from naiad.client.errors import CallContext, ClientError, InvalidInput, from_status
@@ -26,6 +28,7 @@ from naiad.loadtest.plan import Connection
 
 __all__ = [
     "decode_answer",
+    "decode_strings",
     "encode_inputs",
     "endpoint_of",
     "error_of",
@@ -56,13 +59,45 @@ def decode_answer(answer: bytes) -> Mapping[str, NDArray[Any]]:
     return decode_infer(answer)
 
 
-def typed(value: Any, datatype: str) -> NDArray[Any]:
-    """Return numbers, strings or nested lists of them as an array of Triton's ``datatype``.
+def typed(values: Any, datatype: str) -> NDArray[Any]:
+    """Return numbers or strings, in an array or in nested lists, as an array of Triton's ``datatype``.
+
+    Strings become ``bytes``; two-byte elements that are no numbers, or ``uint16``, are taken for the bits of BF16.
 
     Raises:
         naiad.client.InvalidInput: a list is ragged, or the type does not hold the values.
     """
-    return as_array(value, datatype)
+    dtype = numpy_dtype(datatype)
+    if dtype is None:
+        raise InvalidInput(f"expected one of Triton's data types, found {datatype!r}")
+    if dtype.hasobject:
+        return _as_bytes(values)
+    if isinstance(values, np.ndarray):
+        if values.dtype == dtype:
+            return values.astype(dtype, copy=False)
+        if datatype == "BF16" and values.dtype.kind in "Vu" and values.dtype.itemsize == dtype.itemsize:
+            return np.ascontiguousarray(values).view(dtype)  # NumPy's files have no bfloat16
+    try:
+        return _from_python(values, dtype)
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise InvalidInput(f"expected values of {datatype}: {exc}") from exc
+
+
+def _as_bytes(values: Any) -> NDArray[Any]:
+    array: Any = values if isinstance(values, np.ndarray) else np.asarray(values, np.object_)
+    if array.dtype.kind == "U":
+        array = np.char.encode(array, "utf-8")
+    if array.dtype.kind == "S":
+        strings: NDArray[Any] = array.astype(np.object_)
+        return strings
+    if array.dtype.kind != "O":
+        raise InvalidInput(f"expected strings, found {array.dtype}")
+    found = np.empty(array.shape, np.object_)
+    found.reshape(-1)[:] = [text.encode() if isinstance(text, str) else text for text in array.flat]
+    wrong = next((text for text in found.flat if not isinstance(text, bytes)), None)
+    if wrong is not None:
+        raise InvalidInput(f"expected strings, found {type(wrong).__name__} {wrong!r:.60}")
+    return found
 
 
 def request_id_suffix(request_id: str) -> bytes:

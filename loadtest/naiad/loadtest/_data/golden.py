@@ -28,7 +28,7 @@ def golden_samples(path: Path, signature: Signature, *, batch: int, sequences: b
     """
     pools = [_rows(case, path, signature) for case in cases_of(read_archive(path), path)]
     if sequences:
-        samples, steps = sequences_of(pools, signature)
+        samples, steps = sequences_of([[pool] for pool in pools], signature)
         return Samples(samples=samples, steps=steps)
     return Samples(samples=thinned(requests_of(pools, batch, signature)))
 

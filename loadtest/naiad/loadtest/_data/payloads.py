@@ -9,6 +9,7 @@ from naiad.loadtest._data import codec
 from naiad.loadtest._data.answers import AnswerCheck, checker
 from naiad.loadtest._data.codec import request_id_suffix as request_id_suffix
 from naiad.loadtest._data.codec import sequence_suffix as sequence_suffix
+from naiad.loadtest._data.files import file_samples
 from naiad.loadtest._data.golden import golden_samples
 from naiad.loadtest._data.samples import Samples
 from naiad.loadtest._data.signature import Signature
@@ -92,7 +93,7 @@ def make_samples(traffic: Traffic, signature: Signature, seed: int) -> Samples:
         return synthetic_samples(data, signature, batch=batch, seed=seed)
     if isinstance(data, Golden):
         return golden_samples(data.path, signature, batch=batch, sequences=traffic.sequence is not None)
-    raise NotImplementedError("files come soon")
+    return file_samples(data, signature, batch=batch, sequences=traffic.sequence is not None)
 
 
 def check_traffic(traffic: Traffic, signature: Signature) -> None:

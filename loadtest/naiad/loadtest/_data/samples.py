@@ -11,7 +11,19 @@ from numpy.typing import NDArray
 
 from naiad.loadtest._data.signature import Signature
 
-__all__ = ["MAX_BYTES", "MAX_SAMPLES", "Rows", "Sample", "Samples", "evenly", "size_bytes"]
+__all__ = [
+    "MAX_BYTES",
+    "MAX_SAMPLES",
+    "Rows",
+    "Sample",
+    "Samples",
+    "evenly",
+    "requests_of",
+    "sequences_of",
+    "size_bytes",
+    "size_of",
+    "thinned",
+]
 
 MAX_BYTES: Final = 64 << 20
 """What all different requests have together, at most: more would only take the generator's memory."""
@@ -72,11 +84,13 @@ def requests_of(pools: Iterable[Rows], batch: int, signature: Signature) -> list
     return samples
 
 
-def sequences_of(pools: Iterable[Rows], signature: Signature) -> tuple[list[Sample], list[tuple[int, ...]]]:
-    """Make each row a request of its own and all rows of one place a sequence."""
+def sequences_of(
+    sequences: Iterable[Iterable[Rows]], signature: Signature
+) -> tuple[list[Sample], list[tuple[int, ...]]]:
+    """Make each row a request of its own; return them, and the indices of each sequence's in their order."""
     samples, steps = list[Sample](), list[tuple[int, ...]]()
-    for pool in pools:
-        found = _one_by_one(pool, signature)
+    for pools in sequences:
+        found = [sample for pool in pools for sample in _one_by_one(pool, signature)]
         steps.append(tuple(range(len(samples), len(samples) + len(found))))
         samples += found
     return samples, steps

@@ -137,5 +137,5 @@ def _limits_of(dtype: np.dtype[Any]) -> tuple[float, float]:
     if dtype.kind in "iu":
         whole = np.iinfo(dtype)
         return whole.min, whole.max
-    limits = ml_dtypes.finfo(dtype)
+    limits = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
     return float(limits.min), float(limits.max)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from naiad.client import TLS, Client, ClientError, ModelConfig, ModelNotFound, Retry, Timeout
 from naiad.loadtest._data.signature import Signature
@@ -88,18 +88,19 @@ def _instances(config: ModelConfig) -> tuple[str, ...]:
 
 def _with_served(error: ModelNotFound, client: Client, traffic: Traffic) -> ModelNotFound:
     """Return the error with the names of what is served, the closest first, where the server tells."""
-    served: list[Any] = []
-    with suppress(ClientError):  # the index may need a secret
-        served = [state for state in client.models() if state.ready]
+    served: list[tuple[str, str]] = []
+    with suppress(ClientError):  # the repository's index would need a secret, the statistics need none
+        served = [(counters.name, counters.version) for counters in client.statistics()]
     if not served:
         return error
-    versions = [state.version for state in served if state.name == traffic.model]
+    versions = sorted(version for name, version in served if name == traffic.model)
     if versions:
         found = f"version {traffic.version} of '{traffic.model}' is not served; these are: {', '.join(versions)}"
     else:
-        names = _closest_first(traffic.model, sorted({state.name for state in served}))
+        names = _closest_first(traffic.model, sorted({name for name, _ in served}))
         found = f"no model '{traffic.model}' is served; these are: {names}"
-    return ModelNotFound(found, model=traffic.model, version=traffic.version, endpoint=client.url)
+    found = f"{client.url}: {found}"
+    return ModelNotFound(found, model=traffic.model, version=traffic.version, endpoint=client.url, status=error.status)
 
 
 def _closest_first(wanted: str, names: list[str]) -> str:

@@ -22,6 +22,7 @@ from naiad.loadtest.errors import EngineFailed as EngineFailed
 from naiad.loadtest.errors import InvalidBaseline as InvalidBaseline
 from naiad.loadtest.errors import InvalidData as InvalidData
 from naiad.loadtest.errors import InvalidPlan as InvalidPlan
+from naiad.loadtest.errors import InvalidReport as InvalidReport
 from naiad.loadtest.errors import InvalidScenario as InvalidScenario
 from naiad.loadtest.errors import InvalidSlo as InvalidSlo
 from naiad.loadtest.errors import LoadTestError as LoadTestError
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from naiad.loadtest._engine.group import EngineGroup as EngineGroup
     from naiad.loadtest._locust.client_user import ClientUser as ClientUser
     from naiad.loadtest._locust.triton_user import TritonUser as TritonUser
+    from naiad.loadtest._report.compare_page import compare_html as compare_html
+    from naiad.loadtest._report.gate_page import gate_html as gate_html
     from naiad.loadtest._run.progress import Progress as Progress
     from naiad.loadtest._run.runner import run as run
     from naiad.loadtest._scenario.settings import Settings as Settings
@@ -68,6 +71,8 @@ _LATER: Final = {
     "Settings": "_scenario.settings",
     "TritonUser": "_locust.triton_user",
     "calibrate": "_truth.calibration",
+    "compare_html": "_report.compare_page",
+    "gate_html": "_report.gate_page",
     "run": "_run.runner",
 }
 """Where the names are that are imported when they are asked for."""

@@ -8,7 +8,9 @@
     │   ├── InvalidScenario            a scenario file has an unknown or wrong key: says where
     │   ├── InvalidData                the samples do not fit the model
     │   ├── InvalidBaseline            the baseline is of another model, load or machine, or is none
+    │   ├── InvalidReport              a file that should be a report of a load test is none
     │   └── OutputNotWritable          a report or baseline cannot be written where it was asked for
+    ├── GateFailed                     one side of a comparison answered nothing, or could not be run
     └── EngineFailed                   the processes that send the requests ended without a result
 
 A run that took place but went badly (the server died, nothing succeeded, an objective was missed) is no exception: it
@@ -22,9 +24,11 @@ from typing import Any
 
 __all__ = [
     "EngineFailed",
+    "GateFailed",
     "InvalidBaseline",
     "InvalidData",
     "InvalidPlan",
+    "InvalidReport",
     "InvalidScenario",
     "InvalidSlo",
     "LoadTestError",
@@ -77,8 +81,16 @@ class InvalidBaseline(InvalidPlan):
     """The baseline cannot be compared with this run."""
 
 
+class InvalidReport(InvalidPlan):
+    """The file holds no report that can be shown or compared."""
+
+
 class OutputNotWritable(InvalidPlan):
     """A file of results cannot be written where it was asked for."""
+
+
+class GateFailed(LoadTestError):
+    """One side of a comparison could not be measured at all."""
 
 
 class EngineFailed(LoadTestError):

@@ -2,222 +2,213 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
-from naiad.loadtest._codec import without_secret
-from naiad.loadtest._files import check_writable, write_atomically
-from naiad.loadtest._html import render
-from naiad.loadtest._units import show
-from naiad.loadtest.baseline import Comparison
+from naiad.loadtest._report.content import SCHEMA_VERSION, read_content
+from naiad.loadtest._report.files import check_writable, write_atomically
+from naiad.loadtest._report.plan_json import target_json, test_json
+from naiad.loadtest._report.units import show, show_share
 from naiad.loadtest.machine import Machine
-from naiad.loadtest.measurement import Measurement
 from naiad.loadtest.plan import LoadTest
-from naiad.loadtest.slo import SloResult
-from naiad.loadtest.target import Target
-from naiad.loadtest.validity import foreign_load, generator_limits
 
-__all__ = ["SCHEMA_VERSION", "Report"]
+if TYPE_CHECKING:
+    from naiad.loadtest._data.target import Target
+    from naiad.loadtest._truth.measurement import Measurement
+    from naiad.loadtest.baseline import Comparison
+    from naiad.loadtest.slo import SloResult
 
-SCHEMA_VERSION: Final = 1
+__all__ = ["Report"]
+
 DEFAULT_ERROR_BUDGET: Final = 0.01  # of all requests, where no objective says how many may fail
-PERCENTILES: Final = (50.0, 90.0, 95.0, 99.0, 99.9)
+Verdict = Literal["passed", "failed", "invalid"]
+
+
+class Part(Protocol):
+    """What is shown in the report without being looked into."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as the report has them."""
+
+
+class Doubt(Protocol):
+    """A reason to doubt that the result describes the server; ``invalid``: it surely does not."""
+
+    @property
+    def text(self) -> str: ...  # noqa: D102
+
+    @property
+    def invalid(self) -> bool: ...  # noqa: D102
+
+    def to_json(self) -> dict[str, Any]: ...  # noqa: D102
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """The result of a run. ``ok`` is the verdict; :meth:`failures` says in plain sentences what was not good enough."""
+    """The result of a run. ``verdict`` and ``ok`` judge it; :meth:`failures` says in sentences what was not good enough."""
 
     test: LoadTest
-    target: Target
+    targets: Sequence[Target]
+    """What served the requests, one for each of ``test.mix``."""
     measurement: Measurement
+    steadiness: Part | None = None
+    precision: Part | None = None
+    """How well the wanted percentile is known; ``None`` where no precision was asked for."""
+    calibration: Part | None = None
+    doubts: Sequence[Doubt] = ()
     slos: Sequence[SloResult] = ()
     comparisons: Sequence[Comparison] | None = None
-    """Against the baseline; ``None`` without one."""
+    """Against a stored baseline; ``None`` without one."""
+    sweep: Part | None = None
+    """The runs at other loads, where this one stands for a sweep."""
     incidents: Sequence[str] = ()
     """What happened to the run that makes it a failed one: the server died, an interrupt, …"""
     notes: Sequence[str] = ()
     """What else happened that a reader should know."""
     interrupted: bool = False
+    command: str | None = None
+    """The command line that gives this run again, without secrets."""
+    scenario: str | None = None
+    """The scenario as TOML, without secrets."""
     machine: Machine = field(default_factory=Machine.this)
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
+    def target(self) -> Target:
+        """What served the first model of the mix."""
+        return self.targets[0]
+
+    @property
     def ok(self) -> bool:
-        """Whether the run took place as planned and everything asked of it was reached."""
-        return not self.failures()
+        """Whether the run took place as planned, describes the server, and reached everything asked of it."""
+        return self.verdict == "passed"
+
+    @property
+    def valid(self) -> bool:
+        """Whether it was the server that was measured."""
+        return not any(doubt.invalid for doubt in self.doubts)
+
+    @property
+    def verdict(self) -> Verdict:
+        """``passed``, ``failed``, or ``invalid``: something else than the server decided the result."""
+        if self._broken():
+            return "failed"
+        if not self.valid:
+            return "invalid"
+        return "failed" if self._not_good_enough() else "passed"
 
     def failures(self) -> list[str]:
-        """Return a sentence for each reason why this is not a pass."""
+        """Return a sentence for each reason why this is not a pass: what ended it, what makes it invalid, what was missed."""
+        return [*self._broken(), *(doubt.text for doubt in self.doubts if doubt.invalid), *self._not_good_enough()]
+
+    def warnings(self) -> list[str]:
+        """Return a sentence for each reason to be careful with the result."""
+        unproven = (f"{_slo_line(slo)}: {slo.note}" for slo in self.slos if slo.met and not slo.proven and slo.note)
+        return [*self.notes, *(doubt.text for doubt in self.doubts if not doubt.invalid), *unproven]
+
+    def _broken(self) -> list[str]:
         found = list(self.incidents)
         if not self.measurement.latencies.count:
             found.append(f"no request succeeded{_most_common(self.measurement)}")
-        elif not any(result.slo.metric == "errors" for result in self.slos):
+        return found
+
+    def _not_good_enough(self) -> list[str]:
+        found: list[str] = []
+        if self.measurement.latencies.count and not any(result.slo.metric == "errors" for result in self.slos):
             found += self._too_many_errors()
         found += [f"objective missed: {_slo_line(result)}" for result in self.slos if not result.met]
         found += [f"regression: {_comparison_line(item)}" for item in self.comparisons or () if item.regressed]
         return found
-
-    def warnings(self) -> list[str]:
-        """Return a sentence for each reason to doubt that the result describes the server."""
-        return [*self.notes, *generator_limits(self.measurement), *foreign_load(self.measurement)]
 
     def _too_many_errors(self) -> list[str]:
         share = self.measurement.error_share or 0.0
         if share <= DEFAULT_ERROR_BUDGET:
             return []
         return [
-            f"{share:.2%} of the requests failed (more than {DEFAULT_ERROR_BUDGET:.0%}, the budget where no "
+            f"{show_share(share)} of the requests failed (more than {DEFAULT_ERROR_BUDGET:.0%}, the budget where no "
             f"objective on errors is given){_most_common(self.measurement)}"
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything as JSON has it; loadtest/README.md describes the fields."""
+        """Return everything as ``report.json`` has it; ``report.schema.json`` describes the fields."""
+        measured = self.measurement.to_json()
         return {
             "schema_version": SCHEMA_VERSION,
+            "kind": "run" if self.sweep is None else "sweep",
             "naiad_version": version("naiad"),
             "created": self.created.isoformat(timespec="seconds"),
-            "verdict": "passed" if self.ok else "failed",
+            "name": self.test.name,
+            "verdict": self.verdict,
             "failures": self.failures(),
             "warnings": self.warnings(),
             "interrupted": self.interrupted,
-            "test": self._test_json(),
+            "doubts": [doubt.to_json() for doubt in self.doubts],
+            "test": test_json(self.test),
+            "targets": [target_json(*pair) for pair in zip(self.test.mix, self.targets, strict=True)],
             "machine": self.machine.to_json(),
-            "results": _results_json(self.measurement),
-            "server": _server_json(self.measurement),
-            "breakdown_us": breakdown_us(self.measurement),
-            "slos": [_slo_json(result) for result in self.slos],
-            "baseline": None if self.comparisons is None else [_comparison_json(item) for item in self.comparisons],
-            "curve": [
-                {"percentile": percentile, "latency_us": us} for percentile, us in self.measurement.latencies.curve()
-            ],
-            "points": [_point_json(self.measurement, index) for index in range(len(self.measurement.points))],
-            "histogram": self.measurement.latencies.encode(),
+            "results": measured,
+            "parts": self._parts(),
+            "steadiness": _json(self.steadiness),
+            "precision": _json(self.precision),
+            "calibration": _json(self.calibration),
+            "slos": [{**result.to_json(), "text": _slo_line(result)} for result in self.slos],
+            "comparisons": None if self.comparisons is None else [_comparison_json(item) for item in self.comparisons],
+            "cost": self._cost(),
+            "sweep": _json(self.sweep),
+            "reproduce": {"command": self.command, "scenario": self.scenario},
         }
 
-    def _test_json(self) -> dict[str, Any]:
-        test, signature = self.test, self.target.signature
-        return {
-            "model": test.model,
-            "version": test.version,
-            "served_versions": list(signature.metadata.versions),
-            "backend": self.target.backend,
-            "server_version": self.target.server_version,
-            "url": without_secret(test.url),
-            "users": test.users,
-            "batch": test.batch,
-            "warmup_s": test.warmup_s,
-            "duration_s": test.duration_s,
-            "timeout_s": test.timeout_s,
-            "data": "random" if test.golden is None else "golden",
-            "seed": test.seed,
-            "answers_checked": test.check,
-        }
+    def _parts(self) -> list[dict[str, Any]]:
+        if len(self.test.mix) < 2:
+            return []
+        parts = zip(self.test.mix, self.measurement.parts, strict=True)
+        return [
+            {"model": traffic.model, "version": traffic.version, "weight": traffic.weight, **part.to_json()}
+            for traffic, part in parts
+        ]
 
-    def write(self, *, html: Path | str | None = None, json: Path | str | None = None) -> None:
+    def _cost(self) -> dict[str, Any]:
+        from naiad.loadtest._truth.cost import Cost
+
+        slos = [result.slo for result in self.slos]
+        return Cost.of(self.measurement, self.test.price_per_hour, self.machine.cores, slos).to_json()
+
+    def write(
+        self, *, html: Path | str | None = None, json: Path | str | None = None, csv: Path | str | None = None
+    ) -> None:
         """Write the files that are named, each all or nothing.
 
+        ``csv`` is the name of the points over time; the percentiles go beside it, as ``NAME-percentiles.csv``.
+
         Raises:
-            OutputNotWritable: one cannot be written.
+            OutputNotWritable: one cannot be written; the others are not touched.
         """
-        wanted = [Path(path) for path in (html, json) if path is not None]
-        for path in wanted:
+        from naiad.loadtest._report.writing import files_of
+
+        found = files_of(self.to_json(), html=html, json=json, csv=csv)
+        for path in found:
             check_writable(path)
-        content = self.to_json()
-        if json is not None:
-            write_atomically(Path(json), to_text(content))
-        if html is not None:
-            write_atomically(Path(html), render(content))
+        for path, text in found.items():
+            write_atomically(path, text)
+
+    @staticmethod
+    def read(path: Path | str) -> dict[str, Any]:
+        """Return the content of a ``report.json`` (or of the page that was made from it), for comparisons.
+
+        Raises:
+            InvalidReport: there is no such file, or it holds no report of this version.
+        """
+        return read_content(Path(path))
 
 
-def to_text(content: dict[str, Any]) -> str:
-    """Return ``content`` as the text of a JSON file; numbers that JSON lacks would be an error."""
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def breakdown_us(measurement: Measurement) -> dict[str, float] | None:
-    """Return where the mean latency went, in µs: outside the server and in each step within; ``None`` if unknown."""
-    server, mean_us = measurement.server, measurement.latencies.mean_us
-    if server is None or mean_us is None or not server.requests:
+def _json(part: Part | Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if part is None:
         return None
-    return {
-        "client_and_network": max(0.0, mean_us - server.total_us),
-        "queue": server.queue_us,
-        "compute_input": server.compute_input_us,
-        "compute_infer": server.compute_infer_us,
-        "compute_output": server.compute_output_us,
-        "server_other": max(0.0, server.total_us - server.queue_us - server.compute_us),
-    }
-
-
-def _results_json(measurement: Measurement) -> dict[str, Any]:
-    latencies = measurement.latencies
-    percentiles = {f"p{percentile:g}": latencies.percentile_us(percentile) for percentile in PERCENTILES}
-    return {
-        "window_s": measurement.window_s,
-        "requests": latencies.count,
-        "failed_requests": measurement.failed,
-        "throughput_per_s": measurement.throughput,
-        "inferences_per_s": measurement.inferences,
-        "latency_us": {"mean": latencies.mean_us, **percentiles, "max": latencies.max_us},
-        "error_share": measurement.error_share,
-        "errors": {
-            name: {"count": count, "example": measurement.examples.get(name, "")}
-            for name, count in measurement.errors.items()
-        },
-        "generator_cpu_share": measurement.cpu_share,
-    }
-
-
-def _server_json(measurement: Measurement) -> dict[str, Any] | None:
-    server = measurement.server
-    if server is None:
-        return None
-    return {
-        "requests": server.requests,
-        "failures": server.failures,
-        "inferences": server.inferences,
-        "executions": server.executions,
-        "cache_hits": server.cache_hits,
-        "total_us": server.total_us,
-        "queue_us": server.queue_us,
-        "compute_us": server.compute_us,
-        "compute_input_us": server.compute_input_us,
-        "compute_infer_us": server.compute_infer_us,
-        "compute_output_us": server.compute_output_us,
-        "in_flight": server.in_flight,
-        "mean_batch": server.mean_batch,
-        "batches": {str(size): count for size, count in server.batches.items()},
-    }
-
-
-def _point_json(measurement: Measurement, index: int) -> dict[str, Any]:
-    point = measurement.points[index]
-    return {
-        "at_s": point.at_s,
-        "throughput_per_s": point.throughput,
-        "p50_us": point.p50_us,
-        "p99_us": point.p99_us,
-        "errors": point.errors,
-        "users": point.users,
-    }
-
-
-def _slo_json(result: SloResult) -> dict[str, Any]:
-    return {
-        "slo": result.slo.text,
-        "metric": result.slo.metric,
-        "limit": result.slo.limit,
-        "measured": result.measured,
-        "met": result.met,
-        "note": result.note,
-        "text": _slo_line(result),
-    }
+    return dict(part) if isinstance(part, Mapping) else part.to_json()
 
 
 def _comparison_json(item: Comparison) -> dict[str, Any]:

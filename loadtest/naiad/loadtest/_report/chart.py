@@ -1,0 +1,275 @@
+"""Charts, drawn beforehand as SVG: they show without a script, in print, and at any width.
+
+The drawing stretches with the page (lines keep their width); the words beside it are HTML and keep their size. The
+figures of a chart are a table: what a screen reader reads and what the page's script shows under the pointer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from naiad.loadtest._report.html import Html, el
+from naiad.loadtest._report.scale import Scale, Tick
+
+__all__ = ["Band", "Bars", "Chart", "Line", "Mark", "Table", "draw"]
+
+_WIDTH: Final = 1000
+_HEIGHT: Final = 1000
+_MIN_LABEL_GAP: Final = 0.075  # of the axis; closer labels would run into each other on a phone
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Line:
+    """Points that are connected; ``None`` in ``y`` leaves a gap."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float | None]
+    color: str
+    """One of the page's colours: ``blue``, ``red``, ``green``, ``amber``, ``violet``, ``grey``."""
+    dashed: bool = False
+    dots: bool = False
+    """Mark every point."""
+    only_dots: bool = False
+    low: Sequence[float | None] = ()
+    high: Sequence[float | None] = ()
+    """Ends of the interval around each point, shown as a vertical line."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bars:
+    """Bars from 0, each between two values of the x-axis."""
+
+    name: str
+    edges: Sequence[tuple[float, float]]
+    y: Sequence[float]
+    color: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Band:
+    """A stretch of the x-axis that is shaded, such as the warm-up."""
+
+    name: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mark:
+    """A straight line across the chart, at a value of one axis."""
+
+    name: str
+    value: float
+    axis: str = "x"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """The figures of one or several charts; a row's place on their x-axis comes first."""
+
+    id: str
+    head: Sequence[str]
+    rows: Sequence[tuple[float, Sequence[str]]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chart:
+    """A chart and everything that is said about it."""
+
+    id: str
+    title: str
+    note: str
+    x: Scale
+    y: Scale
+    x_title: str
+    y_title: str
+    series: Sequence[Line | Bars]
+    table: Table
+    columns: Sequence[int]
+    """Which columns of the table belong to the series, in their order."""
+    bands: Sequence[Band] = ()
+    marks: Sequence[Mark] = ()
+    zoom: tuple[float, float] | None = None
+    """The values at both ends of an x-axis that can be zoomed."""
+    shows_table: bool = True
+    """Whether the table is put below this chart; another chart has it otherwise."""
+
+
+def draw(chart: Chart) -> Html:
+    """Return the chart as a figure."""
+    low, high = chart.zoom or (None, None)
+    return el(
+        "figure",
+        el("figcaption", el("h3", chart.title), el("p", chart.note, class_="note") if chart.note else None),
+        _legend(chart),
+        el(
+            "div",
+            el("span", chart.y_title, class_="ytitle"),
+            el("div", _y_labels(chart.y), class_="ylabels", aria_hidden="true"),
+            el("div", _svg(chart), _words(chart), class_="plot", tabindex="0", role="group", aria_label=chart.title),
+            el("div", _x_labels(chart.x.ticks(), chart.x), class_="xlabels", aria_hidden="true"),
+            el("span", chart.x_title, class_="xtitle"),
+            class_="canvas",
+        ),
+        _details(chart.table) if chart.shows_table else None,
+        class_="chart",
+        id=chart.id,
+        data_table=chart.table.id,
+        data_columns=",".join(map(str, chart.columns)),
+        data_low=low,
+        data_high=high,
+    )
+
+
+def table(content: Table, *, class_: str | None = None) -> Html:
+    """Return the figures as a table."""
+    rows = (
+        el("tr", el("th", cells[0], scope="row"), [el("td", cell) for cell in cells[1:]], data_x=f"{x:.5f}")
+        for x, cells in content.rows
+    )
+    head = el("thead", el("tr", [el("th", name, scope="col") for name in content.head]))
+    return el("div", el("table", head, el("tbody", rows), id=content.id, class_=class_), class_="scroll")
+
+
+def _details(content: Table) -> Html:
+    return el("details", el("summary", f"Figures ({len(content.rows)} rows)"), table(content, class_="figures"))
+
+
+def _legend(chart: Chart) -> Html | None:
+    if len(chart.series) < 2:
+        return None
+    keys = (
+        el(
+            "button",
+            el("i", class_=f"key {series.color}{' dashed' if isinstance(series, Line) and series.dashed else ''}"),
+            series.name,
+            type="button",
+            aria_pressed="true",
+            data_series=index,
+        )
+        for index, series in enumerate(chart.series)
+    )
+    return el("div", keys, class_="legend")
+
+
+def _svg(chart: Chart) -> Html:
+    grid = "".join(f"M0 {_y(chart.y, value)}H{_WIDTH}" for value, _ in chart.y.ticks())
+    parts = [
+        el("title", chart.title),
+        el("desc", chart.note or f"{chart.y_title} by {chart.x_title}"),
+        [_band(chart, band) for band in chart.bands],
+        el("path", d=grid, class_="grid"),
+        [_mark(chart, mark) for mark in chart.marks],
+        [
+            el("g", _shapes(chart, series), class_=f"series {series.color}", data_series=index, data_name=series.name)
+            for index, series in enumerate(chart.series)
+        ],
+    ]
+    return el("svg", parts, viewBox=f"0 0 {_WIDTH} {_HEIGHT}", preserveAspectRatio="none", role="img")
+
+
+def _shapes(chart: Chart, series: Line | Bars) -> list[Html]:
+    if isinstance(series, Bars):
+        return [_bar(chart, edges, y) for edges, y in zip(series.edges, series.y, strict=True)]
+    return _line(chart, series)
+
+
+def _bar(chart: Chart, edges: tuple[float, float], y: float) -> Html:
+    left, right = (_WIDTH * chart.x.position(edge) for edge in edges)
+    top = _HEIGHT * (1 - _inside(chart.y.position(y)))
+    return el(
+        "rect", x=f"{left:.1f}", y=f"{top:.1f}", width=f"{max(right - left, 0.5):.1f}", height=f"{_HEIGHT - top:.1f}"
+    )
+
+
+def _line(chart: Chart, line: Line) -> list[Html]:
+    places = [
+        None if y is None else (_x(chart.x, x), _y(chart.y, y)) for x, y in zip(line.x, line.y, strict=True)
+    ]
+    found = []
+    if line.low:
+        found.append(el("path", d=_whiskers(chart, line), class_="whiskers"))
+    if not line.only_dots:
+        found.append(el("path", d=_path(places), class_="line dashed" if line.dashed else "line"))
+    if line.dots or line.only_dots or len(line.x) == 1:
+        # A line of no length with round ends is a dot that stays round however the drawing is stretched.
+        dots = "".join(f"M{place[0]} {place[1]}h0.01" for place in places if place is not None)
+        found.append(el("path", d=dots, class_="dots"))
+    return found
+
+
+def _path(places: Sequence[tuple[str, str] | None]) -> str:
+    written, pen_down = [], False
+    for place in places:
+        if place is not None:
+            written.append(f"{'L' if pen_down else 'M'}{place[0]} {place[1]}")
+        pen_down = place is not None
+    return "".join(written)
+
+
+def _whiskers(chart: Chart, line: Line) -> str:
+    ends = zip(line.x, line.low, line.high, strict=True)
+    return "".join(
+        f"M{_x(chart.x, x)} {_y(chart.y, low)}V{_y(chart.y, high)}"
+        for x, low, high in ends
+        if low is not None and high is not None
+    )
+
+
+def _band(chart: Chart, band: Band) -> Html:
+    left, right = (_WIDTH * _inside(chart.x.position(value)) for value in (band.start, band.end))
+    return el("rect", x=f"{left:.1f}", y=0, width=f"{right - left:.1f}", height=_HEIGHT, class_="band")
+
+
+def _mark(chart: Chart, mark: Mark) -> Html:
+    path = f"M{_x(chart.x, mark.value)} 0V{_HEIGHT}" if mark.axis == "x" else f"M0 {_y(chart.y, mark.value)}H{_WIDTH}"
+    return el("path", d=path, class_="rule")
+
+
+def _words(chart: Chart) -> list[Html]:
+    """Return the names of bands and marks, laid over the drawing."""
+    words = [
+        el("span", band.name, class_="word", style=f"left:{_percent(_inside(chart.x.position(band.start)))};top:0")
+        for band in chart.bands
+    ]
+    for mark in chart.marks:
+        place = _inside((chart.x if mark.axis == "x" else chart.y).position(mark.value))
+        if mark.axis == "x":
+            side = f"right:{_percent(1 - place)}" if place > 0.7 else f"left:{_percent(place)}"
+            words.append(el("span", mark.name, class_="word at-mark", style=f"{side};bottom:0"))
+        else:
+            words.append(el("span", mark.name, class_="word above", style=f"right:0;bottom:{_percent(place)}"))
+    return words
+
+
+def _y_labels(scale: Scale) -> list[Html]:
+    return [el("span", label, style=f"bottom:{_percent(scale.position(value))}") for value, label in scale.ticks()]
+
+
+def _x_labels(ticks: Sequence[Tick], scale: Scale) -> list[Html]:
+    labels, last = [], -1.0
+    for value, label in ticks:
+        place = scale.position(value)
+        if place - last >= _MIN_LABEL_GAP:
+            labels.append(el("span", label, style=f"left:{_percent(place)}"))
+            last = place
+    return labels
+
+
+def _x(scale: Scale, value: float) -> str:
+    return f"{_WIDTH * scale.position(value):.1f}"
+
+
+def _y(scale: Scale, value: float) -> str:
+    return f"{_HEIGHT * (1 - _inside(scale.position(value))):.1f}"
+
+
+def _inside(place: float) -> float:
+    return min(max(place, 0.0), 1.0)
+
+
+def _percent(place: float) -> str:
+    return f"{100 * place:.2f}%"

@@ -1,0 +1,33 @@
+"""The files of a report, from its content."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from naiad.loadtest._report.content import to_text
+from naiad.loadtest._report.run_page import run_html
+from naiad.loadtest._report.tables import percentiles_csv, points_csv
+
+__all__ = ["files_of"]
+
+
+def files_of(
+    content: Mapping[str, Any],
+    *,
+    html: Path | str | None = None,
+    json: Path | str | None = None,
+    csv: Path | str | None = None,
+) -> dict[Path, str]:
+    """Return the text of each file that is asked for."""
+    found: dict[Path, str] = {}
+    if json is not None:
+        found[Path(json)] = to_text(content)
+    if csv is not None:
+        path = Path(csv)
+        found[path] = points_csv(content)
+        found[path.with_name(f"{path.stem}-percentiles{path.suffix or '.csv'}")] = percentiles_csv(content)
+    if html is not None:
+        found[Path(html)] = run_html(content)
+    return found

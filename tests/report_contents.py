@@ -399,3 +399,46 @@ def sweep() -> dict[str, Any]:
             },
         },
     }
+
+
+def gate(slower: float = 1.2) -> dict[str, Any]:
+    """Twelve pairs of runs; the candidate is slower."""
+    random = np.random.default_rng(3)
+    metrics = []
+    for name, effect, base in (("p50", slower, 2800.0), ("p99", slower * 0.99, 6100.0), ("throughput", 1 / slower, 4000.0)):
+        befores = base * random.lognormal(0, 0.06, 12)
+        found = effect * random.lognormal(0, 0.03, 12)
+        ratio = float(np.median(found))
+        metrics.append(
+            {
+                "metric": name,
+                "unit": "1/s" if name == "throughput" else "µs",
+                "ratio": ratio,
+                "interval": [ratio * 0.975, ratio * 1.025],
+                "p": 0.0005,
+                "p_adjusted": 0.0015,
+                "margin": 0.05,
+                "smallest_effect": 0.031,
+                "verdict": "regression",
+                "text": f"{name} got {abs(ratio - 1):.0%} worse",
+                "pairs": [
+                    {"pair": index + 1, "baseline": float(before), "candidate": float(before * by), "ratio": float(by)}
+                    for index, (before, by) in enumerate(zip(befores, found, strict=True))
+                ],
+            }
+        )
+    return {
+        "schema_version": 2,
+        "kind": "gate",
+        "naiad_version": "0.1.0",
+        "created": "2026-11-22T10:00:00+00:00",
+        "verdict": "regression",
+        "text": "the candidate is slower by more than the margin of 5 %",
+        "baseline": {"name": "digits:2"},
+        "candidate": {"name": "digits:3"},
+        "num_pairs": 12,
+        "discarded": [{"pair": 4, "reason": "12 % of the CPU time was stolen"}],
+        "metrics": metrics,
+        "warnings": [],
+        "machine": {"cores": 2, "cpu": "AMD EPYC 9B14", "system": "Linux x86_64"},
+    }

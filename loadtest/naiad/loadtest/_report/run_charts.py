@@ -169,6 +169,8 @@ class _TimeCharts:
         )
 
     def _known(self, field: str) -> bool:
+        if field == "users" and self._open_loop:
+            return False
         return any(point.get(field) is not None for point in self._points)
 
 

@@ -86,7 +86,7 @@ def _tiles(content: Content) -> Html:
         *(_time_tile(name, results) for name in ("p50", "p99")),
         _first_response(results),
         tile("failed", show_share(results["error_share"]), f"{results['failed']:,} of {results['failed'] + results['latency_us']['count']:,}"),
-        tile("within the objectives", show("goodput", results["goodput_per_s"]), "goodput")
+        tile("within the objectives", show("throughput", results["goodput_per_s"]), "goodput")
         if results["goodput_per_s"] is not None
         else None,
         tile("per million requests", f"{cost['per_million_requests']:.4g}", f"at {cost['price_per_hour']:g} per hour")
@@ -134,11 +134,10 @@ def _objectives(content: Content) -> Child:
 
 
 def _judged(slo: Content) -> Child:
-    if not slo["met"]:
-        return [pill("missed", "bad"), el("div", slo["note"], class_="note") if slo["note"] else None]
-    if not slo["proven"]:
-        return [pill("met, not proven", "doubt"), el("div", slo["note"] or "the interval reaches beyond the limit", class_="note")]
-    return pill("met", "good")
+    word = "met" if slo["met"] else "missed"
+    look = "bad" if not slo["met"] else "good" if slo["proven"] or slo["interval"] is None else "doubt"
+    judged = pill(word if slo["proven"] or slo["interval"] is None else f"{word}, not proven", look)
+    return [judged, el("div", slo["note"], class_="note") if slo["note"] else None]
 
 
 def _curves(charts: Sequence[Any]) -> Child:
@@ -148,12 +147,17 @@ def _curves(charts: Sequence[Any]) -> Child:
 def _latency(results: Content, prefix: str = "") -> Child:
     count = results["latency_us"]["count"]
     curves = [("latency", "blue", results["curve"], count)]
-    if results["service_curve"]:
+    if results["service_curve"] and _differ(results["latency_us"], results["service_us"]):
         curves.append(("service time", "amber", results["service_curve"], count))
     charts = [chart for chart in (distribution(curves, prefix), histogram(results["bins"], prefix)) if chart is not None]
     if not charts:
         return None
     return [_curves(charts), card(_times_table(results), class_="card spaced")]
+
+
+def _differ(latency_us: Content, service_us: Content) -> bool:
+    """Whether the time since a request was due says more than the time since it left."""
+    return any(latency_us[name] > 1.02 * service_us[name] for name in ("p50", "p99", "max"))
 
 
 def _times_table(results: Content) -> Html:

@@ -8,8 +8,8 @@ from typing import Final
 __all__ = ["UNKNOWN", "show", "show_bytes", "show_count", "show_interval", "show_ratio", "show_share", "show_us", "unit_us"]
 
 UNKNOWN: Final = "–"
-_RATES: Final = frozenset({"throughput", "inferences", "goodput", "responses", "offered"})
-_SHARES: Final = frozenset({"errors"})
+_RATES: Final = frozenset({"throughput", "inferences"})
+_SHARES: Final = frozenset({"errors", "goodput"})
 
 
 def show(metric: str, value: float | None) -> str:
@@ -73,6 +73,8 @@ def show_interval(metric: str, interval: Sequence[float] | None) -> str:
     (number, _, unit), (_, _, last_unit) = low.partition(" "), high.partition(" ")
     if metric in _RATES:
         return f"{low.removesuffix('/s')} – {high}"
+    if metric in _SHARES:
+        return f"{low.removesuffix(' %')} – {high}"
     return f"{number} – {high}" if unit == last_unit else f"{low} – {high}"
 
 

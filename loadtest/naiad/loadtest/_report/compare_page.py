@@ -1,0 +1,241 @@
+"""The page that lays two runs over each other, and says what differs between them besides the results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from naiad.loadtest._report.chart import Chart, Line, Table, draw
+from naiad.loadtest._report.html import Child, Html, el
+from naiad.loadtest._report.page import created, page
+from naiad.loadtest._report.parts import breakdown, card, grid, pill, section, tile, tiles, warning_list
+from naiad.loadtest._report.run_charts import batches, distribution
+from naiad.loadtest._report.scale import Linear, from_zero
+from naiad.loadtest._report.setup import title_of
+from naiad.loadtest._report.units import show, show_count, show_interval, show_ratio, show_share, show_us, unit_us
+
+__all__ = ["Ratio", "compare_html", "ratios"]
+
+Content = Mapping[str, Any]
+OLD, NEW = "before", "after"
+_METRICS: Final = ("throughput", "inferences", "p50", "p90", "p95", "p99", "p99.9", "mean")
+_HIGHER_IS_BETTER: Final = frozenset({"throughput", "inferences"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ratio:
+    """A metric of two runs: latencies in µs, rates per second."""
+
+    metric: str
+    old: float
+    new: float
+    interval: tuple[float, float] | None
+    """Of ``ratio``, 95 %: each run's own uncertainty, and not the differences from run to run."""
+
+    @property
+    def ratio(self) -> float:
+        """The new value over the old one."""
+        return self.new / self.old
+
+    @property
+    def judgement(self) -> str:
+        """``better``, ``worse``, or ``no clear difference`` where the interval holds 1 (or there is none)."""
+        if self.interval is None or self.interval[0] <= 1 <= self.interval[1]:
+            return "no clear difference"
+        return "better" if (self.ratio > 1) == (self.metric in _HIGHER_IS_BETTER) else "worse"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON has them."""
+        return {
+            "metric": self.metric,
+            "old": self.old,
+            "new": self.new,
+            "ratio": self.ratio,
+            "interval": self.interval,
+            "judgement": self.judgement,
+        }
+
+
+def ratios(old: Content, new: Content) -> list[Ratio]:
+    """Compare the results of two reports' JSON content, metric by metric."""
+    return list(_ratios(old["results"], new["results"]))
+
+
+def _ratios(old: Content, new: Content) -> Iterator[Ratio]:
+    for metric in _METRICS:
+        before, after = _value(old, metric), _value(new, metric)
+        if before and after:
+            ends = _interval(before, old["intervals"].get(metric), after, new["intervals"].get(metric))
+            yield Ratio(metric=metric, old=before, new=after, interval=ends)
+
+
+def _value(results: Content, metric: str) -> float | None:
+    field = {"throughput": "throughput_per_s", "inferences": "inferences_per_s"}.get(metric)
+    found: float | None = results["latency_us"][metric] if field is None else results[field]
+    return found
+
+
+def _interval(
+    old: float, of_old: Sequence[float] | None, new: float, of_new: Sequence[float] | None
+) -> tuple[float, float] | None:
+    """Combine two intervals on the logarithmic scale, each side by itself: errors of independent runs add up in squares."""
+    if not of_old or not of_new or min(*of_old, *of_new) <= 0:
+        return None
+    down = math.hypot(math.log(new / of_new[0]), math.log(of_old[1] / old))
+    up = math.hypot(math.log(of_new[1] / new), math.log(old / of_old[0]))
+    return new / old * math.exp(-down), new / old * math.exp(up)
+
+
+def compare_html(old: Content, new: Content) -> str:
+    """Return the page that compares two reports' JSON content."""
+    found = ratios(old, new)
+    parts: list[tuple[str, str, Child]] = [
+        ("ratios", "Ratios", card(_table(found))),
+        ("over-time", "Over time", _over_time(old, new)),
+        ("latency", "Latency", _distribution(old, new)),
+        ("where", "Where the time went", _where(old, new)),
+        ("setup", "The two runs", _runs(old, new)),
+    ]
+    return page(
+        title=f"{title_of(new)}, compared",
+        subtitle=f"before: {created(old['created'])}, {old['verdict']} · after: {created(new['created'])}, {new['verdict']}",
+        version=new["naiad_version"],
+        links=[(name, title) for name, title, part in parts if part is not None],
+        content=[
+            warning_list(list(_cautions(old, new))),
+            tiles(*(_tile(item) for item in found if item.metric in {"throughput", "p50", "p99"}), _errors_tile(old, new)),
+            [section(name, title, part) for name, title, part in parts if part is not None],
+        ],
+    )
+
+
+def _tile(item: Ratio) -> Html:
+    name = "requests per second" if item.metric == "throughput" else item.metric
+    return tile(name, show_ratio(item.ratio), f"{show(item.metric, item.old)} → {show(item.metric, item.new)}")
+
+
+def _errors_tile(old: Content, new: Content) -> Html:
+    shares = [content["results"]["error_share"] for content in (old, new)]
+    return tile("failed", show_share(shares[1]), f"{show_share(shares[0])} before")
+
+
+def _cautions(old: Content, new: Content) -> Iterator[str]:
+    yield (
+        "these are two single runs: even of one unchanged server they differ by more than their intervals say; "
+        "what must be certain is measured with naiad gate, in interleaved pairs"
+    )
+    for name, content in ((OLD, old), (NEW, new)):
+        if content["verdict"] == "invalid":
+            yield f"the run {name} is invalid: {'; '.join(content['failures'])}"
+    if old["machine"] != new["machine"]:
+        yield "the load came from two different machines, or from one whose set-up has changed"
+    different = [row[0] for row in _differences(old, new)]
+    if different:
+        yield f"the runs differ in more than their time: {', '.join(different)}"
+
+
+def _table(found: Sequence[Ratio]) -> Html:
+    looks = {"better": "good", "worse": "bad", "no clear difference": "doubt"}
+    rows = [
+        [
+            item.metric,
+            show(item.metric, item.old),
+            show(item.metric, item.new),
+            show_ratio(item.ratio),
+            f"{show_ratio(item.interval[0])} … {show_ratio(item.interval[1])}" if item.interval else "–",
+            pill(item.judgement, looks[item.judgement]),
+        ]
+        for item in found
+    ]
+    return grid(("metric", OLD, NEW, "change", "95 % interval", ""), rows, numbers=(1, 2, 3, 4), name="ratios-table")
+
+
+def _over_time(old: Content, new: Content) -> Child:
+    runs = [(OLD, "grey", old["results"]["points"]), (NEW, "blue", new["results"]["points"])]
+    runs = [(name, color, [point for point in points if not point["warmup"]]) for name, color, points in runs]
+    if any(len(points) < 2 for *_, points in runs):
+        return None
+    charts = [
+        _curves(runs, "throughput", "Throughput", "throughput_per_s", "requests/s"),
+        _curves(runs, "latency-p50", "Latency: p50", "p50_us", None),
+        _curves(runs, "latency-p99", "Latency: p99", "p99_us", None),
+    ]
+    return el("div", [draw(chart) for chart in charts], class_="charts")
+
+
+def _curves(
+    runs: Sequence[tuple[str, str, Sequence[Content]]], name: str, title: str, field: str, unit: str | None
+) -> Chart:
+    x = Linear(0.0, max(points[-1]["at_s"] for *_, points in runs) * 1.01)
+    values = [point[field] for *_, points in runs for point in points]
+    y, found_unit = from_zero(values, None if unit else unit_us)
+    written = show_count if unit else show_us
+    rows = [
+        (x.position(point["at_s"]), (f"{point['at_s']:.2f} s", *(written(point[field]) if run == other else "–" for run, *_ in runs)))
+        for other, _, points in runs
+        for point in points
+    ]
+    return Chart(
+        id=name,
+        title=title,
+        note="Of the measurement, without the warm-up.",
+        x=x,
+        y=y,
+        x_title="seconds of the measurement",
+        y_title=unit or found_unit,
+        series=[
+            Line(name=run, x=[p["at_s"] for p in points], y=[p[field] for p in points], color=color)
+            for run, color, points in runs
+        ],
+        table=Table(id=f"{name}-points", head=("second", *(run for run, *_ in runs)), rows=sorted(rows, key=lambda row: row[0])),
+        columns=range(1, len(runs) + 1),
+        zoom=(x.low, x.high),
+    )
+
+
+def _distribution(old: Content, new: Content) -> Child:
+    runs = [(OLD, "grey", old["results"]), (NEW, "blue", new["results"])]
+    chart = distribution([(name, color, item["curve"], item["latency_us"]["count"]) for name, color, item in runs])
+    sizes = batches([(name, color, item["server"]) for name, color, item in runs])
+    drawn = [draw(found) for found in (chart, sizes) if found is not None]
+    return el("div", drawn, class_="charts") if drawn else None
+
+
+def _where(old: Content, new: Content) -> Child:
+    bars = breakdown([(OLD, old["results"]["breakdown_us"]), (NEW, new["results"]["breakdown_us"])])
+    return card(bars) if bars is not None else None
+
+
+def _runs(old: Content, new: Content) -> Child:
+    rows = [
+        ["measured", *(created(content["created"]) for content in (old, new))],
+        ["verdict", *(str(content["verdict"]) for content in (old, new))],
+        ["load", *(content["test"]["load"]["text"] for content in (old, new))],
+        ["p99 (95 % interval)", *(show_interval("p99", content["results"]["intervals"].get("p99")) or "–" for content in (old, new))],
+        *_differences(old, new),
+    ]
+    return card(grid(("", OLD, NEW), rows, name="differences-table"))
+
+
+def _differences(old: Content, new: Content) -> list[list[str]]:
+    """Return what was set differently: name, before, after."""
+    before, after = (dict(_flat({"test": content["test"], "target": content["targets"]})) for content in (old, new))
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name) and not name.endswith(".text")]
+    return [[name.partition(".")[2], _written(before.get(name)), _written(after.get(name))] for name in names]
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _flat(item, f"{name}.{key}" if name else key)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _flat(item, f"{name}.{index}")
+    else:
+        yield name, value
+
+
+def _written(value: Any) -> str:
+    return "–" if value is None else str(value)

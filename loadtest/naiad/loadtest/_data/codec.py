@@ -10,38 +10,60 @@ repeated fields add up, whatever their order; see https://protobuf.dev/programmi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from naiad.client._protocol import wire
+from naiad.client import Client
+from naiad.client._protocol import regions, wire
 from naiad.client._protocol.datatypes import numpy_dtype
-from naiad.client._protocol.request import NO_OPTIONS, InferOptions, decode_infer, encode_infer, encode_options
+from naiad.client._protocol.request import (
+    NO_OPTIONS,
+    InferKeywords,
+    InferOptions,
+    decode_infer,
+    encode_infer,
+    encode_options,
+)
+from naiad.client._protocol.shared import Place, decode_shared, encode_shared, placeable
 from naiad.client._protocol.strings import decode_strings
 from naiad.client._protocol.tensors import _from_python
 from naiad.client._routing.endpoint import Endpoint, parse_endpoint
 from naiad.client._transport.seam import ADMIN_HEADER
+from naiad.client._transport.segments import Owner, Segment, is_orphan, sweep
 from naiad.client.errors import CallContext, ClientError, InvalidInput, from_status
 from naiad.loadtest.plan import Connection
 
 __all__ = [
+    "InferKeywords",
+    "Owner",
+    "Place",
+    "Segment",
     "decode_answer",
+    "decode_placed",
     "decode_strings",
     "encode_inputs",
+    "encode_placed",
     "endpoint_of",
     "error_of",
     "final_suffix",
     "headers_of",
+    "is_orphan",
     "numpy_dtype",
     "output_suffix",
+    "register",
+    "registered",
     "request_id_suffix",
     "sequence_suffix",
+    "sweep",
     "typed",
+    "unregister",
     "without_secret",
 ]
 
+Room = Callable[[int], Place]
 _FINAL: Final = {"triton_enable_empty_final_response": True}
 
 
@@ -57,6 +79,44 @@ def decode_answer(answer: bytes) -> Mapping[str, NDArray[Any]]:
         naiad.client.InvalidResponse: it is none.
     """
     return decode_infer(answer)
+
+
+def encode_placed(model: str, version: str | None, inputs: Mapping[str, NDArray[Any]], room: Room) -> bytes:
+    """Write the inputs to shared memory, and encode the request that refers to them.
+
+    ``room`` returns a place for a tensor of so many bytes; tensors without a byte stay in the request.
+    """
+    tensors = placeable(inputs, None)
+    places = {tensor.name: room(tensor.size_bytes) for tensor in tensors if tensor.size_bytes}
+    return encode_shared(model, version or "", tensors, NO_OPTIONS, None, places, {})
+
+
+def decode_placed(answer: bytes, places: Mapping[str, Place]) -> Mapping[str, NDArray[Any]]:
+    """Decode the outputs of an answer, those with a place from there.
+
+    Raises:
+        naiad.client.InvalidResponse: it is none.
+    """
+    return decode_shared(answer, places)
+
+
+def register(client: Client, segment: Segment) -> None:
+    """Tell the server about a segment of shared memory; it needs the admin secret where one is set."""
+    client._run(regions.register(segment.name, segment.size_bytes))
+
+
+def unregister(client: Client, name: str) -> None:
+    """Let the server forget a segment.
+
+    Raises:
+        naiad.client.InvalidInput: a request still uses it.
+    """
+    client._run(regions.unregister(name))
+
+
+def registered(client: Client) -> tuple[str, ...]:
+    """Return the names of all segments that the server knows."""
+    return client._run(regions.registered())
 
 
 def typed(values: Any, datatype: str) -> NDArray[Any]:
@@ -120,19 +180,18 @@ def final_suffix() -> bytes:
     return encode_options(InferOptions(parameters=_FINAL), None)
 
 
-def output_suffix(places: Sequence[tuple[str, str, int, int]]) -> bytes:
-    """Encode where outputs go in shared memory: name, region, offset and size in bytes of each.
+def output_suffix(places: Mapping[str, Place]) -> bytes:
+    """Encode where outputs go in shared memory, by name.
 
     A request that names outputs gets those only: all that are wanted have to be here.
     """
-    return wire.encode_options(
-        "",
-        {},
-        [
-            (name, {wire.SHARED_REGION: region, wire.SHARED_OFFSET: offset, wire.SHARED_SIZE: size_bytes})
-            for name, region, offset, size_bytes in places
-        ],
-    )
+    outputs: list[tuple[str, dict[str, wire.Parameter]]] = []
+    for name, place in places.items():
+        where: dict[str, wire.Parameter] = {wire.SHARED_REGION: place.region, wire.SHARED_SIZE: place.size_bytes}
+        if place.offset:
+            where[wire.SHARED_OFFSET] = place.offset
+        outputs.append((name, where))
+    return wire.encode_options("", {}, outputs)
 
 
 def endpoint_of(url: str) -> Endpoint:

@@ -12,6 +12,7 @@ from naiad.loadtest._data.codec import sequence_suffix as sequence_suffix
 from naiad.loadtest._data.files import file_samples
 from naiad.loadtest._data.golden import golden_samples
 from naiad.loadtest._data.samples import Samples
+from naiad.loadtest._data.shared_memory import Regions, Slots, output_sizes, place_inputs
 from naiad.loadtest._data.signature import Signature
 from naiad.loadtest._data.synthetic import synthetic_samples
 from naiad.loadtest.errors import InvalidData
@@ -26,7 +27,15 @@ __all__ = ["Payloads", "make_payloads", "request_id_suffix", "sequence_suffix"]
 class Payloads:
     """What to send to one model; a context manager, as shared memory may belong to it."""
 
-    def __init__(self, requests: Sequence[bytes], samples: Samples, *, check: AnswerCheck | None = None) -> None:
+    def __init__(
+        self,
+        requests: Sequence[bytes],
+        samples: Samples,
+        *,
+        check: AnswerCheck | None = None,
+        regions: Regions | None = None,
+        slots: Slots | None = None,
+    ) -> None:
         self.requests = requests
         """A serialised ModelInferRequest each, to which suffixes may be appended."""
         self.steps: Sequence[tuple[int, ...]] = samples.steps
@@ -36,7 +45,9 @@ class Payloads:
         self.notes: Sequence[str] = samples.notes
         """What a reader of the report has to know about the data."""
         self.request_bytes = max(map(len, requests))
-        """Size of the largest request."""
+        """Size of the largest request; what lies in shared memory is not part of it."""
+        self._regions = regions
+        self._slots = slots
 
     @property
     def num_samples(self) -> int:
@@ -48,10 +59,12 @@ class Payloads:
 
         A slot belongs to one request in flight at a time; slots are counted from 0.
         """
-        return b""
+        return self._slots.suffix(slot) if self._slots is not None else b""
 
     def close(self) -> None:
         """Give back what the server was told about; doing it twice does nothing."""
+        if self._regions is not None:
+            self._regions.close()
 
     def __enter__(self) -> Payloads:
         return self
@@ -71,15 +84,56 @@ def make_payloads(
 
     Raises:
         InvalidData: the data does not fit the model.
-        naiad.client.ClientError: the server refused the shared memory.
+        InvalidPlan: there is no shared memory to be had, or the server takes none.
+        naiad.client.ClientError: the server does not answer.
     """
     check_traffic(traffic, signature)
     samples = make_samples(traffic, signature, seed)
-    suffix = codec.final_suffix() if traffic.stream else b""
-    requests = [
-        codec.encode_inputs(traffic.model, traffic.version, sample.inputs) + suffix for sample in samples.samples
-    ]
-    return Payloads(requests, samples, check=checker(samples.samples) if traffic.check else None)
+    _check_outputs(traffic, samples)
+    if traffic.shared_memory:
+        assert connection is not None
+        return _placed(traffic, signature, samples, connection, num_slots)
+    requests = [codec.encode_inputs(traffic.model, traffic.version, sample.inputs) for sample in samples.samples]
+    check = checker(samples.samples) if traffic.check else None
+    return Payloads(_wishing(traffic, requests), samples, check=check)
+
+
+def _placed(
+    traffic: Traffic, signature: Signature, samples: Samples, connection: Connection, num_slots: int
+) -> Payloads:
+    """Put the inputs into shared memory, and make room for the outputs."""
+    regions, slots = Regions(connection), None
+    try:
+        if signature.decoupled:  # several answers would overwrite each other
+            samples.notes.append("inputs are in shared memory; the answers of a decoupled model come over the stream")
+        else:
+            sizes = output_sizes(connection, traffic, signature, samples.samples)
+            slots = Slots(regions, sizes, num_slots)
+        requests = place_inputs(regions, traffic, samples.samples)
+    except BaseException:
+        regions.close()
+        raise
+    check = None
+    if traffic.check and slots is not None:
+        check = checker(samples.samples, slots.decode, known_by_bytes=False)
+    return Payloads(_wishing(traffic, requests), samples, check=check, regions=regions, slots=slots)
+
+
+def _wishing(traffic: Traffic, requests: list[bytes]) -> list[bytes]:
+    """Add the wish to be told of the end of a stream's answers."""
+    if not traffic.stream:
+        return requests
+    suffix = codec.final_suffix()
+    return [request + suffix for request in requests]
+
+
+def _check_outputs(traffic: Traffic, samples: Samples) -> None:
+    if traffic.check and not all(sample.outputs for sample in samples.samples):
+        raise InvalidData(
+            "check compares answers with expected ones, and the data has none: add them (output/<name> in .npz, "
+            '"outputs" in JSON lines), or leave check out',
+            model=traffic.model,
+        )
 
 
 def make_samples(traffic: Traffic, signature: Signature, seed: int) -> Samples:

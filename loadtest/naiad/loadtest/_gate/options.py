@@ -31,15 +31,17 @@ class GateMetric:
     @property
     def higher_is_better(self) -> bool:
         """Whether more of it is better, as of a throughput."""
-        return self.name in HIGHER_IS_BETTER
+        return self.name.partition("@")[0] in HIGHER_IS_BETTER
 
     def difference(self, baseline: float, candidate: float) -> float:
         """Return the logarithm of the ratio, positive where the candidate is worse."""
-        ratio = math.log(max(candidate, _SMALLEST) / max(baseline, _SMALLEST))
+        smallest = _SMALLEST_RATE if self.higher_is_better else _SMALLEST_US
+        ratio = math.log(max(candidate, smallest) / max(baseline, smallest))
         return -ratio if self.higher_is_better else ratio
 
 
-_SMALLEST: Final = 1.0  # µs or 1/s: below it, ratios are of rounding errors
+_SMALLEST_US: Final = 1.0  # below it, ratios are of rounding errors
+_SMALLEST_RATE: Final = 1e-6  # per second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +124,8 @@ class GateOptions:
             own = float(margin.removesuffix("%")) / 100 if margin else self.margin
         except ValueError:
             own = 0.0
+        if name == "errors":
+            raise InvalidPlan("a gate compares times and rates: bound errors by an objective such as errors<0.1%")
         if not name or not 0 < own < 10:
             raise InvalidPlan(f"expected a metric with its margin in per cent, like p99 or p99:25, found {text!r}")
         return GateMetric(name=name, margin=own, judged=judged)

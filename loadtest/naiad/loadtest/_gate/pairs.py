@@ -1,0 +1,153 @@
+"""Pairs: one run of each side, next to each other, in random order, kept or discarded together."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from naiad.loadtest._gate.noise import Calm, look_at_machine, reference
+from naiad.loadtest._gate.options import GateMetric, GateOptions
+from naiad.loadtest._gate.subjects import RunValues, Session, Side
+from naiad.loadtest.errors import GateFailed, InvalidPlan
+
+__all__ = ["Pair", "Pairs"]
+
+_PILOT_S: Final = 1.0
+_SHORTEST_S: Final = 0.5
+_LONGEST_S: Final = 3.0
+_STEP_S: Final = 0.25  # of a window
+_BEYOND: Final = 10.0  # requests beyond a percentile that make it steady enough to be compared
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pair:
+    """Both runs, and why they do not count, where they do not."""
+
+    number: int
+    """From 1, in the order of time."""
+    baseline: RunValues
+    candidate: RunValues
+    first: Side
+    canary_s: float
+    """The slowest canary around the two runs."""
+    discarded: str = ""
+    """The reason; empty for a pair that counts."""
+    noise: bool = False
+    """Whether the reason is the machine's noise, and not a doubt about one of the runs."""
+
+    def difference(self, rule: GateMetric) -> float | None:
+        """Return the logarithm of the ratio, positive where the candidate is worse; ``None`` if it was not measured."""
+        baseline, candidate = self.baseline.values.get(rule.name), self.candidate.values.get(rule.name)
+        if baseline is None or candidate is None:
+            return None
+        return rule.difference(baseline, candidate)
+
+    def to_json(self, rules: Sequence[GateMetric]) -> dict[str, Any]:
+        """Return the fields as JSON has them."""
+        return {
+            "pair": self.number,
+            "first": self.first,
+            "discarded": self.discarded or None,
+            "canary_ms": self.canary_s * 1e3,
+            "baseline": {rule.name: self.baseline.values.get(rule.name) for rule in rules},
+            "candidate": {rule.name: self.candidate.values.get(rule.name) for rule in rules},
+        }
+
+
+class Pairs:
+    """Measures pairs. ``kept`` and ``discarded`` are what there is so far."""
+
+    def __init__(self, session: Session, options: GateOptions, seed: int) -> None:
+        self._session, self._options = session, options
+        self._coin = random.Random(seed)  # noqa: S311  (an order, no secret)
+        self._reference_s = 0.0
+        self.window_s = options.window_s or _SHORTEST_S
+        self.kept: list[Pair] = []
+        self.discarded: list[Pair] = []
+
+    def prepare(self) -> None:
+        """Warm both sides up, choose the window, and learn how fast the canary is while nothing runs.
+
+        Raises:
+            GateFailed: one side answered nothing.
+            InvalidPlan: a metric to judge is not measured by such runs.
+        """
+        settle_s = max(_PILOT_S, self._options.settle_s)
+        pilots = [self._measure(side, window_s=self.window_s, settle_s=settle_s) for side in ("baseline", "candidate")]
+        if self._options.window_s is None:
+            rate = min(pilot.completed for pilot in pilots) / self.window_s
+            self.window_s = fitting_window_s(rate, [rule.name for rule in self._options.rules_judged])
+        self._check_metrics(pilots)
+        self._reference_s = reference()
+
+    def _check_metrics(self, pilots: Sequence[RunValues]) -> None:
+        for rule in self._options.rules_judged:
+            if any(rule.name not in pilot.values for pilot in pilots):
+                known = ", ".join(sorted(set(pilots[0].values) & set(pilots[1].values)))
+                raise InvalidPlan(f"{rule.name} is not among what these runs measure: judge one of {known}")
+
+    def measure_next(self) -> Pair:
+        """Measure one more pair."""
+        first: Side = "baseline" if self._coin.random() < 0.5 else "candidate"
+        second: Side = "candidate" if first == "baseline" else "baseline"
+        looks = [look_at_machine()]
+        runs: dict[Side, RunValues] = {}
+        for side in (first, second):
+            runs[side] = self._measure(side, window_s=self.window_s, settle_s=self._options.settle_s)
+            looks.append(look_at_machine())
+        noise = self._noise(looks)
+        pair = Pair(
+            number=len(self.kept) + len(self.discarded) + 1,
+            baseline=runs["baseline"],
+            candidate=runs["candidate"],
+            first=first,
+            canary_s=max(look.canary_s for look in looks),
+            discarded=noise or _doubts(runs),
+            noise=bool(noise),
+        )
+        (self.discarded if pair.discarded else self.kept).append(pair)
+        return pair
+
+    def _noise(self, looks: Sequence[Calm]) -> str:
+        return "" if self._options.noise is None else self._options.noise.reason(looks, self._reference_s)
+
+    def _measure(self, side: Side, *, window_s: float, settle_s: float) -> RunValues:
+        run = self._session.measure(side, window_s=window_s, settle_s=settle_s)
+        if not run.completed:
+            raise GateFailed(f"the {side} answered no request{': ' + run.failure if run.failure else ''}")
+        return run
+
+    @property
+    def too_many_discarded(self) -> bool:
+        """Whether so many pairs do not count that there is no verdict."""
+        total = len(self.kept) + len(self.discarded)
+        return total >= self._options.pairs and len(self.discarded) > self._options.max_discarded * total
+
+    def differences(self) -> dict[str, list[float]]:
+        """Return the logarithms of the ratios of the pairs that count, by metric, where every pair has one."""
+        found: dict[str, list[float]] = {}
+        for rule in self._options.rules:
+            values = [value for pair in self.kept if (value := pair.difference(rule)) is not None]
+            if len(values) == len(self.kept):
+                found[rule.name] = values
+        return found
+
+
+def _doubts(runs: dict[Side, RunValues]) -> str:
+    return "; ".join(f"{side}: {run.doubts[0]}" for side, run in sorted(runs.items()) if run.doubts)
+
+
+def fitting_window_s(rate_per_s: float, metrics: Sequence[str]) -> float:
+    """Return the window, 0.5 to 3 s, in which enough requests end for the percentiles that are compared."""
+    needed = max((_requests_for(metric) for metric in metrics), default=0.0)
+    wanted_s = math.ceil(needed / rate_per_s / _STEP_S) * _STEP_S
+    return min(_LONGEST_S, max(_SHORTEST_S, wanted_s))
+
+
+def _requests_for(metric: str) -> float:
+    if not (metric[:1] == "p" and metric[1:2].isdigit()):
+        return 100.0
+    return _BEYOND / (1 - float(metric[1:]) / 100)

@@ -34,6 +34,7 @@ class EngineGroup:
         self._links: list[EngineLink] = []
         self._readers: list[threading.Thread] = []
         self._messages: queue.SimpleQueue[tuple[int, int, Message]] = queue.SimpleQueue()
+        self._heard_s: dict[int, float] = {}
         self._closing = False
         self._begin()
 
@@ -120,7 +121,7 @@ class EngineGroup:
         self._drained: set[int] = set()
         self._exhausted: set[int] = set()
         self._lost = False
-        self._heard_s: dict[int, float] = {}
+        self._heard_s = {}
         while len(self._links) < self._num_engines:
             self._add()
         for shard, link in enumerate(self._active):

@@ -73,7 +73,7 @@ class Streams:
         if event.ended:
             self._on_end(stream, event)
         elif flight is not None and event.message is not None:
-            self._on_message(stream, flight, event.message, event.at_ns)
+            self._on_message(stream, flight, bytes(event.message), event.at_ns)
 
     def expire(self, now_ns: int) -> None:
         """Give up requests whose time is over."""

@@ -26,7 +26,7 @@ class Watch:
         self._lost = False
 
     def look(self, now_ns: int, num_succeeded: int, num_waiting: int) -> None:
-        """Take how many requests have succeeded so far, and how many wait or failed since; to be called now and then."""
+        """Take, now and then, how many requests have succeeded so far, and how many users or requests wait."""
         if num_succeeded != self._num_succeeded or not num_waiting or not self._since_ns:
             self._num_succeeded, self._since_ns = num_succeeded, now_ns
         silent_ns = now_ns - max(self._since_ns, self._asked_ns)

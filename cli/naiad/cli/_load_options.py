@@ -13,7 +13,7 @@ from naiad.cli._running import URL_HELP, running_url
 if TYPE_CHECKING:
     from naiad.loadtest import Settings
 
-__all__ = ["is_scenario", "settings_of"]
+__all__ = ["is_scenario", "read_headers", "settings_of"]
 
 _SENT: Final = "What is sent"
 _ARRIVAL: Final = "How requests arrive"
@@ -231,3 +231,9 @@ _READERS: Final[dict[str, Callable[[Any], Any]]] = {
     "string_length": _pairs("--string-length", _length),
     "header": _pairs("--header", _header),
 }
+
+
+def read_headers(texts: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return where the values of headers are, from what ``--header`` gave."""
+    found: dict[str, dict[str, str]] = _READERS["header"](texts)
+    return found

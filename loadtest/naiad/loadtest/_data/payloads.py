@@ -14,6 +14,7 @@ from naiad.loadtest._data.golden import golden_samples
 from naiad.loadtest._data.samples import Samples
 from naiad.loadtest._data.shared_memory import Regions, Slots, output_sizes, place_inputs
 from naiad.loadtest._data.signature import Signature
+from naiad.loadtest._data.stream import outputs_in
 from naiad.loadtest._data.synthetic import synthetic_samples
 from naiad.loadtest.errors import InvalidData
 from naiad.loadtest.plan import Connection, Golden, Synthetic, Traffic
@@ -61,6 +62,14 @@ class Payloads:
         """
         return self._slots.suffix(slot) if self._slots is not None else b""
 
+    def lost(self, slot: int) -> None:
+        """Note that nobody knows when the server is done with the request in ``slot``: the next one gets other memory.
+
+        That is a request whose deadline passed, or that was cancelled.
+        """
+        if self._slots is not None:
+            self._slots.lost(slot)
+
     def close(self) -> None:
         """Give back what the server was told about; doing it twice does nothing."""
         if self._regions is not None:
@@ -94,7 +103,8 @@ def make_payloads(
         assert connection is not None
         return _placed(traffic, signature, samples, connection, num_slots)
     requests = [codec.encode_inputs(traffic.model, traffic.version, sample.inputs) for sample in samples.samples]
-    check = checker(samples.samples) if traffic.check else None
+    key = outputs_in if traffic.stream else bytes  # ids tell a stream's requests apart
+    check = checker(samples.samples, key=key) if traffic.check else None
     return Payloads(_wishing(traffic, requests), samples, check=check)
 
 
@@ -115,7 +125,7 @@ def _placed(
         raise
     check = None
     if traffic.check and slots is not None:
-        check = checker(samples.samples, slots.decode, known_by_bytes=False)
+        check = checker(samples.samples, slots.decode, key=None)
     return Payloads(_wishing(traffic, requests), samples, check=check, regions=regions, slots=slots)
 
 

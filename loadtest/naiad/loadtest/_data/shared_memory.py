@@ -7,18 +7,19 @@ killed are removed by the next one, or by the next client: they carry the name o
 
 from __future__ import annotations
 
-import re
 import secrets
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from numpy.typing import NDArray
 
-from naiad.client import AccessDenied, Client, ClientError, InvalidInput, ServerUnavailable
+from naiad.client import Client, ClientError
 from naiad.loadtest._data import codec
-from naiad.loadtest._data.codec import InferKeywords, Owner, Place, Segment
+from naiad.loadtest._data.codec import InferKeywords, Place
+from naiad.loadtest._data.regions import Regions
+from naiad.loadtest._data.regions import reap as reap
 from naiad.loadtest._data.samples import Sample, evenly, size_bytes, size_of
 from naiad.loadtest._data.signature import Signature
 from naiad.loadtest._data.target import connect
@@ -27,66 +28,11 @@ from naiad.loadtest.plan import Connection, Traffic
 
 __all__ = ["Regions", "Slots", "output_sizes", "place_inputs", "reap"]
 
-_EXTENSION: Final = "system_shared_memory"
-_FIRST_SAFE_VERSION: Final = (2, 50)  # older ones die when memory is unregistered that they still use
 _ALIGNMENT: Final = 64
-_LEAVE_S: Final = 1.0
-_STILL_IN_USE_S: Final = 0.02
+_WRITTEN_WITHIN_S: Final = 60.0  # after a request was given up
+_FEWEST_MORE: Final = 16
 _MOST_ASKED: Final = 8  # requests that are sent beforehand to learn the sizes of outputs
 _ROOM_TO_VARY: Final = 2  # how much larger than those seen outputs may be whose size is not fixed
-
-
-class Regions:
-    """The regions that one server knows from this process; a context manager would be too short: close it."""
-
-    def __init__(self, connection: Connection) -> None:
-        """Ask the server whether it takes shared memory, and remove what dead processes left there.
-
-        Raises:
-            InvalidPlan: it does not.
-            naiad.client.ClientError: it does not answer.
-        """
-        self._connection = connection
-        self._segments: list[Segment] = []
-        with connect(connection) as client:
-            _check_server(client)
-            reap(client)
-        try:
-            self._owner = Owner()
-        except OSError as exc:
-            raise InvalidPlan(f"expected shared memory on this machine, found none: {exc}") from exc
-
-    def add(self, size_bytes: int) -> Segment:
-        """Make a region and register it.
-
-        Raises:
-            InvalidPlan: there is not that much memory, or the server refuses it.
-            naiad.client.ClientError: it does not answer.
-        """
-        try:
-            segment = self._owner.segment(size_bytes)
-        except OSError as exc:
-            raise InvalidPlan(
-                f"expected {size_bytes >> 10} KiB of shared memory for requests or answers, could not have it: {exc}; "
-                "send fewer different or smaller requests at a time, or leave shared_memory out"
-            ) from exc
-        self._segments.append(segment)
-        with connect(self._connection) as client:
-            _register(client, segment)
-        return segment
-
-    def close(self) -> None:
-        """Unregister and remove all regions; doing it twice does nothing."""
-        segments, self._segments = self._segments, []
-        try:
-            if segments:
-                with suppress(ClientError), connect(self._connection, _LEAVE_S) as client:
-                    _unregister(client, [segment.name for segment in segments])
-        finally:
-            for segment in segments:
-                segment.unlink()
-                segment.let_go()
-            self._owner.close()
 
 
 class Slots:
@@ -101,22 +47,33 @@ class Slots:
         self._regions = regions
         self._sizes = dict(sizes_bytes)
         self._slot_bytes = max(_ALIGNMENT, sum(map(_aligned, self._sizes.values())))
-        self._places: list[dict[str, Place]] = []
-        self._suffixes: list[bytes] = []
+        self._rooms: list[_Room] = []  # by slot
+        self._spare: list[_Room] = []
+        self._lost: deque[tuple[float, _Room]] = deque()  # and since when
         self._full = False
-        self._grow(num_slots)
+        self._more(num_slots)
+        self._fill(num_slots)
 
     def suffix(self, slot: int) -> bytes:
         """Return what says where the outputs of the request in ``slot`` go.
 
         Where there is no memory for so many slots, it is empty: those outputs come in the answer.
         """
-        if slot >= len(self._suffixes) and not self._full:
-            try:
-                self._grow(max(len(self._suffixes), slot + 1 - len(self._suffixes)))
-            except (InvalidPlan, ClientError):
-                self._full = True
-        return self._suffixes[slot] if slot < len(self._suffixes) else b""
+        if slot >= len(self._rooms):
+            self._fill(slot + 1)
+        return self._rooms[slot].suffix if slot < len(self._rooms) else b""
+
+    def lost(self, slot: int) -> None:
+        """Give the slot other memory, as the server may still write to what it had."""
+        if slot >= len(self._rooms):
+            return
+        now_s = time.monotonic()
+        while self._lost and now_s - self._lost[0][0] > _WRITTEN_WITHIN_S:
+            self._spare.append(self._lost.popleft()[1])
+        room = self._take()
+        if room is not None:
+            self._lost.append((now_s, self._rooms[slot]))
+            self._rooms[slot] = room
 
     def decode(self, answer: bytes, slot: int) -> Mapping[str, NDArray[Any]]:
         """Read the outputs of the request in ``slot``, as copies.
@@ -124,17 +81,38 @@ class Slots:
         Raises:
             naiad.client.InvalidResponse: the answer is none.
         """
-        return codec.decode_placed(answer, self._places[slot] if slot < len(self._places) else {})
+        return codec.decode_placed(answer, self._rooms[slot].places if slot < len(self._rooms) else {})
 
-    def _grow(self, number: int) -> None:
+    def _fill(self, number: int) -> None:
+        while len(self._rooms) < number:
+            room = self._take()
+            if room is None:
+                return
+            self._rooms.append(room)
+
+    def _take(self) -> _Room | None:
+        if not self._spare and not self._full:
+            try:
+                self._more(max(_FEWEST_MORE, len(self._rooms)))
+            except (InvalidPlan, ClientError):
+                self._full = True
+        return self._spare.pop() if self._spare else None
+
+    def _more(self, number: int) -> None:
         segment = self._regions.add(number * self._slot_bytes)
-        for index in range(number):
+        for index in reversed(range(number)):
             at, places = index * self._slot_bytes, dict[str, Place]()
             for name, size in self._sizes.items():
                 places[name] = Place(segment.name, at, size, segment.memory[at : at + size])
                 at += _aligned(size)
-            self._places.append(places)
-            self._suffixes.append(codec.output_suffix(places))
+            self._spare.append(_Room(places, codec.output_suffix(places)))
+
+
+class _Room(NamedTuple):
+    """The memory of one slot, and how requests are told about it."""
+
+    places: dict[str, Place]
+    suffix: bytes
 
 
 def place_inputs(regions: Regions, traffic: Traffic, samples: Sequence[Sample]) -> list[bytes]:
@@ -187,63 +165,6 @@ def _sizes_of_answer(client: Client, traffic: Traffic, signature: Signature, sam
         fixed = tensor is not None and tensor.datatype != "BYTES" and -1 not in signature.row_shape(tensor)
         sizes[name] = size_bytes(array) * (1 if fixed else _ROOM_TO_VARY)
     return sizes
-
-
-def reap(client: Client) -> None:
-    """Remove the regions of processes that are gone, here and at the server."""
-    codec.sweep()
-    with suppress(ClientError):
-        for name in filter(codec.is_orphan, codec.registered(client)):
-            with suppress(InvalidInput):  # a request of the dead still runs: the next one who comes will do it
-                codec.unregister(client, name)
-
-
-def _check_server(client: Client) -> None:
-    metadata = client.server_metadata()
-    if _EXTENSION not in metadata.extensions:
-        raise InvalidPlan(f"{client.url} takes no shared memory (no extension {_EXTENSION}): leave shared_memory out")
-    version = tuple(int(part) for part in re.findall(r"\d+", metadata.version)[:2])
-    if metadata.name == "triton" and version < _FIRST_SAFE_VERSION:
-        raise InvalidPlan(
-            f"expected Triton 2.50 or later at {client.url} for shared memory, found {metadata.version}, which may die "
-            "when memory is given back: leave shared_memory out"
-        )
-
-
-def _register(client: Client, segment: Segment) -> None:
-    try:
-        codec.register(client, segment)
-    except AccessDenied as exc:
-        raise InvalidPlan(
-            f"{client.url} lets only those register shared memory who have its admin secret: "
-            "give it with the address (grpc://:SECRET@host:port), or leave shared_memory out"
-        ) from exc
-    except ServerUnavailable:
-        raise
-    except ClientError as exc:
-        raise InvalidPlan(
-            f"{client.url} does not take this machine's shared memory, it has to run here and see the same /dev/shm: "
-            f"{exc}"
-        ) from exc
-
-
-def _unregister(client: Client, names: list[str]) -> None:
-    """Unregister regions, those still in use again until a moment has passed: a cancelled request ends soon."""
-    deadline = time.monotonic() + _LEAVE_S
-    while names:
-        left = []
-        for name in names:
-            try:
-                codec.unregister(client, name)
-            except ServerUnavailable:
-                return
-            except ClientError:
-                left.append(name)
-        names = left
-        if time.monotonic() > deadline:
-            return
-        if names:
-            time.sleep(_STILL_IN_USE_S)
 
 
 def _aligned(size: int) -> int:

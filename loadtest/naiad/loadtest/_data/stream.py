@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-__all__ = ["StreamAnswer", "read_stream_message"]
+__all__ = ["StreamAnswer", "outputs_in", "read_stream_message"]
 
 _FINAL: Final = b"triton_final_response"
 _YES: Final = b"\x12\x02\x08\x01"  # the value of a map's entry: an InferParameter (2) whose bool (1) is true
@@ -38,6 +38,17 @@ def read_stream_message(message: bytes) -> StreamAnswer:
         return StreamAnswer(str(error, "utf-8"), final, empty, str(request_id, "utf-8"), response)
     except (IndexError, KeyError, ValueError) as exc:
         return StreamAnswer(f"the stream's message cannot be read: {exc!r}", True, True, "", b"")
+
+
+def outputs_in(response: bytes) -> bytes:
+    """Return what of a ModelInferResponse is its outputs: without its id, which differs from answer to answer."""
+    at, size = 0, len(response)
+    while at < size:
+        number, _, after = _field(response, at)
+        if number == 5:
+            return response[at:]
+        at = after
+    return b""
 
 
 def _open(message: bytes) -> tuple[bytes, bytes]:

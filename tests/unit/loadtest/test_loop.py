@@ -61,11 +61,13 @@ def test_intervals_lie_side_by_side_on_multiples_of_a_quarter_second():
 
 def test_no_latency_is_shorter_than_the_time_in_the_server(transport):
     """One request in ten is slow: every percentile is at least what the server itself took, median and tail."""
-    with serving(lambda number, _: time.sleep(0.1 if number % 10 == 9 else 0.01)) as (url, model):
-        with Drive(plan(url, Users(users=8), transport=transport)) as drive:
-            drive.until(lambda: model.num_requests >= 200)
-            drive.finish()
-            service, latencies = drive.values("service"), drive.values("latencies")
+    with (
+        serving(lambda number, _: time.sleep(0.1 if number % 10 == 9 else 0.01)) as (url, model),
+        Drive(plan(url, Users(users=8), transport=transport)) as drive,
+    ):
+        drive.until(lambda: model.num_requests >= 200)
+        drive.finish()
+        service, latencies = drive.values("service"), drive.values("latencies")
     for quantile in (0.5, 0.9, 0.99, 1.0):
         assert np.quantile(service, quantile) >= np.quantile(model.took_ns, quantile)
         assert np.quantile(latencies, quantile) >= np.quantile(service, quantile)
@@ -135,12 +137,14 @@ def test_a_request_that_takes_too_long_has_failed(transport):
     """The deadline of the plan ends it."""
     gate = threading.Event()
     traffic = Traffic(model="m", timeout_s=0.1)
-    with serving(lambda *_: gate.wait(WAIT_S)) as (url, _):
-        with Drive(plan(url, Users(users=1), traffic, transport=transport)) as drive:
-            drive.until(lambda: drive.lanes[0].errors or any(taken[0]["errors"] for _, _, taken in drive.intervals))
-            gate.set()
-            drive.finish()
-            assert set(drive.errors()) == {"DeadlineExceeded"}
+    with (
+        serving(lambda *_: gate.wait(WAIT_S)) as (url, _),
+        Drive(plan(url, Users(users=1), traffic, transport=transport)) as drive,
+    ):
+        drive.until(lambda: drive.lanes[0].errors or any(taken[0]["errors"] for _, _, taken in drive.intervals))
+        gate.set()
+        drive.finish()
+        assert set(drive.errors()) == {"DeadlineExceeded"}
 
 
 def test_a_server_that_is_not_there_is_an_error_per_attempt(transport):
@@ -203,13 +207,13 @@ def test_arrivals_leave_when_they_are_due_and_never_before(kind, transport, tmp_
 
 def test_what_left_late_because_the_engine_was_busy_counts_from_when_it_was_due(transport):
     """While the engine does something else for a while, arrivals wait: their lag and their latency say so."""
-    with serving() as (url, model):
-        with Drive(plan(url, Rate(per_s=100.0, arrivals="constant"), transport=transport)) as drive:
-            drive.until(lambda: model.num_requests >= 5)
-            time.sleep(0.3)
-            drive.until(lambda: model.num_requests >= 50)
-            drive.finish()
-            lag_ns, latencies_ns, service_ns = map(drive.values, ("lag", "latencies", "service"))
+    load = Rate(per_s=100.0, arrivals="constant")
+    with serving() as (url, model), Drive(plan(url, load, transport=transport)) as drive:
+        drive.until(lambda: model.num_requests >= 5)
+        time.sleep(0.3)
+        drive.until(lambda: model.num_requests >= 50)
+        drive.finish()
+        lag_ns, latencies_ns, service_ns = map(drive.values, ("lag", "latencies", "service"))
     assert 0.28e9 < max(lag_ns) <= max(latencies_ns)
     assert sum(value > 0.1e9 for value in latencies_ns) >= 18  # those due in the first 0.2 s of the pause
     assert sum(latencies_ns) == sum(service_ns) + sum(lag_ns)

@@ -105,7 +105,7 @@ def test_a_trace_that_cannot_be_read_is_refused(content, tmp_path):
     path = tmp_path / "trace.txt"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(InvalidPlan, match="trace.txt"):
+    with pytest.raises(InvalidPlan, match=r"trace\.txt"):
         read_trace(Trace(path=path))
 
 

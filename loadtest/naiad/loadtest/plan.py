@@ -45,8 +45,12 @@ class Connection:
     certificate: Path | None = None
     """PEM file of the client's own certificate, where the server asks for one."""
     key: Path | None = None
+    metrics_url: str | None = None
+    """Triton's metrics, such as ``http://host:8002/metrics``: shows the GPUs of a server on another machine."""
 
     def __post_init__(self) -> None:
+        if self.metrics_url is not None and not self.metrics_url.startswith(("http://", "https://")):
+            raise InvalidPlan(f"metrics_url begins with http:// or https://, found {self.metrics_url!r}")
         if (self.certificate is None) != (self.key is None):
             raise InvalidPlan("a client's certificate and its key go together: give both, or none")
 

@@ -67,7 +67,7 @@ class Slo:
         """Read an objective.
 
         Raises:
-            InvalidSlo: it is not one, names an unknown metric or unit, or points the wrong way; the message shows where.
+            InvalidSlo: it is none, has an unknown metric or unit, or points the wrong way; the message shows where.
         """
         match = _TOKENS.fullmatch(text.lower())
         assert match is not None  # every part may be missing

@@ -4,9 +4,10 @@ A window is cut into slots of a quarter second; requests within one, and neighbo
 server. The variance of a share (of requests up to a latency, say) is therefore taken from means over batches of slots
 (Schmeiser 1982: 10 to 30 batches are enough), widened by what is left of the correlation between neighbouring batches
 (as in Tafazzoli and Wilson's Skart, 2011), the larger of two batch lengths. The number of requests is reduced to as
-many independent ones as would vary that much, with Student's t for the few batches (Korn and Graubard 1998). With that number the exact binomial bounds of Clopper and Pearson (1934) hold for the share; read off the
-histogram they bound a percentile (Woodruff 1952). An interval is therefore never narrower than the one of the order
-statistics of independent requests.
+many independent ones as would vary that much, with Student's t for the few batches (Korn and Graubard 1998). With that
+number the exact binomial bounds of Clopper and Pearson (1934) hold for the share; read off the histogram they bound a
+percentile (Woodruff 1952). An interval is therefore never narrower than the one of the order statistics of independent
+requests.
 """
 
 from __future__ import annotations

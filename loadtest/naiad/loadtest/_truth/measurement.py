@@ -185,16 +185,18 @@ class Measurement:
         samples: Sequence[ServerSample],
         *,
         window: tuple[float, float],
-        alpha: float = ALPHA,
+        looks: int = 0,
     ) -> Self:
         """Sum up what ended within ``window`` (seconds since the run's start, multiples of 0.25) and after it.
 
-        ``target`` is one for each traffic of the mix, ``samples`` are the server's in the order of time.
+        ``target`` is one for each traffic of the mix; ``looks`` is how often it was looked at the result before the
+        window was closed because of it.
         """
         from naiad.loadtest._truth.measuring import measure
+        from naiad.loadtest._truth.stopping import alpha_of
 
         targets = (target,) if isinstance(target, Target) else tuple(target)
-        return cls(**measure(cls, test, targets, intervals, samples, window, alpha))
+        return cls(**measure(cls, test, targets, intervals, samples, window, alpha_of(looks)))
 
     def to_json(self) -> dict[str, Any]:
         """Return the results as the report has them."""

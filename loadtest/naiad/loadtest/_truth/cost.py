@@ -1,0 +1,57 @@
+"""What the measured rate costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from naiad.loadtest._truth.measurement import Measurement
+from naiad.loadtest.slo import Slo
+
+__all__ = ["Cost"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """Requests per second for each part of the server, and money for each million requests; ``None`` if unknown."""
+
+    requests_per_s_per_core: float | None
+    """For each core of the server's machine, used or not."""
+    requests_per_s_per_core_used: float | None
+    """For each core's worth of CPU time that the server's processes used."""
+    requests_per_s_per_gpu: float | None
+    price_per_hour: float | None
+    per_million_requests: float | None
+    """At the measured rate."""
+    per_million_good_requests: float | None
+    """At the rate of those requests that were within the limits of the objectives on latency."""
+
+    @classmethod
+    def of(
+        cls,
+        measurement: Measurement,
+        price_per_hour: float | None,
+        num_cores: int | None,
+        slos: Iterable[Slo] = (),
+    ) -> Self:
+        """Return what ``measurement`` costs; ``num_cores`` is of the server's machine, if known."""
+        rate, used = measurement.throughput, measurement.resources
+        return cls(
+            requests_per_s_per_core=rate / num_cores if num_cores and used is not None and used.cpu_cores else None,
+            requests_per_s_per_core_used=rate / used.cpu_cores if used is not None and used.cpu_cores else None,
+            requests_per_s_per_gpu=rate / len(used.gpus) if used is not None and used.gpus else None,
+            price_per_hour=price_per_hour,
+            per_million_requests=_per_million(price_per_hour, rate),
+            per_million_good_requests=_per_million(price_per_hour, measurement.goodput(slos)),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as the report has them."""
+        return asdict(self)
+
+
+def _per_million(price_per_hour: float | None, rate_per_s: float | None) -> float | None:
+    if price_per_hour is None or not rate_per_s:
+        return None
+    return price_per_hour / 3600 / rate_per_s * 1e6

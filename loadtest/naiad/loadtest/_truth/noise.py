@@ -1,0 +1,76 @@
+"""What else the machine did meanwhile: time stolen by its host, and tasks that waited for a core."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+__all__ = ["MachineLoad", "Reading"]
+
+_STAT: Final = Path("/proc/stat")
+_PRESSURE: Final = Path("/proc/pressure/cpu")
+_STEAL: Final = 7  # user nice system idle iowait irq softirq steal (proc_stat(5)); what follows is part of these
+_IDLE: Final = (3, 4)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """The kernel's counters at one moment; 0 where it does not keep them."""
+
+    at_s: float
+    ticks: tuple[int, ...]
+    """Of all cores: what /proc/stat says of ``cpu``, up to steal."""
+    waited_us: int
+    """For how long some task was ready to run, and had no core."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MachineLoad:
+    """A stretch of time on the machine of the load generator."""
+
+    steal_share: float
+    """Of the cores' time, taken by the host for other machines."""
+    pressure_share: float
+    """Of the time, during which some task waited for a core (Linux' pressure stall information)."""
+    busy_share: float
+    """Of the cores' time, used by anything."""
+
+    @classmethod
+    def now(cls) -> Reading:
+        """Return what the counters say now, for :meth:`since`."""
+        return Reading(at_s=time.monotonic(), ticks=_ticks(), waited_us=_waited_us())
+
+    @classmethod
+    def since(cls, before: Reading) -> Self:
+        """Return what happened since ``before``."""
+        now = cls.now()
+        spent = [after - first for first, after in zip(before.ticks, now.ticks, strict=False)]
+        total = max(1, sum(spent))
+        length_s = max(now.at_s - before.at_s, 1e-9)
+        return cls(
+            steal_share=spent[_STEAL] / total if len(spent) > _STEAL else 0.0,
+            pressure_share=min(1.0, (now.waited_us - before.waited_us) * 1e-6 / length_s),
+            busy_share=1 - sum(spent[index] for index in _IDLE) / total if len(spent) > _STEAL else 0.0,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as the report has them."""
+        return asdict(self)
+
+
+def _ticks() -> tuple[int, ...]:
+    try:
+        fields = _STAT.read_text("ascii").partition("\n")[0].split()
+    except OSError:
+        return ()
+    return tuple(map(int, fields[1 : _STEAL + 2]))
+
+
+def _waited_us() -> int:
+    try:
+        some = _PRESSURE.read_text("ascii").partition("\n")[0]
+    except OSError:
+        return 0
+    return int(some.rpartition("total=")[2])

@@ -1,0 +1,146 @@
+"""The server, asked once a second while it is under load: Triton's counters, and what its processes use."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Final, Self
+
+from naiad.client import Client, ClientError
+from naiad.loadtest._data.target import connect
+from naiad.loadtest._truth.gpus import Gpus, open_gpus
+from naiad.loadtest._truth.processes import ServerProcesses, find_server
+from naiad.loadtest._truth.resources import ServerSample
+from naiad.loadtest._truth.server_times import ServerSnapshot
+from naiad.loadtest.plan import Connection, Traffic
+
+__all__ = ["ServerSampler"]
+
+_ASK_TIMEOUT_S: Final = 2.0
+_SETTLE_S: Final = 0.5  # Triton counts a request a moment after its answer left
+_SETTLE_PAUSE_S: Final = 0.02
+
+
+class ServerSampler:
+    """Takes samples of the server in a thread. A context manager: the first sample is taken on entering it.
+
+    ``pid`` is the server's process, where it is known; else the process on this machine that listens on the port of
+    the address is looked for, and nothing is said of processes where there is none.
+    """
+
+    def __init__(
+        self, connection: Connection, mix: Sequence[Traffic], *, pid: int | None = None, every_s: float = 1.0
+    ) -> None:
+        self._connection, self._mix, self._pid, self._every_s = connection, tuple(mix), pid, every_s
+        self._taken: list[tuple[int, ServerSample]] = []  # with the moment by time.perf_counter_ns()
+        self._notes: list[str] = []
+        self._started_ns = 0
+        self._asking = threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._resources = ExitStack()
+        self._client: Client
+        self._processes: ServerProcesses | None = None
+        self._gpus: Gpus | None = None
+
+    def __enter__(self) -> Self:
+        self._client = self._resources.enter_context(connect(self._connection, _ASK_TIMEOUT_S))
+        self._processes = find_server(self._connection.url, self._pid)
+        self._gpus = open_gpus(local=self._processes is not None, metrics_url=self._connection.metrics_url)
+        if self._gpus is not None:
+            self._resources.callback(self._gpus.close)
+        self._started_ns = time.perf_counter_ns()
+        self.mark()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end_thread()
+        self._resources.close()
+
+    def start(self, at_ns: int) -> None:
+        """Take a sample every second from the run's start, which is at ``at_ns`` by ``time.perf_counter_ns()``."""
+        assert self._thread is None
+        self._started_ns = at_ns
+        self._thread = threading.Thread(target=self._run, name="naiad-loadtest-sampler", daemon=True)
+        self._thread.start()
+
+    def mark(self) -> None:
+        """Take a sample now, such as at the edge of a window that lies between two whole seconds."""
+        with self._asking:
+            self._taken.append(self._sample())
+
+    def stop(self) -> None:
+        """Take the last sample, when the server's counters no longer change; to be called when nothing is in flight."""
+        self._end_thread()
+        deadline = time.monotonic() + _SETTLE_S
+        self.mark()
+        while time.monotonic() < deadline and self._taken[-1][1].snapshots:
+            time.sleep(_SETTLE_PAUSE_S)
+            self.mark()
+            (_, before), (_, after) = self._taken[-2:]
+            del self._taken[-2]
+            if before.snapshots == after.snapshots:
+                return
+
+    @property
+    def samples(self) -> list[ServerSample]:
+        """The samples so far, in the order of time."""
+        return [
+            ServerSample(
+                at_s=(at_ns - self._started_ns) / 1e9,
+                snapshots=sample.snapshots,
+                cpu_s=sample.cpu_s,
+                rss_bytes=sample.rss_bytes,
+                num_threads=sample.num_threads,
+                gpus=sample.gpus,
+            )
+            for at_ns, sample in list(self._taken)
+        ]
+
+    @property
+    def notes(self) -> list[str]:
+        """Why statistics are missing, where they are."""
+        return list(self._notes)
+
+    def _end_thread(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._until_next_s()):
+            self.mark()
+
+    def _until_next_s(self) -> float:
+        """Return how long it is to the next multiple of the period since the run's start."""
+        since_s = (time.perf_counter_ns() - self._started_ns) / 1e9
+        return -since_s if since_s < 0 else self._every_s - since_s % self._every_s
+
+    def _sample(self) -> tuple[int, ServerSample]:
+        asked_ns = time.perf_counter_ns()
+        snapshots = self._snapshots()
+        at_ns = (asked_ns + time.perf_counter_ns()) // 2
+        used = None if self._processes is None else self._processes.read()
+        return at_ns, ServerSample(
+            at_s=0.0,  # known when the run has started
+            snapshots=snapshots,
+            cpu_s=None if used is None else used.cpu_s,
+            rss_bytes=None if used is None else used.rss_bytes,
+            num_threads=None if used is None else used.num_threads,
+            gpus=() if self._gpus is None else self._gpus.read(),
+        )
+
+    def _snapshots(self) -> dict[int, ServerSnapshot]:
+        found: dict[tuple[str, str | None], ServerSnapshot] = {}
+        try:
+            for traffic in self._mix:
+                key = (traffic.model, traffic.version)
+                if key not in found:
+                    found[key] = ServerSnapshot.of(self._client.statistics(*key))
+        except ClientError as exc:
+            if not self._notes:
+                self._notes.append(f"the server's statistics could not be had: {exc}")
+            return {}
+        return {index: found[traffic.model, traffic.version] for index, traffic in enumerate(self._mix)}

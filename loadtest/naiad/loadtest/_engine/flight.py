@@ -17,6 +17,7 @@ class Flight:
     __slots__ = (
         "cleaning",
         "due_ns",
+        "failed",
         "lane",
         "last_ns",
         "left_ns",
@@ -28,7 +29,6 @@ class Flight:
         "stream",
         "turn",
         "user",
-        "wrong",
     )
 
     lane: Lane
@@ -51,6 +51,6 @@ class Flight:
         """Whether the request in flight only ends a sequence that went wrong; it is not recorded."""
         self.last_ns = 0
         """When the last response of a stream came; 0 before the first."""
-        self.wrong = False
-        """Whether a response of the stream was not the expected one."""
+        self.failed = False
+        """Whether a response on the stream was an error, or not the expected one; more may follow."""
         self.stream = None

@@ -41,6 +41,7 @@ _GRPC_STATUS: Final = (
     "UNAUTHENTICATED",
 )  # by code; importing grpc for its enumeration is not worth the time
 DEADLINE_EXCEEDED: Final = 4
+_GIVEN_UP: Final = frozenset({1, DEADLINE_EXCEEDED, 14})  # by us or by the line: the server may still be at it
 
 
 class Lane:
@@ -87,8 +88,10 @@ class Lane:
         length = low if low == high else int(self._lengths.integers(low, high, endpoint=True))
         return [self.next_sample() for _ in range(length)]
 
-    def failed(self, status: int, details: str) -> None:
-        """Count a request that ended with a gRPC status."""
+    def failed(self, status: int, details: str, slot: int) -> None:
+        """Count the request of ``slot``, which ended with a gRPC status."""
+        if status in _GIVEN_UP:
+            self.payloads.lost(slot)
         key = (status, details)
         found = self._translated.get(key)
         if found is None:

@@ -148,7 +148,7 @@ class Loop:
             lane = flight.lane
             if status:
                 if not flight.cleaning:
-                    lane.failed(status, event.details)
+                    lane.failed(status, event.details, token)
                 self._ended(flight, at_ns, False)
             elif lane.check is not None and not flight.cleaning and not self._right(flight, event):
                 lane.wrong()

@@ -41,6 +41,7 @@ from naiad.loadtest.errors import LoadTestError
 from naiad.loadtest.plan import LoadTest, Users
 
 DRAIN_NS: Final = 5_000_000_000
+_SLOTS: Final = 64
 _PR_SET_TIMERSLACK: Final = 29
 
 
@@ -86,14 +87,16 @@ class _Job:
 
     def _prepare(self, test: LoadTest, stack: ExitStack) -> None:
         self._test, weights = test, [traffic.weight for traffic in test.mix]
-        self._wire = open_wire(test.connection, transport=test.transport, connections=test.connections)
-        stack.callback(self._wire.close)
         payloads = []
         with connect(test.connection) as client:
             for traffic in test.mix:
                 signature = describe(client, traffic).signature
-                made = make_payloads(traffic, signature, seed=test.seed, connection=test.connection)
+                made = make_payloads(
+                    traffic, signature, seed=test.seed, connection=test.connection, num_slots=self._num_slots(test)
+                )
                 payloads.append(stack.enter_context(made))
+        self._wire = open_wire(test.connection, transport=test.transport, connections=test.connections)
+        stack.callback(self._wire.close)  # before the payloads: the server may still write to their shared memory
         shard = self._shard, self._num_shards
         url = test.connection.url
         self._lanes = [
@@ -107,6 +110,10 @@ class _Job:
                 request_bytes=max(made.request_bytes for made in payloads),
             )
         )
+
+    def _num_slots(self, test: LoadTest) -> int:
+        """Return how many requests are in flight at a time, as far as it is known beforehand."""
+        return -(-test.load.users // self._num_shards) if isinstance(test.load, Users) else _SLOTS
 
     def _make_source(self, test: LoadTest, weights: list[float]) -> Source:
         shard, num_shards, load = self._shard, self._num_shards, test.load

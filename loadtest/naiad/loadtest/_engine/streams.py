@@ -54,7 +54,7 @@ class Streams:
             idle = self._idle.get(flight.lane)
             stream = flight.stream = idle.pop() if idle else self._opened(flight.lane)
             stream.flight = flight
-        flight.last_ns, flight.wrong = 0, False
+        flight.last_ns, flight.failed = 0, False
         return self._wire.write(flight.lane.prepared[flight.sample], stream.token, suffix)
 
     def release(self, flight: Flight) -> None:
@@ -69,11 +69,10 @@ class Streams:
         stream = self._open.get(event.token)
         if stream is None:  # given up before
             return
-        flight = stream.flight
         if event.ended:
             self._on_end(stream, event)
-        elif flight is not None and event.message is not None:
-            self._on_message(stream, flight, bytes(event.message), event.at_ns)
+        elif stream.flight is not None and event.message is not None:
+            self._on_message(stream, stream.flight, bytes(event.message), event.at_ns)
 
     def expire(self, now_ns: int) -> None:
         """Give up requests whose time is over."""
@@ -82,8 +81,11 @@ class Streams:
             for stream in self._open.values()
             if (flight := stream.flight) is not None and now_ns - flight.left_ns > stream.lane.timeout_s * 1e9
         ]
-        for stream in late:
-            self._fail(stream, DEADLINE_EXCEEDED, "Deadline Exceeded", now_ns)
+        for stream in late:  # what it still brings would be of a request that has failed
+            assert stream.flight is not None
+            self._forget(stream)
+            self._wire.cancel(stream.token)
+            self._lost(stream, stream.flight, DEADLINE_EXCEEDED, "Deadline Exceeded", now_ns)
 
     def close(self) -> None:
         """Say on every stream that nothing more comes."""
@@ -99,9 +101,8 @@ class Streams:
     def _on_message(self, stream: Stream, flight: Flight, message: bytes, at_ns: int) -> None:
         answer, lane = read_stream_message(message), stream.lane
         if answer.error:
-            self._fail(stream, _UNKNOWN, answer.error, at_ns)
-            return
-        if not answer.empty:
+            self._on_error(stream, flight, answer.error)
+        elif not answer.empty:
             lane.responses += 1
             if flight.last_ns:
                 lane.between_responses.append(at_ns - flight.last_ns)
@@ -109,31 +110,35 @@ class Streams:
                 lane.first_response.append(at_ns - flight.due_ns)
             flight.last_ns = at_ns
             if lane.check is not None and not lane.check(flight.sample, answer.response, flight.number):
-                flight.wrong = True
+                self._on_wrong(flight)
         if answer.final:
-            if flight.wrong:
-                lane.wrong()
-            self._ended(flight, at_ns, not flight.wrong)
+            if answer.error:  # whatever followed would be taken for the next request's
+                self._forget(stream)
+                self._wire.close_stream(stream.token)
+                stream.flight = flight.stream = None
+            self._ended(flight, at_ns, not flight.failed)
+
+    def _on_error(self, stream: Stream, flight: Flight, details: str) -> None:
+        """Count a request that failed; if its model goes on, the final response is still to come."""
+        if not flight.failed and not flight.cleaning:
+            stream.lane.failed(_UNKNOWN, details, flight.number)
+        flight.failed = True
+
+    def _on_wrong(self, flight: Flight) -> None:
+        if not flight.failed and not flight.cleaning:
+            flight.lane.wrong()
+        flight.failed = True
 
     def _on_end(self, stream: Stream, event: Event) -> None:
-        flight = stream.flight
         self._forget(stream)
-        if flight is not None:
+        if stream.flight is not None:
             details = event.details or "the stream ended before the final response"
-            self._lost(stream, flight, event.status or _UNKNOWN, details, event.at_ns)
-
-    def _fail(self, stream: Stream, status: int, details: str, at_ns: int) -> None:
-        """Give up the stream: what it still brings would be of a request that has failed."""
-        flight = stream.flight
-        self._forget(stream)
-        self._wire.cancel(stream.token)
-        if flight is not None:
-            self._lost(stream, flight, status, details, at_ns)
+            self._lost(stream, stream.flight, event.status or _UNKNOWN, details, event.at_ns)
 
     def _lost(self, stream: Stream, flight: Flight, status: int, details: str, at_ns: int) -> None:
         stream.flight = flight.stream = None
-        if not flight.cleaning:
-            stream.lane.failed(status, details)
+        if not flight.failed and not flight.cleaning:
+            stream.lane.failed(status, details, flight.number)
         self._ended(flight, at_ns, False)
 
     def _forget(self, stream: Stream) -> None:

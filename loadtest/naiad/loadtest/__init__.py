@@ -52,6 +52,13 @@ if TYPE_CHECKING:
     from naiad.loadtest._run.progress import Progress as Progress
     from naiad.loadtest._run.runner import run as run
     from naiad.loadtest._scenario.settings import Settings as Settings
+    from naiad.loadtest._sweep.axis import Axis as Axis
+    from naiad.loadtest._sweep.axis import parse_axis as parse_axis
+    from naiad.loadtest._sweep.capacity import Capacity as Capacity
+    from naiad.loadtest._sweep.find_max import find_max as find_max
+    from naiad.loadtest._sweep.point import SweepProgress as SweepProgress
+    from naiad.loadtest._sweep.sweep import Sweep as Sweep
+    from naiad.loadtest._sweep.sweep import sweep as sweep
     from naiad.loadtest._truth.calibration import Calibration as Calibration
     from naiad.loadtest._truth.calibration import calibrate as calibrate
     from naiad.loadtest._truth.measurement import Measurement as Measurement
@@ -60,7 +67,9 @@ if TYPE_CHECKING:
     from naiad.loadtest.scenario import Scenario as Scenario
 
 _LATER: Final = {
+    "Axis": "_sweep.axis",
     "Calibration": "_truth.calibration",
+    "Capacity": "_sweep.capacity",
     "ClientUser": "_locust.client_user",
     "EngineGroup": "_engine.group",
     "Measurement": "_truth.measurement",
@@ -69,11 +78,16 @@ _LATER: Final = {
     "Scenario": "scenario",
     "ServerTimes": "_truth.server_times",
     "Settings": "_scenario.settings",
+    "Sweep": "_sweep.sweep",
+    "SweepProgress": "_sweep.point",
     "TritonUser": "_locust.triton_user",
     "calibrate": "_truth.calibration",
     "compare_html": "_report.compare_page",
     "gate_html": "_report.gate_page",
+    "find_max": "_sweep.find_max",
+    "parse_axis": "_sweep.axis",
     "run": "_run.runner",
+    "sweep": "_sweep.sweep",
 }
 """Where the names are that are imported when they are asked for."""
 

@@ -6,11 +6,13 @@ import queue
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
 
-from naiad.loadtest._wire.peer import MODEL_INFER, MODEL_STREAM_INFER, Peer
+from naiad.loadtest._wire.peer import Peer
+from naiad.loadtest._wire.requests import MODEL_INFER, MODEL_STREAM_INFER
 from naiad.loadtest._wire.seam import Event
 
 __all__ = ["GrpcioWire"]
@@ -134,13 +136,15 @@ class _Stream:
 
 
 def _open_channel(peer: Peer) -> grpc.Channel:
-    if (credentials := peer.credentials) is None:
+    if peer.tls is None:
         return grpc.insecure_channel(peer.authority, options=_OPTIONS)
-    return grpc.secure_channel(
-        peer.authority,
-        grpc.ssl_channel_credentials(credentials.authorities, credentials.key, credentials.certificate),
-        options=_OPTIONS,
-    )
+    files = peer.connection
+    credentials = grpc.ssl_channel_credentials(_read(files.ca), _read(files.key), _read(files.certificate))
+    return grpc.secure_channel(peer.authority, credentials, options=_OPTIONS)
+
+
+def _read(path: Path | None) -> bytes | None:
+    return None if path is None else path.read_bytes()
 
 
 def _wait_ready(channel: grpc.Channel) -> None:

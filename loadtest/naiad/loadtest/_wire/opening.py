@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from naiad.loadtest._wire.http2 import Http2Wire
 from naiad.loadtest._wire.peer import Peer
 from naiad.loadtest._wire.seam import Wire
 from naiad.loadtest.plan import Connection
@@ -18,6 +19,8 @@ def open_wire(connection: Connection, *, transport: Literal["http2", "grpcio"] =
         naiad.loadtest.InvalidPlan: the URL, a header or a file of the connection is wrong.
     """
     peer = Peer.of(connection)
+    if transport == "http2":
+        return Http2Wire(peer, connections)
     from naiad.loadtest._wire.grpcio import GrpcioWire
 
     return GrpcioWire(peer, connections)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 __all__ = ["Event", "Wire"]
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something came back for the request with this ``token``."""
+class Event(NamedTuple):
+    """Something came back for the request with this ``token``. A tuple: every answer makes one."""
 
     token: int
     at_ns: int
@@ -20,8 +18,9 @@ class Event:
     status: int = 0
     """The gRPC status code where it ended; 0 is OK."""
     details: str = ""
-    message: bytes | None = None
-    """A serialised answer: of an unary call that ended well, or one message of a stream."""
+    message: bytes | bytearray | None = None
+    """A serialised answer: of an unary call that ended well, or one message of a stream. Large ones come as the array
+    that they were received into."""
 
 
 class Wire(Protocol):

@@ -121,6 +121,16 @@ def test_one_process_does_one_test_after_another(server):
         assert group.pids == pids
 
 
+def test_requests_made_for_one_server_can_go_to_another(server):
+    """The model is described by the server of the test; what is sent reaches the other one only."""
+    with ProgrammedServer(QUICK) as other, EngineGroup(plan(server.url), send_to=other.url) as group:
+        server.record()
+        group.start()
+        found = collect(group, lambda messages: completed(messages) > 0)
+        assert len(other.record().held_ns) == completed(found)
+        assert len(server.record().held_ns) == 0
+
+
 def test_users_can_be_changed_while_a_test_runs(server):
     """More users in all engines together, then none: nothing is sent any more."""
     with EngineGroup(plan(server.url, Users(users=2)), num=2) as group:

@@ -24,19 +24,20 @@ _ANY_JOB: Final = 0
 class EngineGroup:
     """Processes that send a test's load together. A context manager; leaving it ends them.
 
-    Users and arrivals are divided among the engines; all of them together are the same for any number of engines.
+    Users and arrivals are divided among the engines; all of them together are the same for any number of engines. With
+    ``send_to``, the requests made for the test's server go to another one, at that URL.
     """
 
     ends_itself = False
 
-    def __init__(self, test: LoadTest, *, num: int | None = None) -> None:
+    def __init__(self, test: LoadTest, *, num: int | None = None, send_to: str | None = None) -> None:
         self._test, self._num = test, num
         self._links: list[EngineLink] = []
         self._readers: list[threading.Thread] = []
         self._messages: queue.SimpleQueue[tuple[int, int, Message]] = queue.SimpleQueue()
         self._heard_s: dict[int, float] = {}
         self._closing = False
-        self._begin()
+        self._begin(send_to)
 
     def __enter__(self) -> Self:
         return self
@@ -54,10 +55,10 @@ class EngineGroup:
         """When the run started, by ``time.perf_counter_ns()``."""
         return self._started_ns
 
-    def run_next(self, test: LoadTest) -> None:
+    def run_next(self, test: LoadTest, *, send_to: str | None = None) -> None:
         """Prepare another test in the same processes, with fresh connections; :meth:`start` begins it."""
         self._test = test
-        self._begin()
+        self._begin(send_to)
 
     def start(self) -> None:
         """Wait until all engines are ready, then have them begin at one moment.
@@ -114,7 +115,7 @@ class EngineGroup:
     def _active(self) -> list[EngineLink]:
         return self._links[: self._num_engines]
 
-    def _begin(self) -> None:
+    def _begin(self, send_to: str | None) -> None:
         self._num_engines = self._num or self._test.engines
         self._started_ns = 0
         self._ready: set[int] = set()
@@ -125,7 +126,7 @@ class EngineGroup:
         while len(self._links) < self._num_engines:
             self._add()
         for shard, link in enumerate(self._active):
-            link.job(self._test, engine=shard, num_engines=self._num_engines)
+            link.job(self._test, engine=shard, num_engines=self._num_engines, send_to=send_to)
 
     def _add(self) -> None:
         index, link = len(self._links), EngineLink()

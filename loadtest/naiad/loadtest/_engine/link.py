@@ -43,14 +43,23 @@ class EngineLink:
         """The engine's process."""
         return self._process.pid
 
-    def job(self, test: LoadTest, *, engine: int = 0, num_engines: int = 1, users: int | None = None) -> None:
+    def job(
+        self,
+        test: LoadTest,
+        *,
+        engine: int = 0,
+        num_engines: int = 1,
+        users: int | None = None,
+        send_to: str | None = None,
+    ) -> None:
         """Prepare share ``engine`` of ``num_engines`` of a test; what it did before is dropped.
 
-        ``users`` begin at once, instead of those that the test says; more or fewer with :meth:`set_users`.
+        ``users`` begin at once, instead of those that the test says; more or fewer with :meth:`set_users`. ``send_to``
+        is the URL of another server, that takes the requests made for the one of the test.
         """
         self.number += 1
-        text = encode_test(test)
-        self._order("job", job=self.number, test=text, engine=engine, num_engines=num_engines, users=users)
+        share = {"engine": engine, "num_engines": num_engines, "users": users, "send_to": send_to}
+        self._order("job", job=self.number, test=encode_test(test), **share)
 
     def start(self, at_ns: int) -> None:
         """Begin to send at a moment of ``time.perf_counter_ns()``, which all processes of a machine share."""

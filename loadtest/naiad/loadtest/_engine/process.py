@@ -38,7 +38,7 @@ from naiad.loadtest._engine.speaker import Speaker
 from naiad.loadtest._engine.watch import Watch
 from naiad.loadtest._wire.opening import open_wire
 from naiad.loadtest.errors import LoadTestError
-from naiad.loadtest.plan import LoadTest, Users
+from naiad.loadtest.plan import Connection, LoadTest, Users
 
 DRAIN_NS: Final = 5_000_000_000
 _SLOTS: Final = 64
@@ -62,7 +62,7 @@ class _Job:
     def __init__(self, order: dict[str, Any], orders: Orders, speaker: Speaker) -> None:
         self._number, self._users = order["job"], order["users"]
         self._shard, self._num_shards = order["engine"], order["num_engines"]
-        self._test_text = order["test"]
+        self._test_text, self._send_to = order["test"], order["send_to"]
         self._orders, self._speaker = orders, speaker
         self._cpu_s = 0.0
         self._exhausted = False
@@ -95,7 +95,8 @@ class _Job:
                     traffic, signature, seed=test.seed, connection=test.connection, num_slots=self._num_slots(test)
                 )
                 payloads.append(stack.enter_context(made))
-        self._wire = open_wire(test.connection, transport=test.transport, connections=test.connections)
+        peer = Connection(url=self._send_to) if self._send_to else test.connection
+        self._wire = open_wire(peer, transport=test.transport, connections=test.connections)
         stack.callback(self._wire.close)  # before the payloads: the server may still write to their shared memory
         shard = self._shard, self._num_shards
         url = test.connection.url

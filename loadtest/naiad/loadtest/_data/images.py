@@ -92,9 +92,9 @@ def _layout(row: tuple[int, ...], said: str | None) -> tuple[str, int, int, int]
         return "HWC", 1, row[0], row[1]
     if len(row) != 3:
         return None
-    channels_first = row[0] in _MODES if said is None else said == "NCHW"
-    if channels_first and row[0] in _MODES:
-        return "CHW", row[0], row[1], row[2]
-    if not channels_first and row[2] in _MODES:
-        return "HWC", row[2], row[0], row[1]
+    for likely in ((1, 3), (4,)):  # a size of 4 is rather a tiny image's than a number of channels
+        if row[0] in likely and said != "NHWC":
+            return "CHW", row[0], row[1], row[2]
+        if row[2] in likely and said != "NCHW":
+            return "HWC", row[2], row[0], row[1]
     return None

@@ -43,11 +43,14 @@ def read_stream_message(message: bytes) -> StreamAnswer:
 def outputs_in(response: bytes) -> bytes:
     """Return what of a ModelInferResponse is its outputs: without its id, which differs from answer to answer."""
     at, size = 0, len(response)
-    while at < size:
-        number, _, after = _field(response, at)
-        if number == 5:
-            return response[at:]
-        at = after
+    try:
+        while at < size:
+            number, _, after = _field(response, at)
+            if number == 5:
+                return response[at:]
+            at = after
+    except (IndexError, KeyError):
+        return response  # it is none
     return b""
 
 

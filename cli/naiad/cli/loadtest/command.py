@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -162,7 +163,8 @@ def _run_with_workers(plan: Scenario, stored: Baseline | None, num_workers: int,
     from naiad.cli.loadtest.workers import conducting
 
     with conducting(plan.test, num_workers=num_workers, host=host, port=port) as generator:
-        return _run(plan, stored, generator=generator)
+        together = replace(plan, test=generator.test)
+        return _run(together, stored, generator=generator, calibration=False)  # it would be this machine's
 
 
 def _work(argument: str | None, master: bool, host: str, port: int, headers: list[str] | None) -> None:

@@ -16,13 +16,13 @@ __all__ = ["print_report"]
 _PERCENTILES: Final = ("p50", "p90", "p99", "p99.9")
 _BAR_WIDTH: Final = 40
 _STEPS: Final = (
-    ("generator", "generator", "red"),
-    ("network_and_grpc", "network and gRPC", "yellow"),
-    ("queue", "queue", "magenta"),
-    ("compute_input", "input", "cyan"),
-    ("compute_infer", "compute", "green"),
-    ("compute_output", "output", "cyan"),
-    ("server_other", "rest of the server", "blue"),
+    ("generator", "generator", "red", "░"),
+    ("network_and_grpc", "network and gRPC", "yellow", "▒"),
+    ("queue", "queue", "magenta", "▓"),
+    ("compute_input", "input", "cyan", "▚"),
+    ("compute_infer", "compute", "green", "█"),
+    ("compute_output", "output", "cyan", "▞"),
+    ("server_other", "rest of the server", "blue", "▪"),
 )
 _COLORS: Final = {"passed": "green", "failed": "red", "invalid": "yellow"}
 Content = Mapping[str, Any]
@@ -126,13 +126,13 @@ def _latency(results: Content) -> str:
 
 def _breakdown(steps: Mapping[str, float]) -> Text:
     """Return a bar whose parts are as long as the steps took, and the steps that took part."""
-    total = sum(steps.get(name, 0.0) for name, _, _ in _STEPS) or 1.0
+    total = sum(steps.get(name, 0.0) for name, *_ in _STEPS) or 1.0
     bar, words = Text(), []
-    for name, title, color in _STEPS:
+    for name, title, color, mark in _STEPS:
         value_us = steps.get(name, 0.0)
-        bar.append("█" * round(value_us / total * _BAR_WIDTH), style=color)
+        bar.append(mark * round(value_us / total * _BAR_WIDTH), style=color)
         if value_us >= total * 0.01:
-            words.append((f"{title} {time_us(value_us)}", color))
+            words.append((f"{mark} {title} {time_us(value_us)}", color))
     bar.append("  ")
     for at, word in enumerate(words):
         bar.append(" · " if at else "")

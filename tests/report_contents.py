@@ -100,12 +100,14 @@ def results(
         "sent": len(seen) + failed,
         "completed": len(seen),
         "failed": failed,
+        "requests": len(seen) + failed,
         "responses": len(seen),
         "offered_per_s": rate if open_loop else None,
         "throughput_per_s": len(seen) / seconds,
         "inferences_per_s": len(seen) / seconds,
         "responses_per_s": len(seen) / seconds,
         "goodput_per_s": float((seen < 20_000).sum() / seconds),
+        "goodput_share": float((seen < 20_000).mean()),
         "error_share": failed / (failed + len(seen)),
         "latency_us": times(seen),
         "service_us": times(own),
@@ -122,7 +124,7 @@ def results(
         },
         "errors": {name: {"count": count, "example": text} for name, (count, text) in (errors or {}).items()},
         "generator": {"cpu_share": 0.31, "engines": 1, "in_flight": 12.9, "in_flight_in_server": 10.8},
-        "counted": {"client": len(seen), "server": len(seen)},
+        "counted": {"client": len(seen), "client_failed": failed, "server": len(seen)},
         "server": {
             "requests": len(seen),
             "failures": 0,
@@ -139,15 +141,28 @@ def results(
             "mean_batch": len(seen) / executions,
             "batches": {
                 str(size): int(executions * share)
-                for size, share in ((1, 0.08), (2, 0.1), (3, 0.12), (4, 0.17), (5, 0.15), (6, 0.13), (7, 0.09), (8, 0.16))
+                for size, share in (
+                    (1, 0.08),
+                    (2, 0.1),
+                    (3, 0.12),
+                    (4, 0.17),
+                    (5, 0.15),
+                    (6, 0.13),
+                    (7, 0.09),
+                    (8, 0.16),
+                )
             },
         },
         "breakdown_us": {step: mean_us * share for step, share in shares.items()},
         "resources": {
             "local": True,
             "cpu_cores": 1.61,
+            "cpu_us_per_request": 401.0,
             "rss_bytes": 413_000_000,
-            "gpus": [{"name": "H200", "busy_share": 0.82, "memory_bytes": 9_800_000_000}] if gpu else [],
+            "num_threads": 34,
+            "gpus": [{"index": 0, "name": "H200", "busy_share": 0.82, "memory_bytes": 9_800_000_000, "power_w": 310.0}]
+            if gpu
+            else [],
         },
         "curve": curve(seen),
         "service_curve": curve(own) if open_loop else [],
@@ -161,10 +176,19 @@ def nothing() -> dict[str, Any]:
     """The results of a run in which nothing was answered."""
     found = results(seconds=1)
     empty = times([])
-    for name in ("sent", "completed", "responses", "throughput_per_s", "inferences_per_s", "responses_per_s"):
+    for name in (
+        "sent",
+        "requests",
+        "completed",
+        "responses",
+        "throughput_per_s",
+        "inferences_per_s",
+        "responses_per_s",
+    ):
         found[name] = 0
     return found | {
         "goodput_per_s": None,
+        "goodput_share": None,
         "error_share": None,
         "latency_us": empty,
         "service_us": empty,
@@ -205,6 +229,7 @@ def target(model: str = "digits") -> dict[str, Any]:
         "backend": "onnxruntime",
         "server_version": "2.51.0",
         "max_batch_size": 8,
+        "instances": ["1 × CPU"],
         "decoupled": False,
         "stateful": False,
     }
@@ -214,7 +239,9 @@ def content(**changed: Any) -> dict[str, Any]:
     """A run of one model at a rate, with objectives met, missed and met without proof."""
     measured = changed.pop("results", None) or results()
     open_loop = measured["users"] is None
-    load = {"kind": "rate", "text": "4,000 requests/s (Poisson)"} if open_loop else {"kind": "users", "text": "16 users"}
+    load = (
+        {"kind": "rate", "text": "4,000 requests/s (Poisson)"} if open_loop else {"kind": "users", "text": "16 users"}
+    )
     p99, low, high = measured["latency_us"]["p99"], *(measured["intervals"].get("p99") or (None, None))
     return {
         "schema_version": 2,
@@ -224,7 +251,9 @@ def content(**changed: Any) -> dict[str, Any]:
         "name": "",
         "verdict": "failed",
         "failures": ["objective missed: p99.9<100ms (171.43 ms measured)"],
-        "warnings": ["the CPU's clock is not fixed (governor powersave): figures of two runs may differ by some per cent"],
+        "warnings": [
+            "the CPU's clock is not fixed (governor powersave): figures of two runs may differ by some per cent"
+        ],
         "interrupted": False,
         "doubts": [
             {"kind": "governor", "text": "the CPU's clock is not fixed (governor powersave)", "invalid": False},
@@ -257,16 +286,18 @@ def content(**changed: Any) -> dict[str, Any]:
         "machine": {"cores": 2, "cpu": "AMD EPYC 9B14", "system": "Linux x86_64"},
         "results": measured,
         "parts": [],
-        "steadiness": {"steady": True, "since_s": 3.5, "warmup_s": 4.0, "detected": True, "text": "steady since 3.5 s"},
+        "steadiness": {"steady": True, "warmup_s": 4.0, "detected": True, "reason": "steady since 3.5 s"},
         "precision": {
             "percentile": 99.0,
             "within": 0.05,
             "reached_within": 0.06,
             "reached": False,
+            "looks": 3,
             "text": "known within ± 6.0 % after 20 s, ± 5.0 % were wanted",
         },
         "calibration": {
-            "floor_us": 61.0,
+            "floor_p50_us": 61.0,
+            "floor_p99_us": 97.0,
             "ceiling_per_s": 41000.0,
             "cpu_us_per_request": 22.4,
             "request_bytes": 310,
@@ -283,12 +314,14 @@ def content(**changed: Any) -> dict[str, Any]:
         "cost": {
             "price_per_hour": 4.1,
             "per_million_requests": 0.285,
+            "per_million_good_requests": 0.291,
             "requests_per_s_per_core": 2484.0,
+            "requests_per_s_per_core_used": 2501.0,
             "requests_per_s_per_gpu": None,
         },
         "sweep": None,
         "reproduce": {
-            "command": "naiad loadtest digits --rate 4000 --precision p99=5% --slo 'p50<5ms' --slo 'p99<20ms' --html report.html",
+            "command": "naiad loadtest digits --rate 4000 --slo 'p50<5ms' --slo 'p99<20ms' --html report.html",
             "scenario": None,
         },
     } | changed
@@ -351,7 +384,9 @@ def mix() -> dict[str, Any]:
         | results(seed=seed, rate=rate, p50_us=p50, open_loop=False, errors={"Timeout": (7, "no answer within 10 s")})
         for seed, (name, weight, rate, p50) in enumerate(zip(names, (3.0, 1.0), (2400, 800), (1800, 9200), strict=True))
     ]
-    whole = results(seed=9, rate=3200, p50_us=3000, open_loop=False, gpu=True, errors={"Timeout": (14, "no answer within 10 s")})
+    whole = results(
+        seed=9, rate=3200, p50_us=3000, open_loop=False, gpu=True, errors={"Timeout": (14, "no answer within 10 s")}
+    )
     found = content(results=whole, parts=parts, verdict="passed", failures=[], warnings=[], slos=[], cost=None)
     found["test"] |= {"traffic": [traffic(name, weight=weight) for name, weight in zip(names, (3.0, 1.0), strict=True)]}
     found["targets"] = [target(name) for name in names]
@@ -372,13 +407,23 @@ def sweep() -> dict[str, Any]:
                 "offered_per_s": float(rate),
                 "throughput_per_s": achieved,
                 "goodput_per_s": achieved if p99 < 20_000 else achieved * 0.6,
+                "inferences_per_s": achieved,
+                "mean_us": p50 * 1.1,
                 "p50_us": p50,
+                "p50_interval_us": [p50 * 0.98, p50 * 1.02],
                 "p99_us": p99,
                 "p99_interval_us": [p99 * 0.93, p99 * 1.09],
                 "error_share": 0.0,
+                "queue_us": p50 * 0.4,
+                "compute_us": p50 * 0.4,
+                "mean_batch": 3.0,
+                "requests": int(achieved * 20),
                 "valid": index < 6,
+                "generator_limited": index == 6,
+                "doubts": [] if index < 6 else ["an engine process used 93 % of a core (more than 70 %)"],
                 "met": p99 < 20_000,
-                "text": "" if index < 6 else "the load generator used 93 % of a core",
+                "text": f"{achieved:,.0f}/s",
+                "full": True,
             }
         )
     found = content(verdict="passed", failures=[], slos=[])
@@ -388,15 +433,26 @@ def sweep() -> dict[str, Any]:
             "variable": "rate",
             "kind": "find-max",
             "points": points,
-            "knee": {"value": 3000.0, "throughput_per_s": 3000.0, "p99_us": 6150.0, "text": "the curve bends at 3,000 requests/s"},
+            "knee": {
+                "value": 3000.0,
+                "low": 2000.0,
+                "high": 4000.0,
+                "throughput_per_s": 3000.0,
+                "p99_us": 6150.0,
+                "text": "knee at 3000 (between 2000 and 4000): 3,000 requests/s, p99 6.15 ms",
+            },
             "maximum": {
                 "slo": "p99<20ms",
                 "value": 4480.0,
                 "low": 4390.0,
                 "high": 4560.0,
-                "throughput_per_s": 4480.0,
+                "confidence": 0.95,
+                "found": True,
+                "reason": "",
                 "text": "p99<20ms up to 4,390–4,560 requests/s (95 %)",
             },
+            "text": "p99<20ms up to 4,390–4,560 requests/s (95 %)",
+            "interrupted": False,
         },
     }
 
@@ -405,7 +461,11 @@ def gate(slower: float = 1.2) -> dict[str, Any]:
     """Twelve pairs of runs; the candidate is slower."""
     random = np.random.default_rng(3)
     metrics = []
-    for name, effect, base in (("p50", slower, 2800.0), ("p99", slower * 0.99, 6100.0), ("throughput", 1 / slower, 4000.0)):
+    for name, effect, base in (
+        ("p50", slower, 2800.0),
+        ("p99", slower * 0.99, 6100.0),
+        ("throughput", 1 / slower, 4000.0),
+    ):
         befores = base * random.lognormal(0, 0.06, 12)
         found = effect * random.lognormal(0, 0.03, 12)
         ratio = float(np.median(found))

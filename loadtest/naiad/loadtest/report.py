@@ -39,17 +39,17 @@ class Doubt(Protocol):
     """A reason to doubt that the result describes the server; ``invalid``: it surely does not."""
 
     @property
-    def text(self) -> str: ...  # noqa: D102
+    def text(self) -> str: ...
 
     @property
-    def invalid(self) -> bool: ...  # noqa: D102
+    def invalid(self) -> bool: ...
 
-    def to_json(self) -> dict[str, Any]: ...  # noqa: D102
+    def to_json(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """The result of a run. ``verdict`` and ``ok`` judge it; :meth:`failures` says in sentences what was not good enough."""
+    """The result of a run. ``verdict`` and ``ok`` judge it; :meth:`failures` says in sentences what was wrong."""
 
     test: LoadTest
     targets: Sequence[Target]
@@ -102,7 +102,7 @@ class Report:
         return "failed" if self._not_good_enough() else "passed"
 
     def failures(self) -> list[str]:
-        """Return a sentence for each reason why this is not a pass: what ended it, what makes it invalid, what was missed."""
+        """Return a sentence for each reason why it is no pass: what ended it, makes it invalid, or was missed."""
         return [*self._broken(), *(doubt.text for doubt in self.doubts if doubt.invalid), *self._not_good_enough()]
 
     def warnings(self) -> list[str]:

@@ -13,11 +13,11 @@ from typing import Final
 from naiad.loadtest._report.html import Html, el
 from naiad.loadtest._report.scale import Scale, Tick
 
-__all__ = ["Band", "Bars", "Chart", "Line", "Mark", "Table", "draw"]
+__all__ = ["Band", "Bars", "Chart", "Line", "Mark", "Table", "draw", "figures"]
 
 _WIDTH: Final = 1000
 _HEIGHT: Final = 1000
-_MIN_LABEL_GAP: Final = 0.075  # of the axis; closer labels would run into each other on a phone
+_MIN_LABEL_GAP: Final = 0.05  # of the axis; closer labels would run into each other on a phone
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +33,8 @@ class Line:
     dots: bool = False
     """Mark every point."""
     only_dots: bool = False
+    dashed_from: int | None = None
+    """The point from which the line is dashed: what lies behind it is less sure."""
     low: Sequence[float | None] = ()
     high: Sequence[float | None] = ()
     """Ends of the interval around each point, shown as a vertical line."""
@@ -114,7 +116,7 @@ def draw(chart: Chart) -> Html:
             el("span", chart.x_title, class_="xtitle"),
             class_="canvas",
         ),
-        _details(chart.table) if chart.shows_table else None,
+        figures(chart.table) if chart.shows_table else None,
         class_="chart",
         id=chart.id,
         data_table=chart.table.id,
@@ -124,18 +126,15 @@ def draw(chart: Chart) -> Html:
     )
 
 
-def table(content: Table, *, class_: str | None = None) -> Html:
-    """Return the figures as a table."""
+def figures(table: Table) -> Html:
+    """Return the figures of a chart, or of several, folded away."""
     rows = (
         el("tr", el("th", cells[0], scope="row"), [el("td", cell) for cell in cells[1:]], data_x=f"{x:.5f}")
-        for x, cells in content.rows
+        for x, cells in table.rows
     )
-    head = el("thead", el("tr", [el("th", name, scope="col") for name in content.head]))
-    return el("div", el("table", head, el("tbody", rows), id=content.id, class_=class_), class_="scroll")
-
-
-def _details(content: Table) -> Html:
-    return el("details", el("summary", f"Figures ({len(content.rows)} rows)"), table(content, class_="figures"))
+    head = el("thead", el("tr", [el("th", name, scope="col") for name in table.head]))
+    content = el("div", el("table", head, el("tbody", rows), id=table.id, class_="figures"), class_="scroll")
+    return el("details", el("summary", f"Figures ({len(table.rows)} rows)"), content)
 
 
 def _legend(chart: Chart) -> Html | None:
@@ -186,19 +185,24 @@ def _bar(chart: Chart, edges: tuple[float, float], y: float) -> Html:
 
 
 def _line(chart: Chart, line: Line) -> list[Html]:
-    places = [
-        None if y is None else (_x(chart.x, x), _y(chart.y, y)) for x, y in zip(line.x, line.y, strict=True)
-    ]
+    places = [None if y is None else (_x(chart.x, x), _y(chart.y, y)) for x, y in zip(line.x, line.y, strict=True)]
     found = []
     if line.low:
         found.append(el("path", d=_whiskers(chart, line), class_="whiskers"))
     if not line.only_dots:
-        found.append(el("path", d=_path(places), class_="line dashed" if line.dashed else "line"))
+        found += _strokes(line, places)
     if line.dots or line.only_dots or len(line.x) == 1:
         # A line of no length with round ends is a dot that stays round however the drawing is stretched.
         dots = "".join(f"M{place[0]} {place[1]}h0.01" for place in places if place is not None)
         found.append(el("path", d=dots, class_="dots"))
     return found
+
+
+def _strokes(line: Line, places: Sequence[tuple[str, str] | None]) -> list[Html]:
+    if line.dashed_from is None:
+        return [el("path", d=_path(places), class_="line dashed" if line.dashed else "line")]
+    sure, unsure = places[: line.dashed_from + 1], places[line.dashed_from :]
+    return [el("path", d=_path(sure), class_="line"), el("path", d=_path(unsure), class_="line dashed")]
 
 
 def _path(places: Sequence[tuple[str, str] | None]) -> str:

@@ -9,12 +9,13 @@ from typing import Any, Final
 
 from naiad.loadtest._report.chart import Chart, Line, Table, draw
 from naiad.loadtest._report.html import Child, Html, el
+from naiad.loadtest._report.latency_charts import batches, distribution
 from naiad.loadtest._report.page import created, page
 from naiad.loadtest._report.parts import breakdown, card, grid, pill, section, tile, tiles, warning_list
-from naiad.loadtest._report.run_charts import batches, distribution
-from naiad.loadtest._report.scale import Linear, from_zero
+from naiad.loadtest._report.scale import Linear, Log, from_zero
 from naiad.loadtest._report.setup import title_of
-from naiad.loadtest._report.units import show, show_count, show_interval, show_ratio, show_share, show_us, unit_us
+from naiad.loadtest._report.time_charts import latency_axis
+from naiad.loadtest._report.units import show, show_count, show_interval, show_ratio, show_share, show_us
 
 __all__ = ["Ratio", "compare_html", "ratios"]
 
@@ -80,7 +81,7 @@ def _value(results: Content, metric: str) -> float | None:
 def _interval(
     old: float, of_old: Sequence[float] | None, new: float, of_new: Sequence[float] | None
 ) -> tuple[float, float] | None:
-    """Combine two intervals on the logarithmic scale, each side by itself: errors of independent runs add up in squares."""
+    """Combine two intervals on the logarithmic scale, each side by itself: independent errors add up in squares."""
     if not of_old or not of_new or min(*of_old, *of_new) <= 0:
         return None
     down = math.hypot(math.log(new / of_new[0]), math.log(of_old[1] / old))
@@ -100,12 +101,16 @@ def compare_html(old: Content, new: Content) -> str:
     ]
     return page(
         title=f"{title_of(new)}, compared",
-        subtitle=f"before: {created(old['created'])}, {old['verdict']} · after: {created(new['created'])}, {new['verdict']}",
+        subtitle=" · ".join(
+            f"{name}: {created(content['created'])}, {content['verdict']}" for name, content in ((OLD, old), (NEW, new))
+        ),
         version=new["naiad_version"],
         links=[(name, title) for name, title, part in parts if part is not None],
         content=[
             warning_list(list(_cautions(old, new))),
-            tiles(*(_tile(item) for item in found if item.metric in {"throughput", "p50", "p99"}), _errors_tile(old, new)),
+            tiles(
+                *(_tile(item) for item in found if item.metric in {"throughput", "p50", "p99"}), _errors_tile(old, new)
+            ),
             [section(name, title, part) for name, title, part in parts if part is not None],
         ],
     )
@@ -170,26 +175,31 @@ def _curves(
 ) -> Chart:
     x = Linear(0.0, max(points[-1]["at_s"] for *_, points in runs) * 1.01)
     values = [point[field] for *_, points in runs for point in points]
-    y, found_unit = from_zero(values, None if unit else unit_us)
+    y, found_unit = (from_zero(values)[0], unit) if unit else latency_axis(values)[:2]
     written = show_count if unit else show_us
     rows = [
-        (x.position(point["at_s"]), (f"{point['at_s']:.2f} s", *(written(point[field]) if run == other else "–" for run, *_ in runs)))
+        (
+            x.position(point["at_s"]),
+            (f"{point['at_s']:.2f} s", *(written(point[field]) if run == other else "–" for run, *_ in runs)),
+        )
         for other, _, points in runs
         for point in points
     ]
     return Chart(
         id=name,
         title=title,
-        note="Of the measurement, without the warm-up.",
+        note=f"Of the measurement, without the warm-up.{' The axis is logarithmic.' if isinstance(y, Log) else ''}",
         x=x,
         y=y,
         x_title="seconds of the measurement",
-        y_title=unit or found_unit,
+        y_title=found_unit,
         series=[
             Line(name=run, x=[p["at_s"] for p in points], y=[p[field] for p in points], color=color)
             for run, color, points in runs
         ],
-        table=Table(id=f"{name}-points", head=("second", *(run for run, *_ in runs)), rows=sorted(rows, key=lambda row: row[0])),
+        table=Table(
+            id=f"{name}-points", head=("second", *(run for run, *_ in runs)), rows=sorted(rows, key=lambda row: row[0])
+        ),
         columns=range(1, len(runs) + 1),
         zoom=(x.low, x.high),
     )
@@ -213,7 +223,10 @@ def _runs(old: Content, new: Content) -> Child:
         ["measured", *(created(content["created"]) for content in (old, new))],
         ["verdict", *(str(content["verdict"]) for content in (old, new))],
         ["load", *(content["test"]["load"]["text"] for content in (old, new))],
-        ["p99 (95 % interval)", *(show_interval("p99", content["results"]["intervals"].get("p99")) or "–" for content in (old, new))],
+        [
+            "p99 (95 % interval)",
+            *(show_interval("p99", content["results"]["intervals"].get("p99")) or "–" for content in (old, new)),
+        ],
         *_differences(old, new),
     ]
     return card(grid(("", OLD, NEW), rows, name="differences-table"))

@@ -33,7 +33,9 @@ def read_content(path: Path) -> dict[str, Any]:
     except OSError as exc:
         raise InvalidReport(f"the report {path} cannot be read: {exc.strerror or exc}", path=str(path)) from exc
     except UnicodeDecodeError as exc:
-        raise InvalidReport(f"expected a report in JSON at {path}, found something else: {exc}", path=str(path)) from exc
+        raise InvalidReport(
+            f"expected a report in JSON at {path}, found something else: {exc}", path=str(path)
+        ) from exc
     page = EMBEDDED.search(text)
     try:
         content = json.loads(text if page is None else page[1])

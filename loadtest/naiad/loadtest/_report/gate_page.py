@@ -34,7 +34,11 @@ def gate_html(content: Content) -> str:
         version=content["naiad_version"],
         links=[(name, title) for name, title, _ in shown],
         content=[
-            verdict(content["verdict"], content["text"], [metric["text"] for metric in metrics if metric["verdict"] == "regression"]),
+            verdict(
+                content["verdict"],
+                content["text"],
+                [metric["text"] for metric in metrics if metric["verdict"] == "regression"],
+            ),
             warning_list(content["warnings"]),
             [section(name, title, part) for name, title, part in shown],
         ],
@@ -107,9 +111,9 @@ def _pairs(metrics: Sequence[Content]) -> Child:
 
 def _pairs_chart(metric: Content) -> Chart:
     pairs = [pair for pair in metric["pairs"] if pair["ratio"] is not None]
-    x = Linear(0.5, len(pairs) + 0.5)
+    x = Categories([str(pair["pair"]) for pair in pairs])
     y = _ratio_axis([pair["ratio"] for pair in pairs] + [1 - metric["margin"], 1 + metric["margin"]])
-    places = [float(number) for number in range(1, len(pairs) + 1)]
+    places = [float(index) for index in range(len(pairs))]
     rows = [
         (
             x.position(place),

@@ -168,3 +168,16 @@ function zoom(start, end) {
 
 addEventListener("beforeprint", () => zoom(0, 1));
 addEventListener("scroll", () => { TIP.hidden = true; }, { passive: true });
+
+const SAVE = document.getElementById("save");
+if (SAVE) {
+  SAVE.hidden = false;
+  SAVE.addEventListener("click", () => {
+    const text = JSON.stringify(JSON.parse(document.getElementById("content").textContent), null, 2);
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([`${text}\n`], { type: "application/json" }));
+    link.download = "report.json";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  });
+}

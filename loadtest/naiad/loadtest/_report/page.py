@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from typing import Any, Final
 
-from naiad.loadtest._report.html import Child, el, raw
+from naiad.loadtest._report.html import Child, Html, el, raw
 
 __all__ = ["created", "page"]
 
+DATA_ID: Final = "content"
 
-def page(*, title: str, subtitle: str, version: str, links: Sequence[tuple[str, str]], content: Child) -> str:
-    """Return a whole page; ``links`` are (id, name) of its parts.
+
+def page(
+    *,
+    title: str,
+    subtitle: str,
+    version: str,
+    links: Sequence[tuple[str, str]],
+    content: Child,
+    data: Mapping[str, Any] | None = None,
+) -> str:
+    """Return a whole page; ``links`` are (id, name) of its parts, ``data`` is what it was made from.
 
     The policy in its head allows this very script and inline styles, and nothing from anywhere.
     """
     script, style = _resource("page.js"), _resource("page.css")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    sources = f"style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    policy = f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"
     head = el(
         "head",
         el("meta", charset="utf-8"),
@@ -39,10 +52,23 @@ def page(*, title: str, subtitle: str, version: str, links: Sequence[tuple[str, 
             el("nav", [el("a", name, href=f"#{place}") for place, name in links], aria_label="Parts of this page"),
         ),
         el("main", content),
-        el("footer", f"Made by naiad {version}. This file is complete: it loads nothing, and can be kept, sent and printed."),
+        el(
+            "footer",
+            f"Made by naiad {version}. This file is complete: it loads nothing, and can be kept, sent and printed. ",
+            el("button", "Save the figures as JSON", type="button", id="save", hidden=True)
+            if data is not None
+            else None,
+        ),
+        _data(data) if data is not None else None,
         el("script", raw(script)),
     )
     return f"<!DOCTYPE html>\n{el('html', head, body, lang='en')}\n"
+
+
+def _data(data: Mapping[str, Any]) -> Html:
+    """Return the report itself, so that the page can be read back, and saved as JSON from the page."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return el("script", raw(text.replace("<", "\\u003c")), type="application/json", id=DATA_ID)
 
 
 def _resource(name: str) -> str:

@@ -19,6 +19,7 @@ STEPS: Final = {
     "compute_output": ("compute: output", "output", "copying outputs"),
     "server_other": ("server, other", "other", "the rest of the server's own time"),
 }
+_MOST_TILES: Final = 6  # in a row
 _LOOKS: Final = {
     "passed": ("good", "✓"),
     "failed": ("bad", "✕"),
@@ -46,18 +47,27 @@ def verdict(word: str, sentence: str, reasons: Sequence[str]) -> Html:
 
 def warning_list(warnings: Sequence[str]) -> Html | None:
     """Return the warnings, if there are any."""
-    return el("ul", [el("li", text) for text in warnings], class_="warnings", aria_label="Warnings") if warnings else None
+    return (
+        el("ul", [el("li", text) for text in warnings], class_="warnings", aria_label="Warnings") if warnings else None
+    )
 
 
 def tile(name: str, value: str, below: str = "") -> Html:
     """Return one figure; its unit is written smaller, an interval below it."""
     number, _, unit = value.partition(" ") if not value.endswith("/s") else (value[:-2], "", "/s")
-    return el("div", el("dt", name), el("dd", number, el("small", f" {unit}") if unit else None, el("div", below, class_="range")), class_="tile")
+    return el(
+        "div",
+        el("dt", name),
+        el("dd", number, el("small", f" {unit}") if unit else None, el("div", below, class_="range")),
+        class_="tile",
+    )
 
 
 def tiles(*found: Html | None) -> Html:
     """Return several figures side by side."""
-    return el("dl", found, class_="tiles")
+    shown = [item for item in found if item is not None]
+    rows = -(-len(shown) // _MOST_TILES)
+    return el("dl", shown, class_="tiles", style=f"--columns:{-(-len(shown) // max(rows, 1))}")
 
 
 def section(name: str, title: str, *children: Child) -> Html:
@@ -75,7 +85,9 @@ def pill(text: str, look: str) -> Html:
     return el("span", text, class_=f"pill {look}")
 
 
-def grid(head: Sequence[str], rows: Sequence[Sequence[Child]], *, numbers: Sequence[int] = (), name: str | None = None) -> Html:
+def grid(
+    head: Sequence[str], rows: Sequence[Sequence[Child]], *, numbers: Sequence[int] = (), name: str | None = None
+) -> Html:
     """Return a table; the columns in ``numbers`` are aligned on the right."""
     look = ["number" if index in numbers else None for index in range(len(head))]
     header = el("tr", [el("th", text, scope="col", class_=kind) for text, kind in zip(head, look, strict=True)])
@@ -141,5 +153,7 @@ def _bar(name: str, times: Mapping[str, float], longest: float) -> Html:
     ]
     label = el("div", el("span", name or "mean latency"), el("span", show_us(total)), class_="label")
     described = ", ".join(f"{STEPS[step][0]} {show_us(us)}" for step, us in times.items())
-    stacked = el("div", parts, class_="split", role="img", aria_label=described, style=f"width:{100 * total / longest:.2f}%")
+    stacked = el(
+        "div", parts, class_="split", role="img", aria_label=described, style=f"width:{100 * total / longest:.2f}%"
+    )
     return el("div", label, stacked, class_="split-row")

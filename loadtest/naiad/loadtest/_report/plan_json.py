@@ -24,9 +24,7 @@ def test_json(test: LoadTest) -> dict[str, Any]:
         "max_warmup_s": test.max_warmup_s,
         "duration_s": test.duration_s,
         "max_duration_s": test.max_duration_s,
-        "precision": None
-        if precision is None
-        else {"percentile": precision.percentile, "within": precision.within},
+        "precision": None if precision is None else {"percentile": precision.percentile, "within": precision.within},
         "engines": test.engines,
         "connections": test.connections,
         "transport": test.transport,

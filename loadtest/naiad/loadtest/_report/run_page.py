@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from naiad.loadtest._report.chart import draw
+from naiad.loadtest._report.chart import draw, figures
 from naiad.loadtest._report.html import Child, Html, el
+from naiad.loadtest._report.latency_charts import batches, distribution, histogram
 from naiad.loadtest._report.page import created, page
 from naiad.loadtest._report.parts import breakdown, card, facts, grid, pill, section, tile, tiles, verdict, warning_list
-from naiad.loadtest._report.run_charts import batches, distribution, histogram, over_time
 from naiad.loadtest._report.setup import reproduce, setup, title_of
 from naiad.loadtest._report.sweep import sweep_section
+from naiad.loadtest._report.time_charts import over_time
 from naiad.loadtest._report.trust import trust
 from naiad.loadtest._report.units import show, show_bytes, show_count, show_interval, show_share, show_us
 
@@ -34,7 +35,7 @@ def run_html(content: Content) -> str:
         ("failed-requests", "Failed requests", _errors(results)),
         ("trust", "Can I trust this?", trust(content)),
         ("setup", "The test", setup(content)),
-        ("reproduce", "Again", reproduce(content)),
+        ("reproduce", "Reproduce", reproduce(content)),
     ]
     shown = [(name, title, part) for name, title, part in parts if part is not None]
     return page(
@@ -42,6 +43,7 @@ def run_html(content: Content) -> str:
         subtitle=f"{_load(content)} · {created(content['created'])}",
         version=content["naiad_version"],
         links=[(name, title) for name, title, _ in shown],
+        data=content,
         content=[
             verdict(content["verdict"], _sentence(content), content["failures"]),
             warning_list(content["warnings"]),
@@ -76,23 +78,27 @@ def _tiles(content: Content) -> Html:
     offered = results["offered_per_s"]
     below = show_interval("throughput", intervals.get("throughput"))
     return tiles(
-        tile("requests per second", show("throughput", throughput), below),
-        tile("offered per second", show("throughput", offered), f"{throughput / offered:.1%} answered" if offered else "")
-        if offered is not None
-        else None,
-        tile("inferences per second", show("inferences", rows), f"{results['rows_per_request']} rows per request")
+        tile("throughput", show("throughput", throughput), below),
+        tile("offered", show("throughput", offered), "requests that were due") if offered is not None else None,
+        tile("inferences", show("inferences", rows), f"{results['rows_per_request']} rows per request")
         if results["rows_per_request"] != 1
         else None,
         *(_time_tile(name, results) for name in ("p50", "p99")),
         _first_response(results),
-        tile("failed", show_share(results["error_share"]), f"{results['failed']:,} of {results['failed'] + results['latency_us']['count']:,}"),
+        tile(
+            "failed", show_share(results["error_share"]), f"{results['failed']:,} of {results['requests']:,} requests"
+        ),
         tile("within the objectives", show("throughput", results["goodput_per_s"]), "goodput")
         if results["goodput_per_s"] is not None
         else None,
-        tile("per million requests", f"{cost['per_million_requests']:.4g}", f"at {cost['price_per_hour']:g} per hour")
+        tile(
+            "cost of a million",
+            f"{cost['per_million_requests']:.3g}",
+            f"requests, at {cost['price_per_hour']:g} per hour",
+        )
         if cost.get("per_million_requests") is not None
         else None,
-        tile("per core of the server", show("throughput", cost["requests_per_s_per_core"]), "requests per second")
+        tile("per core", show("throughput", cost["requests_per_s_per_core"]), "requests per second")
         if cost.get("requests_per_s_per_core") is not None
         else None,
         tile("per GPU", show("throughput", cost["requests_per_s_per_gpu"]), "requests per second")
@@ -116,7 +122,15 @@ def _objectives(content: Content) -> Child:
         return None
     found: list[Html] = []
     if slos:
-        rows = [[slo["slo"], show(slo["metric"], slo["measured"]), show_interval(slo["metric"], slo["interval"]), _judged(slo)] for slo in slos]
+        rows = [
+            [
+                slo["slo"],
+                show(slo["metric"], slo["measured"]),
+                show_interval(slo["metric"], slo["interval"]),
+                _judged(slo),
+            ]
+            for slo in slos
+        ]
         found.append(card(grid(("objective", "measured", "95 % interval", "result"), rows, name="objectives-table")))
     if comparisons:
         rows = [
@@ -141,7 +155,11 @@ def _judged(slo: Content) -> Child:
 
 
 def _curves(charts: Sequence[Any]) -> Child:
-    return el("div", [draw(chart) for chart in charts], class_="charts") if charts else None
+    """Return charts side by side; those over time have their figures in one table below."""
+    if not charts:
+        return None
+    shared = None if charts[0].shows_table else el("div", figures(charts[0].table), class_="shared")
+    return [el("div", [draw(chart) for chart in charts], class_="charts"), shared]
 
 
 def _latency(results: Content, prefix: str = "") -> Child:
@@ -149,7 +167,9 @@ def _latency(results: Content, prefix: str = "") -> Child:
     curves = [("latency", "blue", results["curve"], count)]
     if results["service_curve"] and _differ(results["latency_us"], results["service_us"]):
         curves.append(("service time", "amber", results["service_curve"], count))
-    charts = [chart for chart in (distribution(curves, prefix), histogram(results["bins"], prefix)) if chart is not None]
+    charts = [
+        chart for chart in (distribution(curves, prefix), histogram(results["bins"], prefix)) if chart is not None
+    ]
     if not charts:
         return None
     return [_curves(charts), card(_times_table(results), class_="card spaced")]
@@ -174,7 +194,10 @@ def _times_table(results: Content) -> Html:
         for name, field, meaning in kinds
         if results[field] is not None and results[field]["count"]
     ]
-    intervals = {"mean": results["intervals"].get("mean"), **{name: results["intervals"].get(name) for name in _PERCENTILES}}
+    intervals = {
+        "mean": results["intervals"].get("mean"),
+        **{name: results["intervals"].get(name) for name in _PERCENTILES},
+    }
     if any(intervals.values()):
         shown = [show_interval(name, intervals.get(name)) or "–" for name in names]
         rows.insert(1, [["95 % interval", el("div", "of the latency", class_="note")], *shown])
@@ -186,8 +209,13 @@ def _where(results: Content) -> Child:
     chart = batches([("executions", "violet", results["server"])])
     if bars is None and chart is None:
         return None
-    right = draw(chart) if chart is not None else None
-    return el("div", card(el("h3", "The mean latency, step by step"), bars, _server_facts(results)) if bars is not None else None, right, class_="columns")
+    left = card(el("h3", "The mean latency, step by step"), bars) if bars is not None else None
+    used = _server_facts(results)
+    right = [
+        draw(chart) if chart is not None else None,
+        card(el("h3", "What the server used"), used) if used is not None else None,
+    ]
+    return el("div", left, el("div", right, class_="stack"), class_="columns")
 
 
 def _server_facts(results: Content) -> Html | None:
@@ -197,7 +225,9 @@ def _server_facts(results: Content) -> Html | None:
         rows.append(("cache hits", f"{server['cache_hits']:,}" if server["cache_hits"] else None))
         rows.append(("failures the server counted", f"{server['failures']:,}" if server["failures"] else None))
     if resources is not None:
-        rows.append(("CPU of the server", f"{resources['cpu_cores']:.2f} cores" if resources["cpu_cores"] is not None else None))
+        rows.append(
+            ("CPU of the server", f"{resources['cpu_cores']:.2f} cores" if resources["cpu_cores"] is not None else None)
+        )
         rows.append(("memory of the server", show_bytes(resources["rss_bytes"]) if resources["rss_bytes"] else None))
         rows += [
             (f"GPU {gpu['name']}", f"{show_share(gpu['busy_share'])} busy, {show_bytes(gpu['memory_bytes'])}")
@@ -235,7 +265,11 @@ def _model_name(part: Content) -> str:
 
 def _model(part: Content, prefix: str) -> Html:
     charts = [
-        *(chart for chart in over_time(part, prefix=prefix) if chart.id.removeprefix(prefix) in {"throughput", "latency", "errors"}),
+        *(
+            chart
+            for chart in over_time(part, prefix=prefix)
+            if chart.id.removeprefix(prefix) in {"throughput", "latency", "errors"}
+        ),
         distribution([("latency", "blue", part["curve"], part["latency_us"]["count"])], prefix),
         batches([("executions", "violet", part["server"])], prefix),
     ]
@@ -252,7 +286,7 @@ def _model(part: Content, prefix: str) -> Html:
 def _errors(results: Content) -> Child:
     if not results["errors"]:
         return None
-    total = results["failed"] + results["latency_us"]["count"]
+    total = results["requests"]
     rows = [
         [name, f"{error['count']:,}", show_share(error["count"] / total), error["example"]]
         for name, error in results["errors"].items()

@@ -41,7 +41,9 @@ class Linear:
         step = _round_step((self.high - self.low) / self.factor / self.num_ticks) * self.factor
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
-        return [(index * step, _label(index * step / self.factor, step / self.factor)) for index in range(first, last + 1)]
+        return [
+            (index * step, _label(index * step / self.factor, step / self.factor)) for index in range(first, last + 1)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +102,13 @@ class Categories:
         return [(float(index), name) for index, name in enumerate(self.names) if index % every == 0]
 
 
-def from_zero(values: Iterable[float | None], unit: Callable[[float], tuple[str, float]] | None = None) -> tuple[Linear, str]:
+def from_zero(
+    values: Iterable[float | None], unit: Callable[[float], tuple[str, float]] | None = None, *, room: float = 1.06
+) -> tuple[Linear, str]:
     """Return an axis from 0 to a little above the largest of ``values``, and its unit."""
     largest = max((value for value in values if value is not None), default=0.0) or 1.0
     name, factor = unit(largest) if unit is not None else ("", 1.0)
-    return Linear(0.0, largest * 1.06, factor), name
+    return Linear(0.0, largest * room, factor), name
 
 
 def _round_step(at_least: float) -> float:
@@ -114,6 +118,6 @@ def _round_step(at_least: float) -> float:
 
 def _label(value: float, step: float) -> str:
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
-    if digits and not math.isclose(step * 10**digits, round(step * 10**digits)):
+    if not math.isclose(step * 10**digits, round(step * 10**digits)):
         digits += 1  # steps of 2.5
     return f"{value + 0.0:,.{digits}f}".replace("-", "−")

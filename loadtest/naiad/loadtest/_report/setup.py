@@ -33,7 +33,11 @@ def setup(content: Content) -> Html:
         ("load", test["load"]["text"]),
         ("measured", _length(test)),
         ("warm-up", "found out" if test["warmup_s"] is None else f"{test['warmup_s']:g} s"),
-        ("sent by", f"{_several(test['engines'], 'process', 'processes')}, {_several(test['connections'], 'connection')} each, {test['transport']}"),
+        (
+            "sent by",
+            f"{_several(test['engines'], 'process', 'processes')}, "
+            f"{_several(test['connections'], 'connection')} each, {test['transport']}",
+        ),
         ("seed", str(test["seed"])),
         ("price per hour", show_count(test["price_per_hour"]) if test["price_per_hour"] else None),
         ("load generator's machine", machine_text(content["machine"])),

@@ -20,7 +20,7 @@ def sweep_section(sweep: Content | None) -> Child:
     """Return the curve, what was found on it and every run in a table."""
     if sweep is None or not sweep["points"]:
         return None
-    found = [item["text"] for item in (sweep["maximum"], sweep["knee"]) if item is not None]
+    found = [sweep["text"]]
     return [
         [el("p", text, class_="found") for text in found],
         el("div", [draw(chart) for chart in sweep_charts(sweep)], class_="charts"),
@@ -82,10 +82,20 @@ def _throughput(sweep: Content, points: Sequence[Content]) -> Chart:
     wide = max(values) > 8 * min(values) and len(values) > 2
     x: Linear | Log = Log(min(values) * 0.9, max(values) * 1.1) if wide else from_zero(values)[0]
     y, _ = from_zero([point[field] for point in points for field in ("throughput_per_s", "offered_per_s")])
-    series = [Line(name="achieved", x=values, y=[point["throughput_per_s"] for point in points], color="green", dots=True)]
+    series = [
+        Line(name="achieved", x=values, y=[point["throughput_per_s"] for point in points], color="green", dots=True)
+    ]
     columns = [4]
     if any(point["goodput_per_s"] is not None for point in points):
-        series.append(Line(name="within the objectives", x=values, y=[point["goodput_per_s"] for point in points], color="violet", dots=True))
+        series.append(
+            Line(
+                name="within the objectives",
+                x=values,
+                y=[point["goodput_per_s"] for point in points],
+                color="violet",
+                dots=True,
+            )
+        )
         columns.append(5)
     return Chart(
         id="sweep-throughput",
@@ -108,7 +118,8 @@ def _load_name(sweep: Content) -> str:
 
 def _marks(sweep: Content, field: str) -> list[Mark]:
     found = [("knee", sweep["knee"]), ("maximum", sweep["maximum"])]
-    return [Mark(name=name, value=item[field]) for name, item in found if item is not None and item.get(field)]
+    known = [(name, item.get(field) or item["value"]) for name, item in found if item is not None]
+    return [Mark(name=name, value=value) for name, value in known if value]
 
 
 def _figures(sweep: Content, points: Sequence[Content], places: Sequence[float], name: str) -> Table:
@@ -119,7 +130,7 @@ def _figures(sweep: Content, points: Sequence[Content], places: Sequence[float],
                 f"{_load_name(sweep)}: {show_count(point['value'])}",
                 show_us(point["p50_us"]),
                 show_us(point["p99_us"]),
-                point["text"] if not point["valid"] else "–",
+                "; ".join(point["doubts"]) or "–",
                 show_count(point["throughput_per_s"]),
                 show_count(point["goodput_per_s"]),
             ),
@@ -150,7 +161,7 @@ def _table(sweep: Content) -> Html:
 
 def _judged(point: Content) -> Child:
     if not point["valid"]:
-        return [pill("invalid", "doubt"), el("div", point["text"], class_="note") if point["text"] else None]
+        return [pill("invalid", "doubt"), el("div", "; ".join(point["doubts"]), class_="note")]
     if point["met"] is None:
         return None
     return pill("met", "good") if point["met"] else pill("missed", "bad")

@@ -23,7 +23,11 @@ def trust(content: Content) -> Child:
 
 def _doubts(doubts: Sequence[Content]) -> list[Row]:
     return [
-        [doubt["kind"].replace("_", " "), doubt["text"], pill("invalid", "bad") if doubt["invalid"] else pill("doubt", "doubt")]
+        [
+            doubt["kind"].replace("_", " "),
+            doubt["text"],
+            pill("invalid", "bad") if doubt["invalid"] else pill("doubt", "doubt"),
+        ]
         for doubt in doubts
     ]
 
@@ -32,10 +36,20 @@ def _generator(content: Content) -> list[Row]:
     results = content["results"]
     generator, kinds = results["generator"], {doubt["kind"] for doubt in content["doubts"]}
     rows: list[Row] = [
-        ["CPU of the load generator", f"{generator['cpu_share']:.0%} of a core per process", _fine("generator_cpu" not in kinds)]
+        [
+            "CPU of the load generator",
+            f"{generator['cpu_share']:.0%} of a core per process",
+            _fine("generator_cpu" not in kinds),
+        ]
     ]
     if results["lag_us"] and results["lag_us"]["count"]:
-        rows.append(["lag behind the schedule", f"p99 {show_us(results['lag_us']['p99'])}, at most {show_us(results['lag_us']['max'])}", _fine("lag" not in kinds)])
+        rows.append(
+            [
+                "lag behind the schedule",
+                f"p99 {show_us(results['lag_us']['p99'])}, at most {show_us(results['lag_us']['max'])}",
+                _fine("generator_lag" not in kinds),
+            ]
+        )
     if generator["in_flight_in_server"] is not None:
         nominal = f" of {generator['in_flight']:.1f} in flight" if generator["in_flight"] is not None else ""
         rows.append(
@@ -47,7 +61,13 @@ def _generator(content: Content) -> list[Row]:
         )
     counted = results.get("counted")
     if counted:
-        rows.append(["requests counted", f"{counted['client']:,} here, {counted['server']:,} by the server", _fine("counts" not in kinds)])
+        rows.append(
+            [
+                "requests counted",
+                f"{counted['client']:,} here, {counted['server']:,} by the server",
+                _fine(not kinds & {"counts", "foreign_load"}),
+            ]
+        )
     return rows
 
 
@@ -55,7 +75,7 @@ def _steadiness(content: Content) -> list[Row]:
     rows: list[Row] = []
     steadiness, precision = content["steadiness"], content["precision"]
     if steadiness is not None:
-        rows.append(["steady state", steadiness["text"], _fine(steadiness["steady"])])
+        rows.append(["steady state", steadiness["reason"], _fine(steadiness["steady"])])
     if precision is not None:
         rows.append([f"precision of p{precision['percentile']:g}", precision["text"], _fine(precision["reached"])])
     return rows
@@ -67,8 +87,9 @@ def _calibration(content: Content) -> list[Row]:
         return []
     share = _share(content["results"], found)
     text = (
-        f"against a server that answers at once: {show_us(found['floor_us'])} per request, at most "
-        f"{show_count(found['ceiling_per_s'])} requests/s per process, {found['cpu_us_per_request']:.0f} µs of CPU per request{share}"
+        f"against a server that answers at once: {show_us(found['floor_p50_us'])} per request, at most "
+        f"{show_count(found['ceiling_per_s'])} requests/s per process, {found['cpu_us_per_request']:.0f} µs of CPU "
+        f"per request{share}"
     )
     return [["what the generator can do", text, _fine(None)]]
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-__all__ = ["UNKNOWN", "show", "show_bytes", "show_count", "show_interval", "show_ratio", "show_share", "show_us", "unit_us"]
+__all__ = [
+    "UNKNOWN",
+    "show",
+    "show_bytes",
+    "show_count",
+    "show_interval",
+    "show_ratio",
+    "show_share",
+    "show_us",
+    "unit_us",
+]
 
 UNKNOWN: Final = "–"
 _RATES: Final = frozenset({"throughput", "inferences"})

@@ -25,7 +25,7 @@ app = typer.Typer(
 )
 
 # A command's module imports its room when the command runs, so that `naiad --help` imports none.
-_COMMANDS = ("demo", "export", "models", "serve", "infer", "loadtest", "top")
+_COMMANDS = ("demo", "export", "models", "serve", "infer", "loadtest", "gate", "history", "top")
 _GROUPS = frozenset({"models"})
 
 # What a missing import says about which extra is not installed.
@@ -40,6 +40,7 @@ _EXTRAS = {
     "platformdirs": "server",
     "plotly": "loadtest",
     "psutil": "server",
+    "scipy": "loadtest",
     "sklearn": "examples",
     "torch": "export",
 }

@@ -16,9 +16,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from naiad.loadtest._report.files import check_writable as check_writable
+from naiad.loadtest._report.files import write_atomically as write_atomically
 from naiad.loadtest.baseline import Baseline as Baseline
 from naiad.loadtest.baseline import Comparison as Comparison
 from naiad.loadtest.errors import EngineFailed as EngineFailed
+from naiad.loadtest.errors import GateFailed as GateFailed
 from naiad.loadtest.errors import InvalidBaseline as InvalidBaseline
 from naiad.loadtest.errors import InvalidData as InvalidData
 from naiad.loadtest.errors import InvalidPlan as InvalidPlan
@@ -45,6 +47,22 @@ from naiad.loadtest.slo import SloResult as SloResult
 
 if TYPE_CHECKING:
     from naiad.loadtest._engine.group import EngineGroup as EngineGroup
+    from naiad.loadtest._gate.compare import GateProgress as GateProgress
+    from naiad.loadtest._gate.compare import compare as compare
+    from naiad.loadtest._gate.false_alarms import FalseAlarms as FalseAlarms
+    from naiad.loadtest._gate.false_alarms import measure_false_alarms as measure_false_alarms
+    from naiad.loadtest._gate.history import append_gate as append_gate
+    from naiad.loadtest._gate.history import append_history as append_history
+    from naiad.loadtest._gate.history import read_history as read_history
+    from naiad.loadtest._gate.history import trends as trends
+    from naiad.loadtest._gate.junit import to_junit as to_junit
+    from naiad.loadtest._gate.markdown import to_markdown as to_markdown
+    from naiad.loadtest._gate.noise import NoiseRule as NoiseRule
+    from naiad.loadtest._gate.options import GateOptions as GateOptions
+    from naiad.loadtest._gate.result import GateResult as GateResult
+    from naiad.loadtest._gate.subjects import Subject as Subject
+    from naiad.loadtest._gate.wheels import WheelSubject as WheelSubject
+    from naiad.loadtest._gate.wheels import wheel_metrics as wheel_metrics
     from naiad.loadtest._locust.client_user import ClientUser as ClientUser
     from naiad.loadtest._locust.triton_user import TritonUser as TritonUser
     from naiad.loadtest._report.compare_page import compare_html as compare_html
@@ -72,22 +90,38 @@ _LATER: Final = {
     "Capacity": "_sweep.capacity",
     "ClientUser": "_locust.client_user",
     "EngineGroup": "_engine.group",
+    "FalseAlarms": "_gate.false_alarms",
+    "GateOptions": "_gate.options",
+    "GateProgress": "_gate.compare",
+    "GateResult": "_gate.result",
     "Measurement": "_truth.measurement",
+    "NoiseRule": "_gate.noise",
     "Progress": "_run.progress",
     "Report": "report",
     "Scenario": "scenario",
     "ServerTimes": "_truth.server_times",
     "Settings": "_scenario.settings",
+    "Subject": "_gate.subjects",
     "Sweep": "_sweep.sweep",
     "SweepProgress": "_sweep.point",
     "TritonUser": "_locust.triton_user",
+    "WheelSubject": "_gate.wheels",
+    "append_gate": "_gate.history",
+    "append_history": "_gate.history",
     "calibrate": "_truth.calibration",
+    "compare": "_gate.compare",
     "compare_html": "_report.compare_page",
-    "gate_html": "_report.gate_page",
     "find_max": "_sweep.find_max",
+    "gate_html": "_report.gate_page",
+    "measure_false_alarms": "_gate.false_alarms",
     "parse_axis": "_sweep.axis",
+    "read_history": "_gate.history",
     "run": "_run.runner",
     "sweep": "_sweep.sweep",
+    "to_junit": "_gate.junit",
+    "to_markdown": "_gate.markdown",
+    "trends": "_gate.history",
+    "wheel_metrics": "_gate.wheels",
 }
 """Where the names are that are imported when they are asked for."""
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Final, Literal
 
+from naiad.client import ClientError
 from naiad.loadtest._gate.decision import Assessment, Verdict, assess
 from naiad.loadtest._gate.options import GateOptions
 from naiad.loadtest._gate.pairs import Pairs
 from naiad.loadtest._gate.result import GateResult, Objective, collect
 from naiad.loadtest._gate.subjects import Session
-from naiad.loadtest.errors import GateFailed
+from naiad.loadtest.errors import EngineFailed, GateFailed
 from naiad.loadtest.slo import Slo
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ def judge_session(
         objectives=tuple(_objective(slo, pairs) for slo in slos) if pairs.kept else (),
         warnings=course.warnings(),
         interrupted=course.interrupted,
+        failed=course.failed,
     )
 
 
@@ -128,7 +130,7 @@ class _Course:
     def __init__(self, pairs: Pairs, options: GateOptions, seed: int, on_progress: OnProgress | None) -> None:
         self.pairs, self._options, self._seed, self._on_progress = pairs, options, seed, on_progress
         self.last: Assessment | None = None
-        self.interrupted = False
+        self.interrupted = self.failed = False
         self.began = time.monotonic()
         self._first_pair = self.began
 
@@ -142,6 +144,11 @@ class _Course:
         except KeyboardInterrupt:
             self.interrupted = True
             return "inconclusive", f"interrupted after {len(self.pairs.kept)} of up to {self._options.max_pairs} pairs"
+        except (GateFailed, EngineFailed, ClientError) as exc:
+            if not self.pairs.kept and not self.pairs.discarded:
+                raise
+            self.failed = True
+            return "invalid", f"ended after {len(self.pairs.kept)} pairs: {exc}"
 
     def _measure(self) -> tuple[Verdict, str]:
         looks = self._options.looks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -10,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from naiad.loadtest._gate.changes import ChangePoint, change_points
 from naiad.loadtest._report.files import check_writable
@@ -164,12 +165,13 @@ def _append_line(path: Path, line: bytes) -> None:
     """Add a whole line or nothing: a lock keeps others out, what was written in part is taken back."""
     import fcntl
 
-    with open(path, "ab+") as file:
+    with path.open("ab+", buffering=0) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         size = file.seek(0, os.SEEK_END)
+        line = _separator(file, size) + line + b"\n"
         try:
-            file.write(_separator(file, size) + line + b"\n")
-            file.flush()
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(file.fileno())
         except OSError:
             with suppress(OSError):
@@ -177,7 +179,7 @@ def _append_line(path: Path, line: bytes) -> None:
             raise
 
 
-def _separator(file: Any, size: int) -> bytes:
+def _separator(file: IO[bytes], size: int) -> bytes:
     """Return a line's end where a writer that was killed left none."""
     if not size:
         return b""

@@ -20,7 +20,8 @@ __all__ = ["GateResult", "MetricResult", "Objective"]
 SCHEMA_VERSION: Final = 1
 _RATES: Final = frozenset({"throughput", "inferences", "goodput"})
 _EXIT_CODES: Final = {"no regression": 0, "regression": 1, "inconclusive": 3, "invalid": 4}
-OBJECTIVE_MISSED: Final = 2
+_OBJECTIVE_MISSED: Final = 2
+_FAILED: Final = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,6 +172,8 @@ class GateResult:
     objectives: tuple[Objective, ...] = ()
     warnings: tuple[str, ...] = ()
     interrupted: bool = False
+    failed: bool = False
+    """Whether one side could no longer be measured, such as a server that died; the verdict is "invalid" then."""
     machine: Machine = field(default_factory=Machine.this)
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -186,10 +189,12 @@ class GateResult:
 
     @property
     def exit_code(self) -> int:
-        """0 no regression, 1 regression, 2 an objective missed, 3 inconclusive, 4 invalid."""
+        """0 no regression, 1 regression, 2 an objective missed, 3 inconclusive, 4 invalid, 5 one side failed."""
+        if self.failed:
+            return _FAILED
         found = _EXIT_CODES[self.verdict]
         missed = any(not objective.met for objective in self.objectives)
-        return OBJECTIVE_MISSED if missed and self.verdict in ("no regression", "inconclusive") else found
+        return _OBJECTIVE_MISSED if missed and self.verdict in ("no regression", "inconclusive") else found
 
     @property
     def ok(self) -> bool:
@@ -227,6 +232,7 @@ class GateResult:
             "options": self._options_json(),
             "warnings": list(self.warnings),
             "interrupted": self.interrupted,
+            "failed": self.failed,
             "elapsed_s": self.elapsed_s,
             "machine": self.machine.to_json(),
         }

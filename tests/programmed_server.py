@@ -27,7 +27,7 @@ _NUM_DRAWN = 1 << 16
 
 @dataclass(frozen=True, kw_only=True)
 class Holds:
-    """How long requests are held: a lognormal body within bounds, and a share of slow ones."""
+    """How long requests are held: a lognormal body within bounds, a share of slow ones, and one of very slow ones."""
 
     median_ms: float = 17.0
     sigma: float = 0.25
@@ -35,6 +35,8 @@ class Holds:
     high_ms: float = 30.0
     tail_share: float = 0.01
     tail_ms: float = 200.0
+    far_share: float = 0.0
+    far_ms: float = 500.0
 
     def draw(self, number: int, seed: int) -> NDArray[np.float64]:
         """Return the times of the first ``number`` requests, in seconds."""
@@ -42,6 +44,7 @@ class Holds:
         held_ms = self.median_ms * np.exp(self.sigma * generator.standard_normal(number))
         held_ms = np.clip(held_ms, self.low_ms, self.high_ms)
         held_ms[generator.random(number) < self.tail_share] = self.tail_ms
+        held_ms[generator.random(number) < self.far_share] = self.far_ms
         return held_ms / 1e3
 
 

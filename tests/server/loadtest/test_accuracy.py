@@ -1,0 +1,147 @@
+"""Are the numbers true? Measured percentiles against a server that knows how long it really held each request.
+
+The truth is what the server's process wrote down in the same run, by the clock that all processes of the machine share.
+What lies between it and the engine (the wire, and being woken up) belongs to the machine: a thread in the server's
+process that sleeps notes how late it wakes up, and what goes beyond the usual tenth of a millisecond widens the
+allowance. On a quiet machine it adds nothing, and 2 % (or 100 µs) is what is compared.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import numpy as np
+import pytest
+
+from naiad.loadtest import Connection, LoadTest, Rate, Traffic, Users
+from naiad.loadtest._engine.group import EngineGroup
+from naiad.loadtest._engine.messages import Drained, Failed, Interval
+from naiad.loadtest._engine.schedule import arrivals
+from naiad.loadtest.latencies import Latencies
+from programmed_server import MODEL, Holds, ProgrammedServer
+
+HOLDS = Holds(median_ms=60.0, low_ms=40.0, high_ms=100.0, tail_share=0.02, tail_ms=300.0, far_share=0.003, far_ms=600.0)
+BODY_ONLY = Holds(median_ms=60.0, low_ms=40.0, high_ms=100.0, tail_share=0.0)
+PERCENTILES = (50.0, 99.0, 99.9)
+WAKE_UPS = 3
+"""Of threads between the server's clock and the engine's: into the server, out of it, into the engine."""
+USUAL_NS = 100_000
+FREEZE_S = 2.0
+
+
+class Run:
+    """A load that is sent until enough has ended."""
+
+    def __init__(self, server, load, *, num=1, seed=0):
+        self.load, self.seed = load, seed
+        test = LoadTest(
+            traffic=Traffic(model=MODEL),
+            load=load,
+            connection=Connection(url=server.url),
+            seed=seed,
+            engines=num,
+        )
+        self.group = EngineGroup(test)
+        self.intervals: list[Interval] = []
+        self.stopped = False
+
+    def __enter__(self):
+        self.group.start()
+        return self
+
+    def __exit__(self, *_):
+        self.group.close()
+
+    def follow(self, until):
+        """Take what comes until the condition holds, then stop and take the rest."""
+        while True:
+            message = self.group.next_message(0.2)
+            assert not isinstance(message, Failed), message
+            if isinstance(message, Interval):
+                self.intervals.append(message)
+            elif isinstance(message, Drained):
+                assert [interval.errors for interval in self.intervals if interval.errors] == []
+                return
+            if not self.stopped and until(self):
+                self.stopped = True
+                self.group.stop()
+
+    @property
+    def num_completed(self):
+        return sum(interval.latencies.count for interval in self.intervals)
+
+    def merged(self, name="latencies"):
+        return Latencies.merged(getattr(interval, name) for interval in self.intervals)
+
+    def due_ns(self, number):
+        """When the first arrivals of the schedule should have left."""
+        schedule = arrivals(self.load, [1.0], seed=self.seed, shard=0, num_shards=1)
+        return self.group.started_ns + np.array([due for due, _, _ in itertools.islice(schedule, number)])
+
+
+def nearest_rank(values_ns, percentile):
+    return float(np.percentile(values_ns, percentile, method="inverted_cdf"))
+
+
+def allowed_ns(truth_ns, percentile, record, share=0.02):
+    """Two per cent or 100 µs, and what the machine adds beyond the usual."""
+    late_ns = nearest_rank(record.oversleep_ns, percentile)
+    return max(share * truth_ns, 100_000.0) + WAKE_UPS * max(0.0, late_ns - USUAL_NS)
+
+
+def assert_true(measured, truth_ns, record):
+    """Compare every percentile; all of them are shown where one is wrong."""
+    assert measured.count == len(truth_ns)
+    rows = []
+    for percentile in PERCENTILES:
+        truth, found = nearest_rank(truth_ns, percentile), measured.percentile_us(percentile) * 1e3
+        rows.append((percentile, truth / 1e6, found / 1e6, allowed_ns(truth, percentile, record) / 1e6))
+    wrong = [row for row in rows if abs(row[2] - row[1]) > row[3]]
+    assert not wrong, f"(percentile, truth ms, measured ms, allowed ms): {rows}"
+    print(rows)
+
+
+@pytest.mark.parametrize("num", [1, 2], ids=["one engine", "two engines"])
+def test_a_closed_loop_measures_what_the_server_knows(num):
+    """24 users: p50, p99 and p99.9 are those of the times for which the server held their requests."""
+    with ProgrammedServer(HOLDS, seed=1) as server:
+        with Run(server, Users(users=24), num=num) as run:
+            run.follow(lambda run: run.num_completed >= 2000)
+        record = server.record()
+    assert_true(run.merged(), record.held_ns, record)
+
+
+@pytest.mark.parametrize("kind", ["poisson", "constant"])
+def test_an_open_loop_measures_what_the_server_knows(kind):
+    """Arrivals on a schedule: the latencies from when they were due are the server's times, too."""
+    with ProgrammedServer(HOLDS, seed=2) as server:
+        with Run(server, Rate(per_s=350.0, arrivals=kind), seed=7) as run:
+            run.follow(lambda run: run.num_completed >= 2000)
+        record = server.record()
+    assert_true(run.merged(), record.held_ns, record)
+
+
+def test_an_open_loop_shows_a_frozen_server_and_a_naive_loop_does_not():
+    """The server stops for two seconds. What had arrived on the schedule waited, and p99 says for how long.
+
+    The truth of the open loop is the schedule and the server's answers: answer k came that long after arrival k was
+    due. A closed loop against a server frozen in the same way sends nothing in the meantime: its p99 shows nothing.
+    """
+    with ProgrammedServer(BODY_ONLY, seed=3) as server, ProgrammedServer(BODY_ONLY, seed=4) as other:
+        with (
+            Run(server, Rate(per_s=150.0), seed=5) as run,
+            Run(other, Users(users=6)) as naive,
+        ):
+            at_ns = time.perf_counter_ns() + 1_500_000_000
+            server.freeze(at_ns, FREEZE_S)
+            other.freeze(at_ns, FREEZE_S)
+            run.follow(lambda run: len(server.freezes) == 1 and run.num_completed >= 900)
+            naive.follow(lambda naive: len(other.freezes) == 1 and naive.num_completed >= 600)
+        record = server.record()
+    order = np.argsort(record.arrived_ns)
+    truth_ns = record.answered_ns[order] - run.due_ns(len(order))
+    assert nearest_rank(truth_ns, 99) > 0.9 * FREEZE_S * 1e9
+    assert_true(run.merged(), truth_ns, record)
+    assert naive.merged().percentile_us(99) < 0.1 * FREEZE_S * 1e6
+    assert naive.merged().percentile_us(100) > 0.9 * FREEZE_S * 1e6

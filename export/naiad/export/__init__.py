@@ -59,6 +59,7 @@ from naiad.export.report import Report as Report
 from naiad.export.report import Tolerance as Tolerance
 from naiad.export.report import Version as Version
 from naiad.export.repository import Audit as Audit
+from naiad.export.repository import Configured as Configured
 from naiad.export.repository import Integrity as Integrity
 from naiad.export.repository import ModelOverview as ModelOverview
 from naiad.export.repository import Preview as Preview

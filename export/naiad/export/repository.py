@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from naiad.export._report import page as _page
 from naiad.export._repository import config as _config
+from naiad.export._repository import configuring as _configuring
 from naiad.export._repository import diff as _diff
 from naiad.export._repository import history as _history
 from naiad.export._repository import journal as _journal
@@ -27,6 +28,7 @@ from naiad.export._repository import signature as _signature
 from naiad.export._repository import signing as _signing
 from naiad.export._repository import wiring as _wiring
 from naiad.export._repository.audit import Audit as Audit
+from naiad.export._repository.configuring import Configured as Configured
 from naiad.export._repository.diff import VersionDiff as VersionDiff
 from naiad.export._repository.journal import Entry as Entry
 from naiad.export._repository.names import check_name as check_name
@@ -315,6 +317,30 @@ class Repository:
             CorruptVersion, NotTrusted: As for `promote`.
         """
         return _serving.rollback(self._store, model, reason=reason, verifier=self._required)
+
+    def configure(
+        self, model: str, settings: Mapping[str, object], *, reason: str = "", dry_run: bool = False
+    ) -> Configured:
+        """Set fields of a model's configuration by their dotted names, without a new version; None removes a field.
+
+        It is linted first and replaced at once, and the journal keeps what was replaced: `unconfigure` sets that
+        again. `max_batch_size` may be lowered, and raised again up to what the export verified: clients that send more
+        rows than that are refused.
+
+        Raises:
+            InvalidExport: There is no such field, or the value does not fit it.
+            CheckFailed: Triton would not load it.
+        """
+        return _configuring.configure(self._store, model, settings, reason=reason, dry_run=dry_run)
+
+    def unconfigure(self, model: str, *, reason: str = "", dry_run: bool = False) -> Configured:
+        """Take back the last change by `configure` that is in force.
+
+        Raises:
+            NothingToRollBack: There is none.
+        """
+        settings = _configuring.before_last(self._store, model)
+        return self.configure(model, settings, reason=reason or "taken back", dry_run=dry_run)
 
     def prune(self, model: str, *, keep: int, force: bool = False, dry_run: bool = False, reason: str = "") -> Pruned:
         """Remove the oldest versions; their numbers are not given again.

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from naiad.loadtest._gate.wheels import WheelSubject as WheelSubject
     from naiad.loadtest._gate.wheels import wheel_metrics as wheel_metrics
     from naiad.loadtest._locust.client_user import ClientUser as ClientUser
+    from naiad.loadtest._locust.options import add_options as add_options
     from naiad.loadtest._locust.triton_user import TritonUser as TritonUser
     from naiad.loadtest._report.compare_page import compare_html as compare_html
     from naiad.loadtest._report.gate_page import gate_html as gate_html
@@ -108,6 +109,7 @@ _LATER: Final = {
     "WheelSubject": "_gate.wheels",
     "append_gate": "_gate.history",
     "append_history": "_gate.history",
+    "add_options": "_locust.options",
     "calibrate": "_truth.calibration",
     "compare": "_gate.compare",
     "compare_html": "_report.compare_page",

@@ -2,10 +2,10 @@
 
 import typer
 
-from naiad.cli.models import checking, comparing, history, linting, listing, pruning, serving, signing
+from naiad.cli.models import checking, comparing, configuring, history, linting, listing, pruning, serving, signing
 
 app = typer.Typer(
-    help="List, compare, verify, promote, roll back, sign and prune the models of a repository.", no_args_is_help=True
+    help="List, compare, verify, promote, roll back, configure, sign and prune the models of a repository.", no_args_is_help=True
 )
 app.command("list")(listing.list_)
 app.command()(listing.show)
@@ -14,6 +14,7 @@ app.command()(checking.verify)
 app.command()(linting.lint)
 app.command()(serving.promote)
 app.command()(serving.rollback)
+app.command()(configuring.configure)
 app.command()(pruning.prune)
 app.command()(signing.keygen)
 app.command()(signing.sign)

@@ -14,20 +14,20 @@ import os
 import shlex
 import socket
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from naiad.export._repository.store import Store
 
-Action = Literal["publish", "promote", "rollback", "prune", "sign"]
+Action = Literal["publish", "promote", "rollback", "prune", "sign", "configure"]
 NAME = "journal.jsonl"
 _MAX_COMMAND = 500
 _SERVING = ("publish", "promote", "rollback")
 _TUPLES = ("before", "after", "removed")
-_OPTIONAL = frozenset({"removed", "reason", "key", "digest"})
+_OPTIONAL = frozenset({"removed", "reason", "key", "settings", "replaced", "digest"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +53,10 @@ class Entry:
     """As the user gave it."""
     key: str = ""
     """The id of the key that signed."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The fields of the configuration that were set, with their values."""
+    replaced: Mapping[str, Any] = field(default_factory=dict)
+    """What they were before; None for those that were not there."""
     previous: str = ""
     """The digest of the entry before; empty for the first one."""
     digest: str = ""
@@ -77,6 +81,8 @@ def entry_of(
     removed: tuple[int, ...] = (),
     reason: str = "",
     key: str = "",
+    settings: Mapping[str, Any] | None = None,
+    replaced: Mapping[str, Any] | None = None,
 ) -> Entry:
     """Return an entry of now, by this user, on this machine, with this command."""
     return Entry(
@@ -92,6 +98,8 @@ def entry_of(
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:_MAX_COMMAND],
         reason=reason,
         key=key,
+        settings=settings or {},
+        replaced=replaced or {},
     )
 
 

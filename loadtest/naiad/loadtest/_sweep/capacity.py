@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 from naiad.loadtest._sweep.edge import Edge, Observation
 from naiad.loadtest._sweep.point import Point
 from naiad.loadtest.slo import Slo
+
+if TYPE_CHECKING:
+    from naiad.loadtest.report import Report
 
 __all__ = ["Capacity", "RatePoint"]
 
@@ -21,6 +25,7 @@ class RatePoint:
     observation: Observation
     full: bool
     """Whether it had the test's whole duration."""
+    report: Report | None = field(default=None, repr=False)
 
     @property
     def rate_per_s(self) -> float:
@@ -112,6 +117,23 @@ class Capacity:
             points=tuple(points),
             reason=reason,
         )
+
+    @property
+    def report(self) -> Report | None:
+        """The run nearest below the edge that kept the objectives; without one, the slowest there is."""
+        kept = [point for point in self.points if point.valid and point.kept]
+        best = max(kept, key=lambda point: point.rate_per_s, default=None)
+        best = best or min(self.points, key=lambda point: point.rate_per_s, default=None)
+        return best.report if best else None
+
+    def write(self, *, html: Path | None = None, json: Path | None = None, csv: Path | None = None) -> None:
+        """Write the report: the curve, and the fastest run that kept the objectives.
+
+        Raises:
+            OutputNotWritable: a file cannot be written where it was asked for.
+        """
+        if self.report is not None:
+            replace(self.report, sweep=self).write(html=html, json=json, csv=csv)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values, as in report.json."""

@@ -194,6 +194,7 @@ class _Search:
                 outcomes=outcomes_of(report.measurement, self._test.slos, duration_s / self._test.duration_s),
             ),
             full=full,
+            report=report,
         )
         self._points.append(point)
         self._tell(f"{rate:,.4g}/s: {point.text}")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from naiad.loadtest._sweep.axis import Axis, parse_axis
 from naiad.loadtest._sweep.knee import Knee, NoKnee, find_knee
 from naiad.loadtest._sweep.point import Point, Run, SweepProgress
 from naiad.loadtest._sweep.runs import Runs
 from naiad.loadtest.plan import LoadTest
+
+if TYPE_CHECKING:
+    from naiad.loadtest.report import Report
 
 __all__ = ["Sweep", "sweep"]
 
@@ -27,15 +31,30 @@ class Sweep:
     text: str
     """The knee, or why there is none, in one line."""
     interrupted: bool = False
+    report: Report | None = None
+    """The run at the knee, without one that with the most throughput; ``None`` where there is none."""
 
     @classmethod
-    def of(cls, axis: Axis, points: list[Point], *, interrupted: bool = False) -> Sweep:
+    def of(cls, axis: Axis, runs: Sequence[tuple[Point, Report]], *, interrupted: bool = False) -> Sweep:
         """Look for the knee."""
-        ordered = tuple(sorted(points, key=lambda point: point.value))
-        knee = find_knee(ordered)
-        if isinstance(knee, NoKnee):
-            return cls(axis=axis, points=ordered, knee=None, text=knee.reason, interrupted=interrupted)
-        return cls(axis=axis, points=ordered, knee=knee, text=knee.text, interrupted=interrupted)
+        ordered = sorted(runs, key=lambda run: run[0].value)
+        points = tuple(point for point, _ in ordered)
+        found = find_knee(points)
+        knee, text = (None, found.reason) if isinstance(found, NoKnee) else (found, found.text)
+        best = [run for run in ordered if knee is not None and run[0].value == knee.value] or sorted(
+            ordered, key=lambda run: (run[0].valid, run[0].throughput_per_s)
+        )
+        report = best[-1][1] if best else None
+        return cls(axis=axis, points=points, knee=knee, text=text, interrupted=interrupted, report=report)
+
+    def write(self, *, html: Path | None = None, json: Path | None = None, csv: Path | None = None) -> None:
+        """Write the report: the curve, and the run at the knee.
+
+        Raises:
+            OutputNotWritable: a file cannot be written where it was asked for.
+        """
+        if self.report is not None:
+            replace(self.report, sweep=self).write(html=html, json=json, csv=csv)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values, as in report.json."""
@@ -73,19 +92,19 @@ def sweep(
     if shuffle:
         random.Random(test.seed).shuffle(values)  # noqa: S311 - no secret
     tests = [axis.at(test, value) for value in values]
-    points: list[Point] = []
+    runs: list[tuple[Point, Report]] = []
     with Runs(test, run) as measure:
         for value, each in zip(values, tests, strict=True):
-            _tell(on_progress, len(points), len(values), f"{axis.variable}={value:g}")
+            _tell(on_progress, len(runs), len(values), f"{axis.variable}={value:g}")
             try:
                 report = measure(each)
             except KeyboardInterrupt:
-                return Sweep.of(axis, points, interrupted=True)
+                return Sweep.of(axis, runs, interrupted=True)
             if report.interrupted:
-                return Sweep.of(axis, points, interrupted=True)
-            points.append(Point.of(value, report))
-            _tell(on_progress, len(points), len(values), f"{axis.variable}={value:g}: {points[-1].text}")
-    return Sweep.of(axis, points)
+                return Sweep.of(axis, runs, interrupted=True)
+            runs.append((Point.of(value, report), report))
+            _tell(on_progress, len(runs), len(values), f"{axis.variable}={value:g}: {runs[-1][0].text}")
+    return Sweep.of(axis, runs)
 
 
 def _tell(on_progress: Callable[[SweepProgress], None] | None, done: int, planned: int, text: str) -> None:

@@ -122,9 +122,9 @@ class FieldReader:
 class FieldWriter:
     """Encodes header blocks. Fields enter the table once, as long as there is room, and never leave it."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_table_bytes: int = FIRST_TABLE_BYTES) -> None:
         self._table: dict[Field, int] = {}
-        self._free_bytes = FIRST_TABLE_BYTES
+        self._free_bytes = max_table_bytes
         self._update = b""  # what the next block has to begin with
 
     def write(self, fields: Iterable[Field]) -> tuple[bytes, bool]:

@@ -16,6 +16,7 @@ __all__ = ["NEVER_NS", "Sender"]
 
 NEVER_NS: Final = float("inf")
 _WRITE_BYTES: Final = 1 << 20  # at a time, so that small requests get in between
+_SMALL_BYTES: Final = 65_536  # copied, which costs less than a system call
 _LAST_STREAM: Final = frames.MAX_STREAM - 1_000_000
 _now_ns: Final = time.perf_counter_ns
 
@@ -72,6 +73,14 @@ class Sender:
         """Send a message on a stream, and maybe its end."""
         if (outgoing := call.outgoing) is not None:
             if call.number and not outgoing.wants:
+                size = sum(map(len, parts))
+                if not ends and size <= min(
+                    self._window, outgoing.window, self._settings.max_frame_bytes, _SMALL_BYTES
+                ):
+                    self._window -= size
+                    outgoing.window -= size
+                    start = frames.start(frames.DATA, 0, size)
+                    return self._output.add((start, call.number.to_bytes(4, "big"), *parts))
                 self._sending.append(outgoing)
             outgoing.add(*parts)
             outgoing.ends = outgoing.ends or ends

@@ -64,6 +64,8 @@ class Head(NamedTuple):
     """At the end: status and details."""
     interim: bool
     """Whether the proper header fields are still to come (HTTP status 1xx)."""
+    path: str
+    """The method's; only requests have one."""
 
     @classmethod
     def of(cls, fields: Iterable[Field]) -> Head:
@@ -72,7 +74,7 @@ class Head(NamedTuple):
         http = _int_of(found.get(":status", ""))
         problem = _problem(http, found) if http is not None else (INTERNAL, "an answer came without an HTTP status")
         ending = _ending(found, problem if http is not None else None)
-        return cls(problem, ending, http is not None and 100 <= http < 200)
+        return cls(problem, ending, http is not None and 100 <= http < 200, found.get(":path", ""))
 
 
 def status_of_reset(code: int) -> tuple[int, str]:

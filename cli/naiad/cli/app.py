@@ -25,8 +25,8 @@ app = typer.Typer(
 )
 
 # A command's module imports its room when the command runs, so that `naiad --help` imports none.
-_COMMANDS = ("demo", "export", "models", "serve", "infer", "loadtest", "gate", "history", "top")
-_GROUPS = frozenset({"models"})
+_COMMANDS = ("demo", "export", "models", "serve", "infer", "loadtest", "report", "gate", "history", "top")
+_GROUPS = frozenset({"models", "report"})
 
 # What a missing import says about which extra is not installed.
 _EXTRAS = {

@@ -15,6 +15,7 @@ __all__ = ["EMBEDDED", "SCHEMA_VERSION", "read_content", "to_text"]
 SCHEMA_VERSION: Final = 2
 EMBEDDED: Final = re.compile(r'<script type="application/json" id="content">(.*?)</script>', re.DOTALL)
 _PARTS: Final = ("kind", "results", "test", "verdict", "machine")
+_GATE_PARTS: Final = ("metrics", "pairs", "verdict", "options", "machine")
 
 
 def to_text(content: Mapping[str, Any]) -> str:
@@ -23,7 +24,7 @@ def to_text(content: Mapping[str, Any]) -> str:
 
 
 def read_content(path: Path) -> dict[str, Any]:
-    """Read a ``report.json``, or the page that holds the same.
+    """Read a ``report.json``, or the page that holds the same; or the result of a gate (kind ``gate``).
 
     Raises:
         InvalidReport: there is no such file, or it holds no report of this version.
@@ -48,6 +49,8 @@ def read_content(path: Path) -> dict[str, Any]:
 
 
 def _checked(content: Any, path: Path) -> dict[str, Any]:
+    if isinstance(content, dict) and content.get("kind") == "gate" and all(part in content for part in _GATE_PARTS):
+        return content
     if not isinstance(content, dict) or not all(part in content for part in _PARTS):
         raise InvalidReport(
             f"{path} is JSON, but no report of a load test: write one with --report-json", path=str(path)

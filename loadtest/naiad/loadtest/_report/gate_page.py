@@ -32,43 +32,52 @@ def gate_html(content: Content) -> str:
         title=f"{content['candidate']['name']} against {content['baseline']['name']}",
         subtitle=f"{content['num_pairs']} pairs of runs · {created(content['created'])}",
         version=content["naiad_version"],
+        data=content,
         links=[(name, title) for name, title, _ in shown],
         content=[
-            verdict(
-                content["verdict"],
-                content["text"],
-                [metric["text"] for metric in metrics if metric["verdict"] == "regression"],
-            ),
+            verdict(content["verdict"], content["reason"], _reasons(content)),
             warning_list(content["warnings"]),
             [section(name, title, part) for name, title, part in shown],
         ],
     )
 
 
+def _reasons(content: Content) -> list[str]:
+    worse = [metric["text"] for metric in content["metrics"] if metric["judged"] and metric["verdict"] == "regression"]
+    return worse + [f"objective missed: {slo['slo']}" for slo in content["slos"] if not slo["met"]]
+
+
+def _value(metric: Content, value: float | None) -> str:
+    return show({"us": "p50", "1": "errors"}.get(metric["unit"], "throughput"), value)
+
+
 def _table(metrics: Sequence[Content]) -> Html:
     rows = [
         [
             metric["metric"],
+            _value(metric, metric["baseline"]),
+            _value(metric, metric["candidate"]),
             show_ratio(metric["ratio"]),
             _range(metric["interval"]),
             f"± {metric['margin']:.0%}",
             "–" if metric["p_adjusted"] is None else f"{metric['p_adjusted']:.3g}",
             "–" if metric["smallest_effect"] is None else show_share(metric["smallest_effect"]),
-            pill(metric["verdict"], _LOOKS.get(metric["verdict"], "doubt")),
+            pill(metric["verdict"], _LOOKS.get(metric["verdict"], "doubt")) if metric["judged"] else "only watched",
         ]
         for metric in metrics
     ]
-    head = ("metric", "change", "interval", "margin", "p (Holm)", "smallest effect it could see", "")
-    return grid(head, rows, numbers=range(1, 6), name="metrics-table")
+    head = ("metric", "baseline", "candidate", "change", "interval", "margin", "p (Holm)", "smallest effect to see", "")
+    return grid(head, rows, numbers=range(1, 8), name="metrics-table")
 
 
-def _range(interval: Sequence[float] | None) -> str:
-    return "–" if interval is None else f"{show_ratio(interval[0])} … {show_ratio(interval[1])}"
+def _range(interval: Sequence[float | None]) -> str:
+    """Return both ends; an end that is not known is open."""
+    return f"{show_ratio(interval[0])} … {show_ratio(interval[1])}"
 
 
 def _forest(metrics: Sequence[Content]) -> Child:
     """Return each metric's ratio with its interval, beside the margin."""
-    known = [metric for metric in metrics if metric["ratio"] is not None and metric["interval"] is not None]
+    known = [metric for metric in metrics if None not in (metric["ratio"], *metric["interval"])]
     if not known:
         return None
     x = Categories([metric["metric"] for metric in known])
@@ -105,12 +114,14 @@ def _forest(metrics: Sequence[Content]) -> Child:
 
 
 def _pairs(metrics: Sequence[Content]) -> Child:
-    charts = [_pairs_chart(metric) for metric in metrics if len(metric["pairs"]) > 1]
-    return el("div", [draw(chart) for chart in charts], class_="charts") if charts else None
+    charts = [draw(chart) for chart in map(_pairs_chart, metrics) if chart is not None]
+    return el("div", charts, class_="charts") if charts else None
 
 
-def _pairs_chart(metric: Content) -> Chart:
+def _pairs_chart(metric: Content) -> Chart | None:
     pairs = [pair for pair in metric["pairs"] if pair["ratio"] is not None]
+    if len(pairs) < 2:
+        return None
     x = Categories([str(pair["pair"]) for pair in pairs])
     y = _ratio_axis([pair["ratio"] for pair in pairs] + [1 - metric["margin"], 1 + metric["margin"]])
     places = [float(index) for index in range(len(pairs))]
@@ -120,8 +131,8 @@ def _pairs_chart(metric: Content) -> Chart:
             (
                 f"pair {pair['pair']}",
                 show_ratio(pair["ratio"]),
-                show(metric["metric"], pair["baseline"]),
-                show(metric["metric"], pair["candidate"]),
+                _value(metric, pair["baseline"]),
+                _value(metric, pair["candidate"]),
             ),
         )
         for place, pair in zip(places, pairs, strict=True)
@@ -160,10 +171,15 @@ def _ratio_axis(values: Sequence[float]) -> Linear:
 def _facts(content: Content) -> list[tuple[str, Child]]:
     discarded = content["discarded"]
     reasons = "; ".join(f"pair {item['pair']}: {item['reason']}" for item in discarded)
+    options = content["options"]
     return [
         ("baseline", content["baseline"]["name"]),
         ("candidate", content["candidate"]["name"]),
         ("pairs of runs", str(content["num_pairs"])),
         ("discarded as noise", f"{len(discarded)} ({reasons})" if discarded else "none"),
+        ("window of a run", f"{options['window_s']:g} s"),
+        ("chance of a false alarm", f"at most {options['alpha']:.1%}, over all metrics and looks"),
+        ("seed", str(options["seed"])),
+        ("took", f"{content['elapsed_s']:,.0f} s"),
         ("machine", machine_text(content["machine"])),
     ]

@@ -101,13 +101,13 @@ def histogram(bins: Sequence[Content], prefix: str = "") -> Chart | None:
 
 def batches(runs: Sequence[tuple[str, str, Content | None]], prefix: str = "") -> Chart | None:
     """Return the batch sizes that the server reached; ``runs`` are (name, colour, the server's part of a result)."""
-    runs = [run for run in runs if run[2] is not None and run[2]["batches"]]
-    if not runs:
+    known = [(name, color, server) for name, color, server in runs if server is not None and server["batches"]]
+    if not known:
         return None
-    sizes = sorted({int(size) for *_, server in runs for size in server["batches"]})
-    x, width = Categories([str(size) for size in sizes]), 0.76 / len(runs)
+    sizes = sorted({int(size) for *_, server in known for size in server["batches"]})
+    x, width = Categories([str(size) for size in sizes]), 0.76 / len(known)
     series = []
-    for number, (name, color, server) in enumerate(runs):
+    for number, (name, color, server) in enumerate(known):
         lefts = [index - 0.38 + number * width for index in range(len(sizes))]
         counts = [float(server["batches"].get(str(size), 0)) for size in sizes]
         series.append(Bars(name=name, edges=[(left, left + width * 0.94) for left in lefts], y=counts, color=color))
@@ -116,7 +116,7 @@ def batches(runs: Sequence[tuple[str, str, Content | None]], prefix: str = "") -
         (x.position(index), (f"batch of {size}", *(f"{bars.y[index]:,.0f}" for bars in series)))
         for index, size in enumerate(sizes)
     ]
-    means = ", ".join(f"{server['mean_batch']:.1f}" for *_, server in runs if server["mean_batch"])
+    means = ", ".join(f"{server['mean_batch']:.1f}" for *_, server in known if server["mean_batch"])
     return Chart(
         id=f"{prefix}batches",
         title="Batches the server made",

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from naiad.loadtest._report.content import to_text
+from naiad.loadtest._report.gate_page import gate_html
 from naiad.loadtest._report.run_page import run_html
 from naiad.loadtest._report.tables import percentiles_csv, points_csv
 
-__all__ = ["files_of"]
+__all__ = ["files_of", "html_of"]
 
 
 def files_of(
@@ -29,5 +30,10 @@ def files_of(
         found[path] = points_csv(content)
         found[path.with_name(f"{path.stem}-percentiles{path.suffix or '.csv'}")] = percentiles_csv(content)
     if html is not None:
-        found[Path(html)] = run_html(content)
+        found[Path(html)] = html_of(content)
     return found
+
+
+def html_of(content: Mapping[str, Any]) -> str:
+    """Return the page for a content of any kind."""
+    return gate_html(content) if content["kind"] == "gate" else run_html(content)

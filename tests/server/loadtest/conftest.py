@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from loadtest_data_models import Sender, write_models
 from loadtest_helpers import NAIAD, write_repository
 from naiad.server import EmbeddedTriton
 
@@ -28,6 +29,26 @@ def triton(repository: Path) -> Iterator[EmbeddedTriton]:
 @pytest.fixture(scope="session")
 def golden(repository: Path) -> Path:
     return repository / "linear" / "1" / "golden.npz"
+
+
+@pytest.fixture(scope="session")
+def data_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of models that take what files of samples hold."""
+    return write_models(tmp_path_factory.mktemp("data") / "models")
+
+
+@pytest.fixture(scope="session")
+def data_server(data_models: Path) -> Iterator[EmbeddedTriton]:
+    with EmbeddedTriton(data_models) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def sender(data_server: EmbeddedTriton) -> Iterator[Sender]:
+    """What sends serialised requests to that server; it has the admin secret."""
+    made = Sender(data_server.admin_url)
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from naiad.loadtest.machine import Machine
 from naiad.loadtest.plan import LoadTest, Rate, Trace, Users
 
 if TYPE_CHECKING:
-    from naiad.loadtest.measurement import Measurement
+    from naiad.loadtest._truth.measurement import Measurement
 
 __all__ = ["DEFAULT_MARGIN", "Baseline", "Comparison", "describe_load", "describe_models", "same_machine"]
 

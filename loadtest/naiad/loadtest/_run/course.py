@@ -22,7 +22,9 @@ class Course:
     def __init__(self, test: LoadTest, *, ends_itself: bool = False) -> None:
         self._test, self._ends_itself = test, ends_itself
         self._ramp_s = _ramp_s(test)
-        self._detector = SteadyDetector(self._ramp_s + test.max_warmup_s) if test.warmup_s is None else None
+        self._detector = (
+            SteadyDetector(self._ramp_s + test.max_warmup_s, users=_users(test)) if test.warmup_s is None else None
+        )
         self._stopping = (
             Stopping(test.precision, min_s=test.duration_s, max_s=test.max_duration_s) if test.precision else None
         )
@@ -70,7 +72,7 @@ class Course:
         self.intervals.append(interval)
         self.num_errors += sum(interval.errors.values())
         self._edges[interval.engine] = max(interval.end_s, self._edges.get(interval.engine, 0.0))
-        if self._detector is not None and self.window_start_s is None and interval.start_s >= self._ramp_s:
+        if self._detector is not None and self.window_start_s is None:
             self._detector.add(interval)
         moved = self.edge_s > before
         if moved:
@@ -128,6 +130,11 @@ def _ramp_s(test: LoadTest) -> float:
     """How long it takes until all users are there."""
     load = test.load
     return load.users / load.spawn_rate if isinstance(load, Users) and load.spawn_rate else 0.0
+
+
+def _users(test: LoadTest) -> int:
+    """How many users there will be."""
+    return test.load.users if isinstance(test.load, Users) else 0
 
 
 def _up(seconds: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, Literal
 
 from naiad.loadtest._data.payloads import check_traffic, make_samples
 from naiad.loadtest._data.target import Target, connect, describe
@@ -14,12 +14,12 @@ from naiad.loadtest._engine.messages import Drained, Exhausted, Failed, Interval
 from naiad.loadtest._run.course import Course
 from naiad.loadtest._run.progress import OnProgress, Progress, progress_of
 from naiad.loadtest._truth.calibration import Calibration, calibrate
+from naiad.loadtest._truth.measurement import Measurement
 from naiad.loadtest._truth.noise import MachineLoad
 from naiad.loadtest._truth.sampler import ServerSampler
 from naiad.loadtest._truth.validity import doubts
 from naiad.loadtest.baseline import DEFAULT_MARGIN, Baseline
 from naiad.loadtest.errors import EngineFailed
-from naiad.loadtest.measurement import Measurement
 from naiad.loadtest.plan import LoadTest
 from naiad.loadtest.report import Report
 
@@ -62,14 +62,25 @@ def run(
     if baseline is not None:
         baseline.check_comparable(test, any_machine=any_machine)
     targets = _look(test)
-    if calibration is True:
-        if on_progress is not None:
-            on_progress(Progress(phase="calibrating"))
-        calibration = calibrate(test, targets[0])
     with _sending(test, generator, group) as sender:
+        if calibration is True:
+            calibration = _calibrate(test, targets[0], sender, on_progress)
         log = _Log(test, sender, on_progress)
         log.follow()
     return log.report(targets, calibration or None, None if baseline is None else (baseline, margin))
+
+
+def _calibrate(
+    test: LoadTest, target: Target, sender: Generator, on_progress: OnProgress | None
+) -> Calibration | Literal[False]:
+    """Measure the generator; what sends from other machines cannot be measured here."""
+    if not isinstance(sender, EngineGroup):
+        return False
+    if on_progress is not None:
+        on_progress(Progress(phase="calibrating"))
+    found = calibrate(test, target, sender)
+    sender.run_next(test)
+    return found or False
 
 
 def _look(test: LoadTest) -> tuple[Target, ...]:

@@ -105,7 +105,7 @@ class Latencies:
         """Return (percentile, latency in µs), as far into the tail as the number of requests resolves."""
         if not self._indices.size:
             return []
-        resolved = _CURVE[(_CURVE <= 100.0 * (1 - 1 / self.count)) | (_CURVE == 0) | (_CURVE == 100)]
+        resolved = _CURVE[(100.0 * (1 - 1 / self.count) >= _CURVE) | (_CURVE == 0) | (_CURVE == 100)]
         return list(zip(resolved.tolist(), self.quantiles_us((resolved / 100).tolist()), strict=True))
 
     def counts(self) -> Iterator[tuple[int, int]]:

@@ -60,9 +60,14 @@ class Regions:
                 f"expected {size_bytes >> 10} KiB of shared memory for requests or answers, could not have it: {exc}; "
                 "send fewer different or smaller requests at a time, or leave shared_memory out"
             ) from exc
-        self._segments.append(segment)
-        with connect(self._connection) as client:
-            _register(client, segment)
+        try:
+            with connect(self._connection) as client:
+                _register(client, segment)
+        except InvalidPlan:  # it said no
+            segment.unlink()
+            raise
+        finally:
+            ...
         return segment
 
     def close(self) -> None:

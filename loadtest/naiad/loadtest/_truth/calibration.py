@@ -55,7 +55,7 @@ class Calibration:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as the report has them."""
-        return {**asdict(self), "floor_us": self.floor_p50_us, "text": self.text}
+        return {**asdict(self), "text": self.text}
 
 
 def calibrate(test: LoadTest, target: Target, group: EngineGroup | None = None) -> Calibration | None:

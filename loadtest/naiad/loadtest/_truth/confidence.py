@@ -3,7 +3,7 @@
 A window is cut into slots of a quarter second; requests within one, and neighbouring slots, share the state of the
 server. The variance of a share (of requests up to a latency, say) is therefore taken from means over batches of slots
 (Schmeiser 1982: 10 to 30 batches are enough), widened by what is left of the correlation between neighbouring batches
-(as in Tafazzoli and Wilson's Skart, 2011), the larger of two batch lengths. The number of requests is reduced to as
+(as in Tafazzoli and Wilson's Skart, 2011). The number of requests is reduced to as
 many independent ones as would vary that much, with Student's t for the few batches (Korn and Graubard 1998). With that
 number the exact binomial bounds of Clopper and Pearson (1934) hold for the share; read off the histogram they bound a
 percentile (Woodruff 1952). An interval is therefore never narrower than the one of the order statistics of independent
@@ -36,10 +36,10 @@ ALPHA: Final = 0.05
 Bounds = tuple[float, float]
 Numbers = NDArray[np.float64]
 
-_NUM_BATCHES: Final = (20, 10)
-_MIN_BATCHES: Final = 2
-_MIN_DEGREES: Final = 2.0  # of freedom
-_MAX_CORRELATION: Final = 0.8  # of neighbouring batches; beyond it a window shows next to nothing
+_NUM_BATCHES: Final = 20
+_MIN_BATCHES: Final = 4
+_MIN_DEGREES: Final = 3.0  # of freedom
+_MAX_CORRELATION: Final = 0.7  # of neighbouring batches; beyond it a window shows next to nothing
 
 
 def needed_requests(fraction: float) -> int:
@@ -116,13 +116,9 @@ def _independent(hits: Numbers, totals: Numbers, alpha: float) -> float | None:
 
 def _half_width(sums: Numbers, totals: Numbers, alpha: float) -> float | None:
     """Return half the width of the interval of a ratio of sums by batch means; ``None`` with too few batches."""
-    sizes = [min(wanted, len(totals)) for wanted in _NUM_BATCHES]
-    if sizes[-1] < _MIN_BATCHES:
+    num_batches = min(_NUM_BATCHES, len(totals))
+    if num_batches < _MIN_BATCHES:
         return None
-    return max(_batch_half_width(sums, totals, size, alpha) for size in set(sizes))
-
-
-def _batch_half_width(sums: Numbers, totals: Numbers, num_batches: int, alpha: float) -> float:
     edges = np.linspace(0, len(totals), num_batches, endpoint=False).astype(np.int64)
     batch_sums, batch_totals = np.add.reduceat(sums, edges), np.add.reduceat(totals, edges)
     rest = batch_sums - batch_sums.sum() / batch_totals.sum() * batch_totals

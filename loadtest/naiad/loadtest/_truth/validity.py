@@ -27,6 +27,7 @@ MIN_IN_FLIGHT_SHARE: Final = 0.8
 MIN_IN_FLIGHT: Final = 4  # below, one request more or less on the way is a quarter
 MIN_LAG_US: Final = 500.0
 LAG_SHARE: Final = 0.1
+LAG_LIMIT: Final = 0.5
 FOREIGN_SHARE: Final = 0.01
 FOREIGN_LIMIT: Final = 0.05
 FEW: Final = 20
@@ -133,7 +134,7 @@ class _Case:
             kind="generator_lag",
             text=f"one request in a hundred left {lag_us / 1000:.1f} ms late or later, more than {LAG_SHARE:.0%} of "
             "p99: part of the latencies is the load generator's own",
-            invalid=lag_us > 2 * LAG_SHARE * latency_us,
+            invalid=lag_us > LAG_LIMIT * latency_us,
         )
 
     def in_flight(self) -> Iterator[Doubt]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Slo", "SloResult", "split_metric"]
 
 _TOKENS: Final = re.compile(
-    r"\s*(?P<metric>[a-z_]*?p\d+(?:\.\d+)?(?![a-z\d_])|[a-z_]+)?"
+    r"\s*(?P<metric>[a-z_][a-z_\d.]*)?"
     r"\s*(?P<op><=|>=|<|>)?"
     r"\s*(?P<value>\d+(?:\.\d+)?)?"
     r"\s*(?P<unit>[a-zµμ%/]+)?\s*(?P<rest>.*)",

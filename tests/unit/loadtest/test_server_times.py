@@ -3,7 +3,7 @@
 import pytest
 
 from naiad.client import BatchStatistics, Duration, ModelStatistics
-from naiad.loadtest.server_times import ServerSnapshot, ServerTimes
+from naiad.loadtest._truth.server_times import ServerSnapshot, ServerTimes
 
 
 def statistics(requests: int, *, version: str = "1", batches: dict[int, int] | None = None) -> ModelStatistics:
@@ -53,3 +53,18 @@ def test_a_snapshot_survives_the_pipe():
     """Batch sizes are numbers again on the other side."""
     snapshot = ServerSnapshot.of([statistics(3, batches={8: 2})])
     assert ServerSnapshot.from_json(snapshot.to_json()) == snapshot
+
+
+def test_several_models_are_weighted_by_their_requests():
+    """The times of a mix are the means over all requests; counts and requests in the server add up."""
+    few, many = (
+        ServerTimes.between(ServerSnapshot.of([statistics(0)]), ServerSnapshot.of([statistics(requests)]), 1.0)
+        for requests in (100, 300)
+    )
+    assert few is not None
+    assert many is not None
+    whole = ServerTimes.together([few, many])
+    assert whole is not None
+    assert (whole.requests, whole.executions, whole.in_flight) == (400, 200, pytest.approx(0.4))
+    assert whole.total_us == pytest.approx(1000)
+    assert ServerTimes.together([]) is None

@@ -27,7 +27,7 @@ _STILL_IN_USE_S: Final = 0.02
 
 
 class Regions:
-    """The regions that one server knows from this process; a context manager would be too short: close it."""
+    """The regions that one server knows from this process, until they are closed."""
 
     def __init__(self, connection: Connection) -> None:
         """Ask the server whether it takes shared memory, and remove what dead processes left there.
@@ -60,14 +60,14 @@ class Regions:
                 f"expected {size_bytes >> 10} KiB of shared memory for requests or answers, could not have it: {exc}; "
                 "send fewer different or smaller requests at a time, or leave shared_memory out"
             ) from exc
+        self._segments.append(segment)
         try:
             with connect(self._connection) as client:
                 _register(client, segment)
-        except InvalidPlan:  # it said no
+        except InvalidPlan:  # the server said no: it has nothing to forget
+            self._segments.remove(segment)
             segment.unlink()
             raise
-        finally:
-            ...
         return segment
 
     def close(self) -> None:

@@ -6,12 +6,11 @@ it, however that one ended.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -37,17 +36,17 @@ from naiad.loadtest._engine.sources import Crowd, Source, Timetable
 from naiad.loadtest._engine.speaker import Speaker
 from naiad.loadtest._engine.watch import Watch
 from naiad.loadtest._wire.opening import open_wire
+from naiad.loadtest._wire.waiting import sleep_precisely
 from naiad.loadtest.errors import LoadTestError
 from naiad.loadtest.plan import Connection, LoadTest, Users
 
 DRAIN_NS: Final = 5_000_000_000
 _SLOTS: Final = 64
-_PR_SET_TIMERSLACK: Final = 29
 
 
 def main() -> int:
     """Do job after job until the orders end; return the exit code."""
-    _wake_up_in_time()
+    sleep_precisely()
     orders, speaker = Orders(), Speaker()
     order = orders.wait()
     while order is not None and order is not ENDED:
@@ -181,12 +180,6 @@ class _Job:
 
     def _say(self, message: Message) -> None:
         self._speaker.say(partial(encode_message, message, self._number))
-
-
-def _wake_up_in_time() -> None:
-    """Have the kernel end our waits within a microsecond, not within its usual 50: see PR_SET_TIMERSLACK, prctl(2)."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
 
 
 @contextmanager

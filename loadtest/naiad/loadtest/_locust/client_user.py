@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import locust
 from locust import User
@@ -21,6 +21,9 @@ from naiad.loadtest.plan import DEFAULT_URL
 
 __all__ = ["ClientUser"]
 
+_INFERENCES: Final = frozenset({"ModelInfer", "ModelStreamInfer"})
+"""What is counted under the model's name; other calls have their own lines."""
+
 
 class ClientUser(User):
     """A Locust user with ``self.client``, a :class:`naiad.client.Client` whose calls are Locust's requests.
@@ -30,9 +33,12 @@ class ClientUser(User):
         class Caller(ClientUser):
             wait_time = constant(0.1)
 
+            def on_start(self):
+                self.digits = self.client.model("digits")  # a handle asks the server about the model once
+
             @task
             def classify(self):
-                self.client.model("digits")(images=self.image)
+                self.digits(images=self.image)
 
     All users of a process share one client, which is closed when the test stops. Failed calls are counted by Locust and
     raised: catch :class:`naiad.client.ClientError` to go on within a task.
@@ -94,7 +100,9 @@ class _Observer:
         self._environment = environment
 
     def call(self, info: CallInfo) -> _Observation:
-        return _Observation(self._environment, info.model or info.method)
+        model = info.model or "server"
+        name = model if info.method in _INFERENCES else f"{model}: {info.method}"
+        return _Observation(self._environment, name)
 
 
 class _Observation:
@@ -111,6 +119,8 @@ class _Observation:
         """Nothing: the call's end says it."""
 
     def done(self, timing: Timing, response_bytes: int, error: BaseException | None) -> None:
+        if error is not None and not isinstance(error, Exception):
+            return  # the user was stopped in the middle of the call
         self._environment.events.request.fire(
             request_type=METHOD,
             name=self._name,

@@ -110,8 +110,8 @@ def assess(
         options: The gate's.
         look: Which look this is; the last one where the gate ends before its budget is used.
         seed: Of the bootstrap.
-        quick: Leave the bootstrap out where the sign flips allow no verdict: the verdict is the same, an interval that
-            leads to none may come out narrower.
+        quick: Leave the bootstrap out where the sign flips alone allow no verdict. The verdict is the same, since the
+            bootstrap only widens intervals; those of an inconclusive look may come out narrower.
     """
     estimates = {name: Estimate(np.asarray(values, float), seed) for name, values in differences.items()}
     p_values = {name: estimate.p_value() for name, estimate in estimates.items()}
@@ -119,20 +119,24 @@ def assess(
     levels, last = options.levels(look), options.levels(len(options.looks) - 1)
     lower = holm_levels(judged, levels)
     adjusted = holm_p_values(judged)
-    judgements = tuple(
-        _judge(
-            rule,
-            estimates[rule.name],
-            level=lower.get(rule.name, levels[0]),
-            upper_level=levels[0],
-            last_level=last[0],
-            p_adjusted=adjusted.get(rule.name, p_values[rule.name]),
-            budget=options.max_pairs,
-            quick=quick,
+
+    def look_at(*, resample: bool) -> tuple[Judgement, ...]:
+        return tuple(
+            _judge(
+                rule,
+                estimates[rule.name],
+                levels=(lower.get(rule.name, levels[0]), levels[0], last[0]),
+                p_adjusted=adjusted.get(rule.name, p_values[rule.name]),
+                budget=options.max_pairs,
+                resample=resample,
+            )
+            for rule in options.rules
+            if rule.name in estimates
         )
-        for rule in options.rules
-        if rule.name in estimates
-    )
+
+    judgements = look_at(resample=False)
+    if not quick or _overall(judgements) != "inconclusive":
+        judgements = look_at(resample=True)
     return Assessment(
         verdict=_overall(judgements), num_pairs=max(e.num_pairs for e in estimates.values()), judgements=judgements
     )
@@ -142,18 +146,17 @@ def _judge(
     rule: GateMetric,
     estimate: Estimate,
     *,
-    level: float,
-    upper_level: float,
-    last_level: float,
+    levels: tuple[float, float, float],
     p_adjusted: float,
     budget: int,
-    quick: bool,
+    resample: bool,
 ) -> Judgement:
+    """Judge one metric; ``levels`` are those of the lower bound, of the upper bound, and of the last look."""
     margin = math.log1p(rule.margin)
-    low, high = estimate.flip_bounds(level)[0], estimate.flip_bounds(upper_level)[1]
-    if low > 0 or high < margin or not quick:
-        low = min(low, estimate.bootstrap_bounds(level)[0])
-        high = max(high, estimate.bootstrap_bounds(upper_level)[1])
+    low, high = estimate.flip_bounds(levels[0])[0], estimate.flip_bounds(levels[1])[1]
+    if resample:
+        low = min(low, estimate.bootstrap_bounds(levels[0])[0])
+        high = max(high, estimate.bootstrap_bounds(levels[1])[1])
     error = estimate.standard_error
     verdict: Verdict = "inconclusive"
     if low > 0 and estimate.effect > margin:
@@ -168,11 +171,11 @@ def _judge(
         high=high,
         p_value=estimate.p_value(),
         p_adjusted=p_adjusted,
-        level=level,
+        level=levels[0],
         verdict=verdict,
         standard_error=error,
         at_budget=error * math.sqrt(estimate.num_pairs / max(budget, estimate.num_pairs)),
-        last_level=last_level,
+        last_level=levels[2],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from itertools import groupby
@@ -43,7 +44,7 @@ _READERS: Final[dict[str, Reader]] = {
     **dict.fromkeys(_IMAGES, read_image),
 }
 _TAKEN: Final = f".npy, .npz, .jsonl, .ndjson, .json, .txt or an image ({', '.join(_IMAGES)})"
-_LIMIT: Final = f"different requests have {MAX_BYTES >> 20} MiB together at most"
+_LIMIT: Final = f"there are {MAX_SAMPLES:,} different requests at most, of {MAX_BYTES >> 20} MiB together"
 
 
 def file_samples(data: Files, signature: Signature, *, batch: int, sequences: bool) -> Samples:
@@ -124,7 +125,7 @@ def _paths(path: Path) -> tuple[list[Path], list[str]]:
         if path.suffix.lower() not in _READERS:
             raise InvalidData(f"expected a file of samples ({_TAKEN}), found {path}", path=str(path))
         return [path], []
-    files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+    files = _files_below(path)
     kinds = Counter(_kind(file) for file in files)
     counts = [(count, kind) for kind, count in kinds.items() if kind is not None]
     if not counts:
@@ -138,6 +139,15 @@ def _paths(path: Path) -> tuple[list[Path], list[str]]:
     others = sorted({file.suffix or file.name for file in files if _kind(file) != kind})
     notes = [f"{len(files) - len(chosen)} files of other kinds are left out ({', '.join(others)})"] if others else []
     return chosen, notes
+
+
+def _files_below(directory: Path) -> list[Path]:
+    """Return all files, hidden ones excepted, those of one folder after another, by name."""
+    found = list[Path]()
+    for folder, folders, names in os.walk(directory):  # sorting paths themselves takes ten times as long
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
+    return found
 
 
 def _kind(path: Path) -> str | None:

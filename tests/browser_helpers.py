@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -138,13 +139,17 @@ def chromium() -> Iterator[Browser]:
     for_it, to_it = os.pipe()
     from_it, by_it = os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        # Chromium reads from descriptor 3 and writes to 4.
-        command = ["sh", "-c", f'exec "$0" "$@" 3<&{for_it} 4>&{by_it}', CHROMIUM, *FLAGS, f"--user-data-dir={profile}"]
+        # Chromium reads from descriptor 3 and writes to 4; ours must not be among these when they are moved there.
+        ends = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (for_it, by_it)]
+        moved = f'exec "$0" "$@" 3<&{ends[0]} 4>&{ends[1]}'
         process = subprocess.Popen(
-            command, pass_fds=(for_it, by_it), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ["bash", "-c", moved, CHROMIUM, *FLAGS, f"--user-data-dir={profile}"],
+            pass_fds=ends,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
-        os.close(for_it)
-        os.close(by_it)
+        for end in (for_it, by_it, *ends):
+            os.close(end)
         browser = Browser(process, to_it, from_it)
         try:
             yield browser

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 
@@ -56,8 +57,6 @@ def main() -> None:
     gevent.sleep(options.seconds)
     end, cpu = time.perf_counter_ns(), time.process_time() - cpu
     latencies = np.array([after - before for before, after in seen if start <= after < end]) / 1000
-    runner.quit()
-    client.close()
     p50, p99 = np.percentile(latencies, (50, 99), method="inverted_cdf")
     json.dump(
         {
@@ -70,6 +69,8 @@ def main() -> None:
         },
         sys.stdout,
     )
+    sys.stdout.flush()
+    os._exit(0)  # an orderly end of users, gevent and gRPC may wait for ever
 
 
 if __name__ == "__main__":

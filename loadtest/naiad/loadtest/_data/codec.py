@@ -11,6 +11,7 @@ repeated fields add up, whatever their order; see https://protobuf.dev/programmi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -64,6 +65,8 @@ __all__ = [
 ]
 
 Room = Callable[[int], Place]
+_START: Final = wire.encode_options("", {"sequence_start": True}, ())
+_END: Final = wire.encode_options("", {"sequence_end": True}, ())
 _FINAL: Final = {"triton_enable_empty_final_response": True}
 
 
@@ -167,12 +170,12 @@ def request_id_suffix(request_id: str) -> bytes:
 
 def sequence_suffix(sequence_id: int | str, start: bool, end: bool) -> bytes:
     """Encode which sequence a request belongs to, and whether it is its first or last one."""
-    parameters: dict[str, wire.Parameter] = {"sequence_id": sequence_id}
-    if start:
-        parameters["sequence_start"] = True
-    if end:
-        parameters["sequence_end"] = True
-    return wire.encode_options("", parameters, ())
+    return _sequence(sequence_id) + (_START if start else b"") + (_END if end else b"")
+
+
+@lru_cache(maxsize=1 << 14)  # a sequence's requests say the same, and as many are open as there are users
+def _sequence(sequence_id: int | str) -> bytes:
+    return wire.encode_options("", {"sequence_id": sequence_id}, ())
 
 
 def final_suffix() -> bytes:

@@ -93,7 +93,7 @@ def _to_varints(numbers: NDArray[np.int64]) -> bytes:
     more = np.zeros_like(needed)
     more[:, :-1] = needed[:, 1:]
     octets = (rest & np.uint64(0x7F)).astype(np.uint8) | (more.astype(np.uint8) << 7)
-    return octets[needed].tobytes()
+    return bytes(octets[needed].tobytes())
 
 
 def _from_varints(octets: NDArray[np.uint8]) -> NDArray[np.int64]:

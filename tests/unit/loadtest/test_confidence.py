@@ -43,7 +43,7 @@ def coverage(intervals, truth):
 
 @pytest.mark.parametrize("rho", [0.0, 0.5, 0.8])
 def test_intervals_hold_the_truth_as_often_as_they_say(rho):
-    """Of 300 windows of 30 s with correlated quarter seconds, at least 90 % of the 95 % intervals have the true value."""
+    """Of 300 windows of 30 s with correlated quarter seconds, 90 % or more of the 95 % intervals have the true value."""
     windows = [window(seed, num_slots=120, rho=rho) for seed in range(300)]
     for fraction in (0.5, 0.9, 0.99):
         truth_us = MEDIAN_US * math.exp(SPREAD * norm.ppf(fraction))
@@ -59,7 +59,7 @@ def test_intervals_of_rates_hold_the_truth(rho):
 
 
 def test_an_interval_that_ignores_correlation_would_not_do():
-    """The check above can fail: intervals for independent requests miss the truth far more often than one time in 20."""
+    """The check above can fail: intervals for independent requests miss the truth far more often than once in 20."""
     truth_us, hits = MEDIAN_US, 0
     for seed in range(100):
         whole = Latencies.merged(window(seed, num_slots=120, rho=0.8))

@@ -17,7 +17,7 @@ from naiad.loadtest.plan import LoadTest
 
 __all__ = ["GENERATOR_KINDS", "Doubt", "doubts"]
 
-GENERATOR_KINDS: Final = frozenset({"generator_cpu", "generator_lag", "in_flight"})
+GENERATOR_KINDS: Final = frozenset({"generator_cpu", "generator_lag", "generator_waited", "in_flight"})
 """The kinds that say that the load generator may have been the limit."""
 
 MAX_CPU_SHARE: Final = 0.7
@@ -33,6 +33,7 @@ FOREIGN_LIMIT: Final = 0.05
 FEW: Final = 20
 STEAL_SHARE: Final = 0.05
 PRESSURE_SHARE: Final = 0.5
+ENGINE_WAIT_SHARE: Final = 0.05
 OVERLOAD_SHARE: Final = 0.95
 
 
@@ -138,16 +139,18 @@ class _Case:
         )
 
     def in_flight(self) -> Iterator[Doubt]:
+        """Requests missing in the server are our fault only where we were busy; else gRPC or the network had them."""
         missing, server = self.missing_share, self.measurement.server
         if missing is None or server is None or missing <= 1 - MIN_IN_FLIGHT_SHARE:
             return
-        busy = self.measurement.cpu_share > MAX_CPU_SHARE or self.near_ceiling
-        where = "in the load generator" if busy else "between the two: gRPC, the kernel, the network"
+        if self.measurement.cpu_share <= MAX_CPU_SHARE and not self.near_ceiling:
+            return
         yield Doubt(
             kind="in_flight",
             text=f"of {self.nominal:.1f} requests in flight {server.in_flight:.1f} were in the server (by its own "
-            f"counters) and {self.on_the_way:.1f} on the way; the others waited {where}",
-            invalid=busy and self.measurement.cpu_share > SATURATED_CPU_SHARE,
+            f"counters) and {self.on_the_way:.1f} on the way; the others waited in the load generator, which sent "
+            "nearly as fast as it can: use more engines",
+            invalid=True,
         )
 
     def counts(self) -> Iterator[Doubt]:
@@ -199,6 +202,13 @@ def _not_steady(steadiness: Steadiness, moved: str) -> str:
 def _of_machine(load: MachineLoad | None) -> Iterator[Doubt]:
     if load is None:
         return
+    if load.engine_wait_share > ENGINE_WAIT_SHARE:
+        yield Doubt(
+            kind="generator_waited",
+            text=f"for {load.engine_wait_share:.0%} of the time an engine process was ready to run and had no core: "
+            "latencies have these waits in them; keep cores free for the load generator",
+            invalid=False,
+        )
     if load.steal_share > STEAL_SHARE:
         yield Doubt(
             kind="machine",

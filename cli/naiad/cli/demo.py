@@ -224,26 +224,27 @@ def _switch_versions(
 
 
 def _load_test(triton: EmbeddedTriton, version: Version, duration_s: float, summary: _Summary) -> Report:
-    from naiad.loadtest import LoadTest, run
+    from naiad.loadtest import Connection, Golden, LoadTest, Traffic, Users, run
 
     with _step(f"load-test it with {_USERS} users for {duration_s:g} s") as done:
         test = LoadTest(
-            model=_MODEL,
-            url=triton.grpc_url,
-            users=_USERS,
+            traffic=Traffic(model=_MODEL, data=Golden(path=version.path / "golden.npz")),
+            load=Users(users=_USERS),
+            connection=Connection(url=triton.grpc_url),
             duration_s=duration_s,
             warmup_s=1.0,
-            golden=version.path / "golden.npz",
+            name="naiad demo",
         )
         report = run(test)
         measured = report.to_json()["results"]
         done(f"{measured['throughput_per_s']:,.0f} requests/s")
     latency = measured["latency_us"]
     summary.figures |= {"throughput_per_s": measured["throughput_per_s"], "latency_us": latency}
-    summary.rows["throughput"] = f"{measured['throughput_per_s']:,.0f} requests/s, {measured['failed_requests']} failed"
-    if measured["requests"]:
+    summary.rows["throughput"] = f"{measured['throughput_per_s']:,.0f} requests/s, {measured['failed']} failed"
+    if measured["completed"]:
         summary.rows["latency"] = ", ".join(f"{name} {latency[name] / 1000:.1f} ms" for name in ("p50", "p99", "p99.9"))
-    summary.failures += report.failures()
+    # A busy machine makes figures doubtful, and not the model bad.
+    (summary.warnings if report.verdict == "invalid" else summary.failures).extend(report.failures())
     summary.warnings += report.warnings()
     return report
 

@@ -80,8 +80,10 @@ def test_the_keys_found_are_those_that_tomllib_reads():
 
 NAMES = st.sampled_from(["a", "b", "c-d", "e_f", '"g h"', "'i.j'", '"k#=\\""', "1"])
 SCALARS = st.sampled_from(
-    ["1", "-2.5e3", "true", '"text"', '"a # b ] } \\" ="', "'it = [x]'", '"""\none\n"quoted" = 2\n"""', "'''\nx'''"]
-    + ["1979-05-27", "0xff", "inf"]
+    (
+        *("1", "-2.5e3", "true", '"text"', '"a # b ] } \\" ="', "'it = [x]'", "1979-05-27", "0xff", "inf"),
+        *('"""\none\n"quoted" = 2\n"""', "'''\nx'''"),
+    )
 )
 VALUES = st.recursive(
     SCALARS,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["sweep_and_show"]
 
-_BAR: Final = 20
+_BAR: Final = 12
 
 
 def sweep_and_show(plan: Scenario, *, as_json: bool) -> int:
@@ -56,7 +56,7 @@ def _print(content: dict[str, Any]) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in (variable, "requests/s", "p50", "p99 (95 %)", "batch", "failed"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("p99")
+    table.add_column("p99", no_wrap=True, overflow="crop")
     top = max((point["p99_us"] or 0.0 for point in points), default=0.0) or 1.0
     for point in points:
         table.add_row(*_cells(point, top), style="" if point["valid"] else "dim")

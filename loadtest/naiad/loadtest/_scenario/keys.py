@@ -6,7 +6,8 @@ A key is named like its option on the command line; underscores stand for hyphen
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -47,6 +48,16 @@ class Tables:
 def _expect(expected: str, value: Any) -> ValueError:
     shown = {True: "true", False: "false"}[value] if isinstance(value, bool) else repr(value)
     return ValueError(f"expected {expected}, found {shown}")
+
+
+@contextmanager
+def _within(step: str | int) -> Iterator[None]:
+    """Have an error know which part of a value it is about, for the line."""
+    try:
+        yield
+    except ValueError as exc:
+        exc.step = step  # type: ignore[attr-defined]
+        raise
 
 
 def _is_number(value: Any) -> bool:
@@ -109,7 +120,11 @@ def _slos(value: Any) -> tuple[Slo, ...]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list | tuple):
         raise _expect('objectives like ["p99<20ms", "errors<0.1%"]', value)
-    return tuple(Slo.parse(_text(text)) for text in texts)
+    slos = []
+    for at, text in enumerate(texts):
+        with _within(at):
+            slos.append(Slo.parse(_text(text)))
+    return tuple(slos)
 
 
 def _one_of(*names: str) -> Callable[[Any], str]:
@@ -149,7 +164,11 @@ def _by_name(read: Callable[[Any], Any], what: str) -> Callable[[Any], dict[str,
     def read_all(value: Any) -> dict[str, Any]:
         if not isinstance(value, Mapping):
             raise _expect(f"{what} by the name of the input", value)
-        return {name: read(item) for name, item in value.items()}
+        found = {}
+        for name, item in value.items():
+            with _within(name):
+                found[name] = read(item)
+        return found
 
     return read_all
 
@@ -158,15 +177,20 @@ def _headers(value: Any) -> dict[str, dict[str, str]]:
     if not isinstance(value, Mapping):
         raise _expect("headers by name", value)
     for name, source in value.items():
-        if isinstance(source, str):
-            raise ValueError(  # noqa: TRY004  # never repeat the value: it may be the secret itself
-                f'expected where the value of {name} is, as {{ env = "NAME" }} or {{ file = "path" }}, found a text: '
-                "a scenario holds no secrets"
-            )
-        if not isinstance(source, Mapping) or len(source) != 1 or not {"env", "file"} >= set(source):
-            raise ValueError(f'expected {name} = {{ env = "NAME" }} or {{ file = "path" }}')
-        _text(next(iter(source.values())))
+        with _within(name):
+            _check_source(name, source)
     return {name.lower(): dict(source) for name, source in value.items()}
+
+
+def _check_source(name: str, source: Any) -> None:
+    if isinstance(source, str):
+        raise ValueError(  # noqa: TRY004  # never repeat the value: it may be the secret itself
+            f'expected where the value of {name} is, as {{ env = "NAME" }} or {{ file = "path" }}, found a text: '
+            "a scenario holds no secrets"
+        )
+    if not isinstance(source, Mapping) or len(source) != 1 or not {"env", "file"} >= set(source):
+        raise ValueError(f'expected {name} = {{ env = "NAME" }} or {{ file = "path" }}')
+    _text(next(iter(source.values())))
 
 
 _TEXT: Final = {"type": "string"}

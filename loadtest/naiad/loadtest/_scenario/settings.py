@@ -52,7 +52,7 @@ class Settings:
         try:
             document = tomllib.loads(text)
         except tomllib.TOMLDecodeError as exc:
-            raise _no_toml(path, str(exc)) from exc
+            raise _no_toml(path, text, str(exc)) from exc
         found = cls(path=path, text=text, _lines=key_lines(text))
         found.values = found._table(document, SCENARIO, (), ())
         found.check()
@@ -140,7 +140,8 @@ class Settings:
         except ValueError as exc:
             if option:
                 raise InvalidScenario(f"{option}: {exc}", key=option) from exc
-            raise self._wrong(written, str(exc)) from exc
+            step = getattr(exc, "step", None)
+            raise self._wrong(written if step is None else (*written, step), str(exc)) from exc
 
     def _rooted(self, value: Any) -> Any:
         """Return paths as they lead from the file, and everything else as it is."""
@@ -203,11 +204,11 @@ def _read_text(path: Path) -> str:
         raise InvalidScenario(f"{path}: expected text in UTF-8, found other bytes", path=str(path)) from exc
 
 
-def _no_toml(path: Path, reason: str) -> InvalidScenario:
+def _no_toml(path: Path, text: str, reason: str) -> InvalidScenario:
     match = _POSITION.search(reason)
-    line = int(match[1]) if match else None
-    where = f"{path}:{match[1]}:{match[2]}" if match else str(path)
-    return InvalidScenario(f"{where}: expected TOML: {_POSITION.sub('', reason)}", path=str(path), line=line)
+    line, column = (int(match[1]), f":{match[2]}") if match else (text.count("\n") + 1, "")
+    message = f"{path}:{line}{column}: expected TOML: {_POSITION.sub('', reason)}"
+    return InvalidScenario(message, path=str(path), line=line)
 
 
 def _make_room(table: dict[str, Any], above: list[str | int], name: str) -> None:

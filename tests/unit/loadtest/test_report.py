@@ -1,25 +1,64 @@
 """The verdict and the files."""
 
+from __future__ import annotations
+
+import csv
 import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from typing import Any
 
+import jsonschema
 import pytest
 
-from loadtest_samples import measurement, report, server_times
-from naiad.loadtest import Baseline, LoadTest, OutputNotWritable, Slo
+import report_contents as contents
+from loadtest_samples import TARGET, TEST, measurement, report, server_times
+from naiad.loadtest import (
+    Baseline,
+    Connection,
+    Golden,
+    InvalidReport,
+    LoadTest,
+    OutputNotWritable,
+    Rate,
+    Report,
+    Slo,
+    Trace,
+    Traffic,
+    Users,
+)
+from naiad.loadtest._report.tables import PERCENTILE_COLUMNS, POINT_COLUMNS, percentiles_csv, points_csv
 
-TEST = LoadTest(model="m", users=4, duration_s=1)
+SCHEMA = json.loads(files("naiad.loadtest._report").joinpath("report.schema.json").read_text("utf-8"))
+EMPTY = server_times(requests=0, executions=0, inferences=0, batches={})
+
+
+@dataclass(frozen=True)
+class Doubt:
+    text: str
+    invalid: bool
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": "generator_cpu", "text": self.text, "invalid": self.invalid}
 
 
 def judged(*texts, measured=None):
-    measured = measured or measurement()
-    return report(measured, slos=[Slo.parse(text).judge(measured) for text in texts])
+    slos = [Slo.parse(text) for text in texts]
+    measured = measured or measurement(slos=slos)
+    return report(measured, slos=[slo.judge(measured) for slo in slos])
+
+
+def check(content):
+    """Refuse what the schema does not describe, in the form that a file has."""
+    jsonschema.Draft202012Validator(SCHEMA).validate(json.loads(json.dumps(content, allow_nan=False)))
 
 
 def test_a_run_without_objectives_passes_when_requests_succeeded():
     """Nothing was asked for, and it worked."""
+    assert report().verdict == "passed"
     assert report().ok
 
 
@@ -58,34 +97,182 @@ def test_a_regression_fails_the_run():
     assert "baseline 100 µs" in failures[0]
 
 
-def test_an_incident_fails_the_run():
+def test_a_result_that_something_else_decided_is_invalid():
+    """Neither a pass nor a miss of its objectives: the figures are not the server's."""
+    limited = [Doubt("an engine process used 97 % of a core", invalid=True)]
+    for found in (report(doubts=limited), replace(judged("p99<1ms"), doubts=limited)):
+        assert (found.verdict, found.ok, found.valid) == ("invalid", False, False)
+        assert found.failures()[0] == "an engine process used 97 % of a core"
+
+
+def test_a_run_that_broke_off_failed_whatever_else_is_doubtful():
     """A server that died is a failed run, whatever was measured before."""
-    assert report(incidents=["the server died"]).failures() == ["the server died"]
+    found = report(incidents=["the server died"], doubts=[Doubt("the generator was slow", invalid=True)])
+    assert found.verdict == "failed"
+    assert found.failures() == ["the server died", "the generator was slow"]
+
+
+def test_a_mere_doubt_warns():
+    """It passes, and the reader is told."""
+    found = report(doubts=[Doubt("the governor is powersave", invalid=False)], notes=["a note"])
+    assert found.ok
+    assert found.warnings() == ["a note", "the governor is powersave"]
 
 
 def test_the_json_has_everything_and_no_secret(tmp_path):
     """The report is versioned, is strict JSON, and shows the server's address without its secret."""
-    test = LoadTest(model="m", url="grpc://:hunter2@127.0.0.1:8001", users=4, duration_s=1)
+    connection = Connection(url="grpc://:hunter2@127.0.0.1:8001", headers={"authorization": "Bearer hunter2"})
     path = tmp_path / "report.json"
-    report(test=test).write(json=path)
+    report(test=replace(TEST, connection=connection)).write(json=path)
     assert "hunter2" not in path.read_text()
-    content = json.loads(path.read_text())
-    assert (content["schema_version"], content["verdict"]) == (1, "passed")
+    content = Report.read(path)
+    assert (content["schema_version"], content["verdict"]) == (2, "passed")
     assert content["test"]["url"] == "grpc://127.0.0.1:8001"
     assert content["results"]["latency_us"]["p99"] == pytest.approx(9911, rel=0.002)
 
 
+@pytest.mark.parametrize(
+    "load",
+    [Users(users=4), Rate(per_s=100), Rate(per_s=1.5, arrivals="constant"), Trace(path="some/where/t.txt", speed=2.0)],
+)
+def test_a_report_is_what_its_schema_says(load, tmp_path):
+    """Every kind of load, with objectives, a baseline, doubts: nothing missing, nothing that is not described."""
+    load = replace(load, path=tmp_path / "t.txt") if isinstance(load, Trace) else load
+    slos = [Slo.parse(text) for text in ("p99<1ms", "errors<1%", "goodput>90%")]
+    measured = measurement(slos=slos, errors={"Timeout": 3})
+    test = replace(TEST, load=load, traffic=Traffic(model="m", data=Golden(path=tmp_path / "golden.npz"), check=True))
+    found = report(
+        measured,
+        test=test,
+        slos=[slo.judge(measured) for slo in slos],
+        comparisons=Baseline.of(TEST, measured).compare(measured),
+        doubts=[Doubt("doubtful", invalid=False)],
+        interrupted=True,
+        command="naiad loadtest m",
+    ).to_json()
+    check(found)
+    assert str(tmp_path) not in json.dumps(found)
+
+
+def test_a_report_of_nothing_is_what_its_schema_says():
+    """Also where everything that can be unknown is."""
+    check(report(measurement([], server=EMPTY)).to_json())
+    check(report(replace(measurement([]), server=None)).to_json())
+
+
+@pytest.mark.parametrize("name", ["content", "mix", "sweep", "empty", "evil"])
+def test_the_contents_that_pages_are_tested_with_are_real_ones(name):
+    """What the tests make by hand has the form that reports have."""
+    check(getattr(contents, name)())
+
+
+def test_every_field_of_the_schema_says_what_it_is():
+    """Each has a description, refuses unknown neighbours, and is required; times and sizes have their unit."""
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    num_fields = 0
+    for where, field in _fields(SCHEMA, ""):
+        num_fields += 1
+        assert field.get("description"), where
+        if "properties" in field and "$ref" not in field:
+            assert field.get("additionalProperties") is False or where == "$defs/results", where
+    assert num_fields > 200
+
+
+def _fields(schema, where):
+    if not isinstance(schema, dict):
+        return
+    for group in ("properties", "$defs"):
+        for name, field in schema.get(group, {}).items():
+            path = f"{where}/{name}" if where else (f"{group}/{name}" if group == "$defs" else name)
+            yield path, field
+            yield from _fields(field, path)
+    yield from _fields(schema.get("items"), f"{where}[]")
+
+
+def test_every_model_of_a_mix_has_its_part():
+    """Parts carry the model's name and weight."""
+    test = LoadTest(traffic=(Traffic(model="a", weight=3), Traffic(model="b")), load=Users(users=4), duration_s=1)
+    measured = measurement(test=test)
+    content = Report(test=test, targets=(TARGET, TARGET), measurement=measured).to_json()
+    assert [(part["model"], part["weight"]) for part in content["parts"]] == [("a", 3), ("b", 1)]
+    check(content)
+
+
 def test_the_breakdown_adds_up_to_the_mean():
     """Client, queue, compute and the rest of the server are the whole mean latency."""
-    content = report().to_json()
-    assert sum(content["breakdown_us"].values()) == pytest.approx(content["results"]["latency_us"]["mean"], rel=0.001)
+    results = report().to_json()["results"]
+    assert sum(results["breakdown_us"].values()) == pytest.approx(results["latency_us"]["mean"], rel=0.001)
+
+
+def test_all_files_are_written_at_once(tmp_path):
+    """JSON, page and both tables of one report; what the JSON says can be read from the page, too."""
+    report().write(html=tmp_path / "r.html", json=tmp_path / "r.json", csv=tmp_path / "r.csv")
+    assert sorted(os.listdir(tmp_path)) == ["r-percentiles.csv", "r.csv", "r.html", "r.json"]
+    assert Report.read(tmp_path / "r.html") == Report.read(tmp_path / "r.json")
+
+
+def test_the_tables_have_every_point_and_percentile():
+    """A row for each, with the columns that the documentation names, model by model in a mix."""
+    content = contents.mix()
+    rows = list(csv.DictReader(points_csv(content).splitlines()))
+    assert tuple(rows[0]) == ("model", *POINT_COLUMNS)
+    for model, results in (("", content["results"]), *((part["model"], part) for part in content["parts"])):
+        found = [row for row in rows if row["model"] == model]
+        assert [float(row["throughput_per_s"]) for row in found] == [p["throughput_per_s"] for p in results["points"]]
+        assert [row["warmup"] for row in found] == [str(p["warmup"]).lower() for p in results["points"]]
+    content = contents.content()
+    rows = list(csv.DictReader(percentiles_csv(content).splitlines()))
+    assert tuple(rows[0]) == ("model", *PERCENTILE_COLUMNS)
+    longest_us = content["results"]["latency_us"]["max"]
+    assert (rows[-1]["percentile"], float(rows[-1]["latency_us"])) == ("100.0", longest_us)
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+def test_no_cell_is_a_formula(start):
+    """A model's name that a spreadsheet would run is text there; negative numbers stay numbers."""
+    content = contents.mix()
+    content["parts"][0]["model"] = f'{start}HYPERLINK("http://x","y")'
+    rows = list(csv.DictReader(points_csv(content).splitlines(keepends=True)))
+    names = {row["model"] for row in rows} - {"", "sentiment"}
+    assert all(name.startswith("'") for name in names)
+    assert float(rows[0]["at_s"]) < 0
 
 
 def test_nothing_measured_makes_a_report_all_the_same(tmp_path):
-    """Both files are written for a run in which nothing succeeded."""
-    empty = report(measurement([], server=server_times(requests=0, executions=0, inferences=0, batches={})))
-    empty.write(html=tmp_path / "r.html", json=tmp_path / "r.json")
-    assert json.loads((tmp_path / "r.json").read_text())["verdict"] == "failed"
+    """All files are written for a run in which nothing succeeded."""
+    empty = report(measurement([], server=EMPTY))
+    empty.write(html=tmp_path / "r.html", json=tmp_path / "r.json", csv=tmp_path / "r.csv")
+    assert Report.read(tmp_path / "r.json")["verdict"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot be read: No such file"),
+        ("not json", "expected a report in JSON"),
+        ("[" * 100_000, "expected a report in JSON"),
+        ("[1, 2]", "no report of a load test"),
+        ('{"schema_version": 2}', "no report of a load test"),
+        ("<html></html>", "expected a report in JSON"),
+    ],
+)
+def test_a_file_that_is_no_report_is_refused(tmp_path, text, message):
+    """The message says what is wrong with which file, and how to get a report."""
+    path = tmp_path / "r.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(InvalidReport, match=message) as caught:
+        Report.read(path)
+    assert str(path) in str(caught.value)
+    assert caught.value.path == str(path)
+
+
+def test_a_report_of_another_version_is_refused(tmp_path):
+    """It says which version it found and which it can read."""
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps({**contents.content(), "schema_version": 1}))
+    with pytest.raises(InvalidReport, match=r"version 2 in .*, found 1"):
+        Report.read(path)
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_anything_is_written(tmp_path):
@@ -115,7 +302,7 @@ import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 from pathlib import Path
 from naiad.loadtest import OutputNotWritable
-from naiad.loadtest._files import write_atomically
+from naiad.loadtest._report.files import write_atomically
 try:
     write_atomically(Path("r.html"), "x" * 200_000)
 except OutputNotWritable as exc:

@@ -126,7 +126,7 @@ def draw(chart: Chart) -> Html:
     )
 
 
-def figures(table: Table) -> Html:
+def figures(table: Table, name: str = "Figures") -> Html:
     """Return the figures of a chart, or of several, folded away."""
     rows = (
         el("tr", el("th", cells[0], scope="row"), [el("td", cell) for cell in cells[1:]], data_x=f"{x:.5f}")
@@ -134,7 +134,7 @@ def figures(table: Table) -> Html:
     )
     head = el("thead", el("tr", [el("th", name, scope="col") for name in table.head]))
     content = el("div", el("table", head, el("tbody", rows), id=table.id, class_="figures"), class_="scroll")
-    return el("details", el("summary", f"Figures ({len(table.rows)} rows)"), content)
+    return el("details", el("summary", f"{name} ({len(table.rows)} rows)"), content)
 
 
 def _legend(chart: Chart) -> Html | None:

@@ -156,7 +156,7 @@ function ticks(low, high) {
   const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9) + (step / power === 2.5 ? 1 : 0));
   const found = [];
   for (let index = Math.ceil(low / step - 1e-9); index * step <= high + step * 1e-9; index += 1)
-    found.push([index * step, (index * step).toFixed(digits).replace("-", "−")]);
+    found.push([index * step, index === 0 ? "0" : (index * step).toFixed(digits).replace("-", "−")]);
   return found;
 }
 

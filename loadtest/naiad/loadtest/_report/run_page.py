@@ -80,7 +80,7 @@ def _tiles(content: Content) -> Html:
     return tiles(
         tile("throughput", show("throughput", throughput), below),
         tile("offered", show("throughput", offered), "requests that were due") if offered is not None else None,
-        tile("inferences", show("inferences", rows), f"{results['rows_per_request']} rows per request")
+        tile("inferences", show("inferences", rows), f"{show_count(results['rows_per_request'])} rows per request")
         if results["rows_per_request"] != 1
         else None,
         *(_time_tile(name, results) for name in ("p50", "p99")),
@@ -158,7 +158,9 @@ def _curves(charts: Sequence[Any]) -> Child:
     """Return charts side by side; those over time have their figures in one table below."""
     if not charts:
         return None
-    shared = None if charts[0].shows_table else el("div", figures(charts[0].table), class_="shared")
+    shared = (
+        None if charts[0].shows_table else el("div", figures(charts[0].table, "All points over time"), class_="shared")
+    )
     return [el("div", [draw(chart) for chart in charts], class_="charts"), shared]
 
 
@@ -240,6 +242,7 @@ def _models(content: Content) -> Child:
     models = content["parts"]
     if not models:
         return None
+    bars = breakdown([(_model_name(part), part["breakdown_us"]) for part in models])
     head = ("model", "share", "requests/s", "p50", "p99", "failed", "mean batch")
     rows = [
         [
@@ -255,6 +258,7 @@ def _models(content: Content) -> Child:
     ]
     return [
         card(grid(head, rows, numbers=range(1, 7), name="models-table")),
+        card(el("h3", "The mean latency, step by step"), bars, class_="card spaced") if bars is not None else None,
         [_model(part, f"model-{index}-") for index, part in enumerate(models)],
     ]
 
@@ -273,12 +277,10 @@ def _model(part: Content, prefix: str) -> Html:
         distribution([("latency", "blue", part["curve"], part["latency_us"]["count"])], prefix),
         batches([("executions", "violet", part["server"])], prefix),
     ]
-    bars = breakdown([("mean latency", part["breakdown_us"])])
     return el(
         "section",
         el("h2", _model_name(part)),
         _curves([chart for chart in charts if chart is not None]),
-        card(bars, class_="card spaced") if bars is not None else None,
         class_="model",
     )
 

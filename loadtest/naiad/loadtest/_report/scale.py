@@ -120,4 +120,4 @@ def _label(value: float, step: float) -> str:
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     if not math.isclose(step * 10**digits, round(step * 10**digits)):
         digits += 1  # steps of 2.5
-    return f"{value + 0.0:,.{digits}f}".replace("-", "−")
+    return "0" if abs(value) < step / 2 else f"{value:,.{digits}f}".replace("-", "−")

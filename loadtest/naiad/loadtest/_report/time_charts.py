@@ -66,7 +66,11 @@ class _TimeCharts:
 
     def charts(self) -> list[Chart]:
         """Return every chart that has data."""
-        found = [self._throughput(), self._latency(), self._in_flight()]
+        found = [self._throughput()]
+        if self._known("p50_us"):
+            found.append(self._latency())
+        if self._known("in_flight"):
+            found.append(self._in_flight())
         if any(point["errors"] for point in self._points):
             found.append(self._errors())
         if self._known("server_cpu_cores"):
@@ -190,7 +194,7 @@ class _TimeCharts:
         )
 
     def _known(self, field: str) -> bool:
-        if field == "users" and self._open_loop:
+        if field == ("users" if self._open_loop else "offered_per_s"):
             return False
         return any(point.get(field) is not None for point in self._points)
 

@@ -44,7 +44,7 @@ class Payloads:
         self.check = check
         """Compares answers with what the data expects; ``None`` where nothing is to be compared."""
         self.notes: Sequence[str] = samples.notes
-        """What a reader of the report has to know about the data."""
+        """What a reader of the report has to know about the data; there may be more of it at the end."""
         self.request_bytes = max(map(len, requests))
         """Size of the largest request; what lies in shared memory is not part of it."""
         self._regions = regions
@@ -118,7 +118,7 @@ def _placed(
             samples.notes.append("inputs are in shared memory; the answers of a decoupled model come over the stream")
         else:
             sizes = output_sizes(connection, traffic, signature, samples.samples)
-            slots = Slots(regions, sizes, num_slots)
+            slots = Slots(regions, sizes, num_slots, samples.notes)
         requests = place_inputs(regions, traffic, samples.samples)
     except BaseException:
         regions.close()

@@ -7,6 +7,7 @@ killed are removed by the next one, or by the next client: they carry the name o
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections import deque
@@ -28,6 +29,7 @@ from naiad.loadtest.plan import Connection, Traffic
 
 __all__ = ["Regions", "Slots", "output_sizes", "place_inputs", "reap"]
 
+_log = logging.getLogger("naiad.loadtest")
 _ALIGNMENT: Final = 64
 _WRITTEN_WITHIN_S: Final = 60.0  # after a request was given up
 _FEWEST_MORE: Final = 16
@@ -38,8 +40,10 @@ _ROOM_TO_VARY: Final = 2  # how much larger than those seen outputs may be whose
 class Slots:
     """Places for the outputs of requests in flight, each slot with the same ones."""
 
-    def __init__(self, regions: Regions, sizes_bytes: Mapping[str, int], num_slots: int) -> None:
-        """Make room for ``num_slots`` at first.
+    def __init__(
+        self, regions: Regions, sizes_bytes: Mapping[str, int], num_slots: int, notes: list[str] | None = None
+    ) -> None:
+        """Make room for ``num_slots`` at first; ``notes`` gets a line if there is none for more later.
 
         Raises:
             InvalidPlan: there is not that much memory.
@@ -50,6 +54,7 @@ class Slots:
         self._rooms: list[_Room] = []  # by slot
         self._spare: list[_Room] = []
         self._lost: deque[tuple[float, _Room]] = deque()  # and since when
+        self._notes = [] if notes is None else notes
         self._full = False
         self._more(num_slots)
         self._fill(num_slots)
@@ -94,8 +99,11 @@ class Slots:
         if not self._spare and not self._full:
             try:
                 self._more(max(_FEWEST_MORE, len(self._rooms)))
-            except (InvalidPlan, ClientError):
+            except (InvalidPlan, ClientError) as exc:
                 self._full = True
+                found = f"no shared memory for the outputs of more than {len(self._rooms)} requests in flight"
+                self._notes.append(f"{found}: those of the others came in their answers")
+                _log.warning("%s: %s", found, exc)
         return self._spare.pop() if self._spare else None
 
     def _more(self, number: int) -> None:

@@ -42,7 +42,7 @@ def _when_missed(results: Content, model: str, slo: str) -> str:
     share = steps.get("queue", 0.0) / (sum(steps.values()) or 1.0)
     if share > 0.3:
         return (
-            f'most of the time is the queue: naiad tune {model} --slo "{slo}" looks for better batching and instances'
+            f'much of the time is the queue: naiad tune {model} --slo "{slo}" looks for better batching and instances'
         )
     return f'naiad loadtest {model} --find-max "{slo}" finds the load that keeps it'
 

@@ -31,8 +31,8 @@ class Pair:
     baseline: RunValues
     candidate: RunValues
     first: Side
-    canary_s: float
-    """The slowest canary around the two runs."""
+    canary_s: float | None = None
+    """The slowest canary around the two runs; ``None`` where no rule looks at it."""
     discarded: str = ""
     """The reason; empty for a pair that counts."""
     noise: bool = False
@@ -51,7 +51,7 @@ class Pair:
             "pair": self.number,
             "first": self.first,
             "discarded": self.discarded or None,
-            "canary_ms": self.canary_s * 1e3,
+            "canary_ms": None if self.canary_s is None else self.canary_s * 1e3,
             "baseline": {rule.name: self.baseline.values.get(rule.name) for rule in rules},
             "candidate": {rule.name: self.candidate.values.get(rule.name) for rule in rules},
         }
@@ -81,7 +81,8 @@ class Pairs:
             rate = min(pilot.completed for pilot in pilots) / self.window_s
             self.window_s = fitting_window_s(rate, [rule.name for rule in self._options.rules_judged])
         self._check_metrics(pilots)
-        self._reference_s = reference()
+        if self._options.noise is not None:
+            self._reference_s = reference()
 
     def _check_metrics(self, pilots: Sequence[RunValues]) -> None:
         for rule in self._options.rules_judged:
@@ -93,26 +94,26 @@ class Pairs:
         """Measure one more pair."""
         first: Side = "baseline" if self._coin.random() < 0.5 else "candidate"
         second: Side = "candidate" if first == "baseline" else "baseline"
-        looks = [look_at_machine()]
+        looks = self._looks()
         runs: dict[Side, RunValues] = {}
         for side in (first, second):
             runs[side] = self._measure(side, window_s=self.window_s, settle_s=self._options.settle_s)
-            looks.append(look_at_machine())
-        noise = self._noise(looks)
+            looks += self._looks()
+        noise = "" if self._options.noise is None else self._options.noise.reason(looks, self._reference_s)
         pair = Pair(
             number=len(self.kept) + len(self.discarded) + 1,
             baseline=runs["baseline"],
             candidate=runs["candidate"],
             first=first,
-            canary_s=max(look.canary_s for look in looks),
+            canary_s=max((look.canary_s for look in looks), default=None),
             discarded=noise or _doubts(runs),
             noise=bool(noise),
         )
         (self.discarded if pair.discarded else self.kept).append(pair)
         return pair
 
-    def _noise(self, looks: Sequence[Calm]) -> str:
-        return "" if self._options.noise is None else self._options.noise.reason(looks, self._reference_s)
+    def _looks(self) -> list[Calm]:
+        return [] if self._options.noise is None else [look_at_machine()]
 
     def _measure(self, side: Side, *, window_s: float, settle_s: float) -> RunValues:
         run = self._session.measure(side, window_s=window_s, settle_s=settle_s)

@@ -38,7 +38,6 @@ _EXTRAS = {
     "onnxruntime": "export",
     "onnxscript": "export",
     "platformdirs": "server",
-    "plotly": "loadtest",
     "psutil": "server",
     "scipy": "loadtest",
     "sklearn": "examples",

@@ -38,7 +38,8 @@ LOWEST_CONTRAST = """(() => {
         return /, 0\\)$/.test(color) ? behind(element.parentElement) : color;
     };
     const texts = "h1, h2, h3, p, td, th, dt, dd, li, .pill, .note, .ylabels span, nav a";
-    return Math.min(...[...document.querySelectorAll(texts)].filter((element) => element.offsetParent).map((element) => {
+    const shown = [...document.querySelectorAll(texts)].filter((element) => element.offsetParent);
+    return Math.min(...shown.map((element) => {
         const [light, dark] = [getComputedStyle(element).color, behind(element)].map(luminance).sort((a, b) => b - a);
         return (light + 0.05) / (dark + 0.05);
     }));

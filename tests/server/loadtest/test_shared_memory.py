@@ -154,11 +154,11 @@ def test_more_than_there_is_is_refused(sender, linear):
     assert files() <= before
 
 
-@pytest.mark.parametrize("transport", ["http2", "grpcio"])
-def test_engines_send_through_shared_memory(sender, linear, regions, transport):
+@pytest.mark.parametrize(("transport", "stream"), [("http2", False), ("grpcio", False), ("http2", True)])
+def test_engines_send_through_shared_memory(sender, linear, regions, transport, stream):
     """Every answer is compared with what to expect; two processes have memory of their own."""
     test = LoadTest(
-        traffic=Traffic(**linear, batch=3),
+        traffic=Traffic(**linear, batch=3, stream=stream),
         load=Users(users=8),
         connection=sender.connection,
         engines=2,

@@ -67,6 +67,7 @@ STATEFUL = signature("x FP32 [-1, 2]", stateful=True)
         ({"stream": True, "check": True}, DECOUPLED, "which check cannot compare"),
         ({}, STATEFUL, "keeps state for sequences"),
         ({"sequence": Sequence(), "batch": 2}, STATEFUL, "expected a batch of 1"),
+        ({"sequence": Sequence(), "batch": 2}, MODEL, "expected a batch of 1"),
         ({"check": True}, MODEL, "the data has none"),
     ],
 )

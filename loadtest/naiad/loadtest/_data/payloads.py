@@ -182,7 +182,5 @@ def check_traffic(traffic: Traffic, signature: Signature) -> None:
         )
     if signature.stateful and traffic.sequence is None:
         raise InvalidData(f"model '{model}' keeps state for sequences: say how long they are (sequence)", model=model)
-    if signature.stateful and batch > 1:
-        raise InvalidData(
-            f"expected a batch of 1 for model '{model}', which takes sequences, found {batch}", model=model
-        )
+    if traffic.sequence is not None and batch > 1:
+        raise InvalidData(f"expected a batch of 1 for requests of sequences, found {batch}", model=model)

@@ -25,7 +25,7 @@ app = typer.Typer(
 )
 
 # A command's module imports its room when the command runs, so that `naiad --help` imports none.
-_COMMANDS = ("demo", "export", "models", "serve", "infer", "loadtest", "report", "gate", "history", "top")
+_COMMANDS = ("demo", "export", "models", "serve", "infer", "loadtest", "report", "gate", "history", "tune", "top")
 _GROUPS = frozenset({"models", "report"})
 
 # What a missing import says about which extra is not installed.
@@ -37,6 +37,7 @@ _EXTRAS = {
     "onnx": "export",
     "onnxruntime": "export",
     "onnxscript": "export",
+    "optuna": "loadtest",
     "platformdirs": "server",
     "psutil": "server",
     "scipy": "loadtest",

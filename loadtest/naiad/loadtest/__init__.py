@@ -82,14 +82,24 @@ if TYPE_CHECKING:
     from naiad.loadtest._truth.calibration import calibrate as calibrate
     from naiad.loadtest._truth.measurement import Measurement as Measurement
     from naiad.loadtest._truth.server_times import ServerTimes as ServerTimes
+    from naiad.loadtest._tune.bench import ConfigurationRefused as ConfigurationRefused
+    from naiad.loadtest._tune.bench import ServerBench as ServerBench
+    from naiad.loadtest._tune.confirm import ABRun as ABRun
+    from naiad.loadtest._tune.result import Tuning as Tuning
+    from naiad.loadtest._tune.space import Space as Space
+    from naiad.loadtest._tune.trial import Trial as Trial
+    from naiad.loadtest._tune.tuner import TuneProgress as TuneProgress
+    from naiad.loadtest._tune.tuner import tune as tune
     from naiad.loadtest.report import Report as Report
     from naiad.loadtest.scenario import Scenario as Scenario
 
 _LATER: Final = {
+    "ABRun": "_tune.confirm",
     "Axis": "_sweep.axis",
     "Calibration": "_truth.calibration",
     "Capacity": "_sweep.capacity",
     "ClientUser": "_locust.client_user",
+    "ConfigurationRefused": "_tune.bench",
     "EngineGroup": "_engine.group",
     "FalseAlarms": "_gate.false_alarms",
     "GateOptions": "_gate.options",
@@ -100,16 +110,21 @@ _LATER: Final = {
     "Progress": "_run.progress",
     "Report": "report",
     "Scenario": "scenario",
+    "ServerBench": "_tune.bench",
     "ServerTimes": "_truth.server_times",
     "Settings": "_scenario.settings",
+    "Space": "_tune.space",
     "Subject": "_gate.subjects",
     "Sweep": "_sweep.sweep",
     "SweepProgress": "_sweep.point",
+    "Trial": "_tune.trial",
     "TritonUser": "_locust.triton_user",
+    "TuneProgress": "_tune.tuner",
+    "Tuning": "_tune.result",
     "WheelSubject": "_gate.wheels",
+    "add_options": "_locust.options",
     "append_gate": "_gate.history",
     "append_history": "_gate.history",
-    "add_options": "_locust.options",
     "calibrate": "_truth.calibration",
     "compare": "_gate.compare",
     "compare_html": "_report.compare_page",
@@ -123,6 +138,7 @@ _LATER: Final = {
     "to_junit": "_gate.junit",
     "to_markdown": "_gate.markdown",
     "trends": "_gate.history",
+    "tune": "_tune.tuner",
     "wheel_metrics": "_gate.wheels",
 }
 """Where the names are that are imported when they are asked for."""

@@ -1,0 +1,1 @@
+"""The search for the configuration that answers the most requests within the objectives."""

@@ -127,6 +127,16 @@ def test_perf_analyzers_documents_are_understood(document):
     assert by_row == [(0, [1, 2], b"a"), (10, [3, 4], b"b"), (20, [5, 6], b"c"), (30, [5, 6], b"image")]
 
 
+def test_more_of_a_document_than_is_sent_is_picked_evenly(document, monkeypatch):
+    """As from the lines of a file, whichever form it has."""
+    monkeypatch.setattr("naiad.loadtest._data.files.MAX_BYTES", 16)
+    rows = [{"x": [index, 0]} for index in range(6)]
+    for item in (rows, {"data": rows}):
+        found = samples_of(document(item), ONE)
+        assert values(found) == [[[0, 0]], [[3, 0]]]
+        assert found.notes[0].startswith("2 of 6 rows are sent, evenly picked")
+
+
 def test_perf_analyzers_flat_lists_take_the_models_shape(document):
     """Row-major, as there."""
     found = samples_of(document({"data": [{"x": [1, 2, 3, 4]}]}), signature("x FP32 [-1, 2, 2]"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
 from naiad.loadtest._data.stream import outputs_in, read_stream_message
@@ -60,3 +62,22 @@ def test_outputs_are_the_same_for_two_requests_with_other_ids():
     assert one != other
     assert outputs_in(one) == outputs_in(other) != b""
     assert outputs_in(read_stream_message(message()).response) == b""
+
+
+@given(
+    error=st.text(max_size=20),
+    request_id=st.text(max_size=200),
+    final=st.none() | st.booleans(),
+    outputs=st.lists(st.tuples(st.text(max_size=5), st.binary(max_size=300)), max_size=3),
+    other=st.integers(-(2**63), 2**63 - 1),
+)
+def test_a_message_is_read_as_protobuf_reads_it(error, request_id, final, outputs, other):
+    """Whatever texts and sizes there are."""
+    answer = read_stream_message(message(error=error, request_id=request_id, final=final, outputs=outputs, other=other))
+    assert answer[:4] == (error, final is not False, not outputs, request_id)
+
+
+@given(st.binary(max_size=60))
+def test_no_bytes_end_the_generator(content):
+    """They are an answer, with an error or without one."""
+    assert isinstance(read_stream_message(content).error, str)

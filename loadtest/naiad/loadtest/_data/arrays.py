@@ -44,6 +44,8 @@ def read_npz(reading: Reading, path: Path, most: int | None) -> list[list[Rows]]
         return [[reading.rows(Found(inputs=found_in, outputs=found_out, where=where), most)]]
     if any(key.startswith(_INPUT) and "/" in key.removeprefix(_INPUT) for key in arrays):
         cases = cases_of(arrays, path)
+        picked = evenly(len(cases), len(cases) if most is None else most)
+        reading.num_found += len(cases) - len(picked)
         return [
             [
                 reading.rows(
@@ -54,7 +56,7 @@ def read_npz(reading: Reading, path: Path, most: int | None) -> list[list[Rows]]
                     )
                 )
             ]
-            for index in evenly(len(cases), len(cases) if most is None else most)
+            for index in picked
         ]
     raise reading.wrong(
         where,

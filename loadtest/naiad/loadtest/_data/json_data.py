@@ -69,7 +69,9 @@ def _perf_analyzer(
 ) -> Iterator[list[Rows]]:
     data, expected = document["data"], document.get("validation_data") or []
     nested = isinstance(data[0], list)
-    for at in evenly(len(data), len(data) if most is None else most):
+    picked = evenly(len(data), len(data) if most is None else most)
+    reading.num_found += len(data) - len(picked)
+    for at in picked:
         steps, answers = data[at], expected[at] if at < len(expected) else None
         if isinstance(steps, list) is not nested:
             raise reading.wrong(where, "expected objects or lists of them (sequences) in data, found both")

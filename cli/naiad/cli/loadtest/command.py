@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -186,6 +189,7 @@ def _sweep(plan: Scenario, *, as_json: bool) -> None:
 def _show(plan: Scenario, report: Report, *, as_json: bool) -> None:
     from naiad.cli.loadtest.summary import print_report
 
+    report = replace(report, command=_command(), scenario=plan.text or None)
     content = report.to_json()
     if as_json:
         print_json(content)
@@ -198,3 +202,8 @@ def _show(plan: Scenario, report: Report, *, as_json: bool) -> None:
     code = exit_code(report)
     if code:
         raise typer.Exit(code)
+
+
+def _command() -> str:
+    """Return this command as it could be typed again, without the secret that a URL may carry."""
+    return re.sub(r"(grpcs?://)[^@\s/]*@", r"\1", shlex.join(["naiad", *sys.argv[1:]]))

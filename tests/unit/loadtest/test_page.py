@@ -92,6 +92,10 @@ def test_a_page_loads_alone_and_fits_its_window(tab, files, name, width):
     assert tab.ask("document.scrollingElement.scrollWidth") <= tab.ask("innerWidth") == width
     tab.ask("document.querySelectorAll('details').forEach((item) => { item.open = true; })")
     assert tab.ask("document.scrollingElement.scrollWidth") <= width
+    names = tab.ask("[...document.querySelectorAll('[id]')].map((element) => element.id)")
+    assert len(names) == len(set(names))
+    links = tab.ask("[...document.querySelectorAll('nav a')].map((link) => link.hash.slice(1))")
+    assert set(links) <= set(names)
 
 
 @pytest.mark.parametrize("name", PAGES)

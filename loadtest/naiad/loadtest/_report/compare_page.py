@@ -27,7 +27,7 @@ def compare_html(old: Content, new: Content) -> str:
     parts: list[tuple[str, str, Child]] = [
         ("ratios", "Ratios", card(_table(found))),
         ("over-time", "Over time", _over_time(old, new)),
-        ("latency", "Latency", _distribution(old, new)),
+        ("latencies", "Latency", _distribution(old, new)),
         ("where", "Where the time went", _where(old, new)),
         ("setup", "The two runs", _runs(old, new)),
     ]

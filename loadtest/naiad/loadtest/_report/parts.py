@@ -109,23 +109,29 @@ def facts(rows: Sequence[tuple[str, Child]]) -> Html:
     return el("div", el("table", el("tbody", body), class_="facts"), class_="scroll")
 
 
-def breakdown(runs: Sequence[tuple[str, Mapping[str, Any] | None]]) -> Html | None:
+def breakdown(runs: Sequence[tuple[str, Mapping[str, Any] | None]], *, name: str = "breakdown") -> Html | None:
     """Return where the mean latency went: a bar for each of ``runs`` (name, µs by step), to one scale, and a table."""
-    known = [(name, times) for name, times in runs if times and sum(_steps(times).values()) > 0]
+    known = [(run, times) for run, times in runs if times and sum(_steps(times).values()) > 0]
     if not known:
         return None
     longest = max(sum(_steps(times).values()) for _, times in known)
-    bars = [_bar(name, _steps(times), longest) for name, times in known]
     rows = [
         [
-            [el("i", class_=f"swatch step-{look}"), label, el("div", meaning, class_="note")],
+            _step_name(step, explained=len(runs) == 1),
             *(_step_cell(_steps(times), step) for _, times in known),
         ]
-        for step, (label, look, meaning) in STEPS.items()
+        for step in STEPS
         if any(step in times for _, times in known)
     ]
-    head = ["step", *(name or "mean time" for name, _ in known)]
-    return el("div", bars, grid(head, rows, numbers=range(1, len(head)), name="breakdown-table"), id="breakdown-chart")
+    head = ["step", *(run for run, _ in known)]
+    table = grid(head, rows, numbers=range(1, len(head)), name=f"{name}-table")
+    return el("div", [_bar(run, _steps(times), longest) for run, times in known], table, id=f"{name}-chart")
+
+
+def _step_name(step: str, *, explained: bool) -> list[Child]:
+    label, look, meaning = STEPS[step]
+    note = el("div", meaning, class_="note") if explained else None
+    return [el("i", class_=f"swatch step-{look}"), label, note]
 
 
 def _steps(times: Mapping[str, Any]) -> dict[str, float]:
@@ -151,7 +157,7 @@ def _bar(name: str, times: Mapping[str, float], longest: float) -> Html:
         for step, us in times.items()
         if us > 0
     ]
-    label = el("div", el("span", name or "mean latency"), el("span", show_us(total)), class_="label")
+    label = el("div", el("span", name), el("span", show_us(total)), class_="label")
     described = ", ".join(f"{STEPS[step][0]} {show_us(us)}" for step, us in times.items())
     stacked = el(
         "div", parts, class_="split", role="img", aria_label=described, style=f"width:{100 * total / longest:.2f}%"

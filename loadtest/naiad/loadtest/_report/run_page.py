@@ -29,7 +29,7 @@ def run_html(content: Content) -> str:
         ("objectives", "Objectives", _objectives(content)),
         ("sweep", "Sweep", sweep_section(content.get("sweep"))),
         ("over-time", "Over time", _curves(over_time(results, content["slos"]))),
-        ("latency", "Latency", _latency(results)),
+        ("latencies", "Latency", _latency(results)),
         ("where", "Where the time went", _where(results)),
         ("models", "Models", _models(content)),
         ("failed-requests", "Failed requests", _errors(results)),
@@ -242,7 +242,7 @@ def _models(content: Content) -> Child:
     models = content["parts"]
     if not models:
         return None
-    bars = breakdown([(_model_name(part), part["breakdown_us"]) for part in models])
+    bars = breakdown([(_model_name(part), part["breakdown_us"]) for part in models], name="models-breakdown")
     head = ("model", "share", "requests/s", "p50", "p99", "failed", "mean batch")
     rows = [
         [

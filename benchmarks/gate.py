@@ -146,9 +146,9 @@ def calibrate(percent: float) -> int:
     counts = [BASE_LAYERS, more, more + max(2, BASE_LAYERS // 10)]
     with serve(dict(enumerate(counts, start=1))) as url:
         ratios = [_ratios(url, version) for version in (2, 3)]
-    slope = (ratios[1] - ratios[0]) / (counts[2] - counts[1])
-    slope = slope if slope > 0 else (ratios[0] - 1) / (counts[1] - counts[0])
-    found = round(counts[1] + (1 + percent / 100 - ratios[0]) / slope)
+    extra = [count - BASE_LAYERS for count in counts[1:]]
+    slope = sum((ratio - 1) * more for ratio, more in zip(ratios, extra, strict=True)) / sum(more**2 for more in extra)
+    found = BASE_LAYERS + round(percent / 100 / slope) if slope > 0 else counts[1]
     console.print(
         f"{counts[1]} layers take {ratios[0] - 1:+.1%}, {counts[2]} {ratios[1] - 1:+.1%} of {counts[0]}: taking {found}"
     )

@@ -151,4 +151,4 @@ def fitting_window_s(rate_per_s: float, metrics: Sequence[str]) -> float:
 def _requests_for(metric: str) -> float:
     if not (metric[:1] == "p" and metric[1:2].isdigit()):
         return 100.0
-    return _BEYOND / (1 - float(metric[1:]) / 100)
+    return _BEYOND * 100 / (100 - float(metric[1:].partition("@")[0]))

@@ -150,9 +150,11 @@ class Sender:
 
     def _pump(self) -> None:
         """Open calls that wait, and send what the windows allow, in turn."""
-        while self._output.flush():
+        while True:
             while self.waiting and len(self.calls) < self._max_calls:
                 self._open(self.waiting.popleft())
+            if not self._output.flush():
+                return
             parts = self._next_parts()
             if not parts or not self._output.write(parts):
                 return

@@ -13,7 +13,18 @@ from loadtest_data_helpers import save, write_lines
 from loadtest_data_models import random_rows
 from loadtest_helpers import expected
 from naiad.client import ModelNotFound
-from naiad.loadtest import Connection, Files, Golden, Sequence, Synthetic, Traffic
+from naiad.loadtest import (
+    Connection,
+    Files,
+    Golden,
+    InvalidData,
+    LoadTest,
+    Sequence,
+    Synthetic,
+    Traffic,
+    Users,
+    run,
+)
 from naiad.loadtest._data.payloads import request_id_suffix, sequence_suffix
 from naiad.loadtest._data.target import connect, describe
 
@@ -146,3 +157,22 @@ def test_an_unknown_model_is_answered_with_those_that_are_served(sender, secret,
         describe(client, traffic)
     assert caught.value.model == traffic.model
     assert url.partition("@")[0] not in str(caught.value)
+
+
+def test_a_run_notes_what_is_special_about_its_data(sender, tmp_path):
+    """Such as the files that were left out."""
+    save(tmp_path / "x.npy", random_rows(4, 8))
+    (tmp_path / "README.md").write_text("#")
+    traffic = Traffic(model="linear", data=Files(path=tmp_path))
+    test = LoadTest(traffic=traffic, load=Users(users=2), connection=sender.connection, warmup_s=0, duration_s=0.5)
+    report = run(test, calibration=False)
+    assert report.measurement.errors == {}
+    assert "1 files of other kinds are left out (.md)" in report.notes
+
+
+def test_data_without_outputs_is_refused_before_a_run_that_checks(sender, tmp_path):
+    """No engine is started for it."""
+    path = save(tmp_path / "x.npy", random_rows(4, 8))
+    test = LoadTest(traffic=Traffic(model="linear", data=Files(path=path), check=True), connection=sender.connection)
+    with pytest.raises(InvalidData, match="the data has none"):
+        run(test)

@@ -98,7 +98,6 @@ def make_payloads(
     """
     check_traffic(traffic, signature)
     samples = make_samples(traffic, signature, seed)
-    _check_outputs(traffic, samples)
     if traffic.shared_memory:
         assert connection is not None
         return _placed(traffic, signature, samples, connection, num_slots)
@@ -150,8 +149,14 @@ def make_samples(traffic: Traffic, signature: Signature, seed: int) -> Samples:
     """Return the samples that ``traffic`` asks for, at least one.
 
     Raises:
-        InvalidData: they do not fit the model.
+        InvalidData: they do not fit the model, or have nothing to check answers with.
     """
+    samples = _samples(traffic, signature, seed)
+    _check_outputs(traffic, samples)
+    return samples
+
+
+def _samples(traffic: Traffic, signature: Signature, seed: int) -> Samples:
     data, batch = traffic.data, traffic.batch
     if isinstance(data, Synthetic):
         return synthetic_samples(data, signature, batch=batch, seed=seed)

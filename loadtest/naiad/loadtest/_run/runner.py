@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, Literal
 
@@ -61,11 +61,11 @@ def run(
     """
     if baseline is not None:
         baseline.check_comparable(test, any_machine=any_machine)
-    targets = _look(test)
+    targets, notes = _look(test)
     with _sending(test, generator, group) as sender:
         if calibration is True:
             calibration = _calibrate(test, targets[0], sender, on_progress)
-        log = _Log(test, sender, on_progress)
+        log = _Log(test, sender, on_progress, notes)
         log.follow()
     return log.report(targets, calibration or None, None if baseline is None else (baseline, margin))
 
@@ -83,14 +83,16 @@ def _calibrate(
     return found or False
 
 
-def _look(test: LoadTest) -> tuple[Target, ...]:
-    """Ask the server about all models, and check that what is to be sent fits them."""
+def _look(test: LoadTest) -> tuple[tuple[Target, ...], list[str]]:
+    """Ask the server about all models, check that what is to be sent fits them, and note what is special about it."""
     with connect(test.connection) as client:
         targets = tuple(describe(client, traffic) for traffic in test.mix)
+    notes = list[str]()
     for traffic, target in zip(test.mix, targets, strict=True):
         check_traffic(traffic, target.signature)
-        make_samples(traffic, target.signature, test.seed)
-    return targets
+        found = make_samples(traffic, target.signature, test.seed).notes
+        notes += [f"{traffic.model}: {note}" for note in found] if len(test.mix) > 1 else found
+    return targets, notes
 
 
 @contextmanager
@@ -108,13 +110,15 @@ def _sending(test: LoadTest, generator: Generator | None, group: EngineGroup | N
 class _Log:
     """Everything that happened in a run."""
 
-    def __init__(self, test: LoadTest, sender: Generator, on_progress: OnProgress | None) -> None:
+    def __init__(
+        self, test: LoadTest, sender: Generator, on_progress: OnProgress | None, notes: Sequence[str] = ()
+    ) -> None:
         self._test, self._sender, self._on_progress = test, sender, on_progress
         self._ends_itself = getattr(sender, "ends_itself", False)
         self._course = Course(test, ends_itself=self._ends_itself)
         self._sampler = ServerSampler(test.connection, test.mix)
         self._incidents: list[str] = []
-        self._notes: list[str] = []
+        self._notes = [*notes]
         self._machine_load: MachineLoad | None = None
         self._interrupted = self._stopping = self._ended = False
 

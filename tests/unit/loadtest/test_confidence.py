@@ -43,7 +43,7 @@ def coverage(intervals, truth):
 
 @pytest.mark.parametrize("rho", [0.0, 0.5, 0.8])
 def test_intervals_hold_the_truth_as_often_as_they_say(rho):
-    """Of 300 windows of 30 s with correlated quarter seconds, 90 % or more of the 95 % intervals have the true value."""
+    """Of 300 windows of 30 s with correlated quarter seconds, 90 % or more of the intervals have the true value."""
     windows = [window(seed, num_slots=120, rho=rho) for seed in range(300)]
     for fraction in (0.5, 0.9, 0.99):
         truth_us = MEDIAN_US * math.exp(SPREAD * norm.ppf(fraction))

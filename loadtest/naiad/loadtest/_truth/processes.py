@@ -50,10 +50,12 @@ class ServerProcesses:
             try:
                 with process.oneshot():
                     times = process.cpu_times()
+                    if process.status() == psutil.STATUS_ZOMBIE:
+                        del self._known[pid]
                     rss_bytes += process.memory_info().rss
                     num_threads += process.num_threads()
             except psutil.Error:  # it ended: what it used stays in the sum
-                del self._known[pid]
+                self._known.pop(pid, None)
                 continue
             self._cpu_s[pid] = times.user + times.system
         if not self._known:

@@ -98,7 +98,7 @@ class Drive:
         for index, traffic in enumerate(test.mix):
             payloads = make_payloads(traffic, Signature(metadata=metadata, stateful=stateful), seed=test.seed)
             payloads.check = check
-            self.lanes.append(Lane(index, traffic, payloads, self.wire, url=test.connection.url, shard=(0, 1)))
+            self.lanes.append(Lane(index, traffic, payloads, self.wire, url=test.connection.url))
         weights = [traffic.weight for traffic in test.mix]
         if isinstance(test.load, Users):
             self.source: Any = Crowd(

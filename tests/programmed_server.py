@@ -54,8 +54,6 @@ class Record:
 
     arrived_ns: NDArray[np.int64]
     answered_ns: NDArray[np.int64]
-    oversleep_ns: NDArray[np.int64]
-    """How much too late a thread that slept was woken up, again and again, in the meantime: the machine's own noise."""
 
     @property
     def held_ns(self) -> NDArray[np.int64]:
@@ -65,11 +63,7 @@ class Record:
     def between(self, start_ns: int, end_ns: int) -> Record:
         """Return the record of the requests that were answered then."""
         chosen = (self.answered_ns >= start_ns) & (self.answered_ns < end_ns)
-        return Record(
-            arrived_ns=self.arrived_ns[chosen],
-            answered_ns=self.answered_ns[chosen],
-            oversleep_ns=self.oversleep_ns,
-        )
+        return Record(arrived_ns=self.arrived_ns[chosen], answered_ns=self.answered_ns[chosen])
 
 
 class ProgrammedServer:
@@ -189,7 +183,6 @@ class _Service:
         self.total_ns = self.queue_ns = 0
         self.arrived_ns: list[int] = []
         self.answered_ns: list[int] = []
-        self.oversleep_ns: list[int] = []
 
     async def infer(self, _request: bytes, context) -> bytes:
         import grpc
@@ -267,18 +260,9 @@ class _Service:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{name}' is not found")
 
     def take_record(self) -> str:
-        names = ("arrived_ns", "answered_ns", "oversleep_ns")
-        taken = {name: getattr(self, name) for name in names}
-        for name in names:
-            setattr(self, name, [])
-        return json.dumps(taken)
-
-    def watch_the_machine(self) -> None:
-        """Note how late a sleeping thread of this process is woken up."""
-        while True:
-            due_ns = time.perf_counter_ns() + 5_000_000
-            time.sleep(0.005)
-            self.oversleep_ns.append(time.perf_counter_ns() - due_ns)
+        taken = json.dumps({"arrived_ns": self.arrived_ns, "answered_ns": self.answered_ns})
+        self.arrived_ns, self.answered_ns = [], []
+        return taken
 
 
 async def _serve(settings: dict) -> None:
@@ -300,7 +284,6 @@ async def _serve(settings: dict) -> None:
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("inference.GRPCInferenceService", handlers),))
     port = server.add_insecure_port(f"127.0.0.1:{settings['port']}")
     await server.start()
-    threading.Thread(target=service.watch_the_machine, daemon=True).start()
     print(port, flush=True)
     orders = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)

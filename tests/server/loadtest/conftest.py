@@ -17,7 +17,7 @@ Naiad = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_repository(tmp_path_factory.mktemp("loadtest") / "a repository", "linear", "reloaded")
+    return write_repository(tmp_path_factory.mktemp("loadtest") / "a repository", "linear", "reloaded", "digits")
 
 
 @pytest.fixture(scope="session")

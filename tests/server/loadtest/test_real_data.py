@@ -167,7 +167,7 @@ def test_a_run_notes_what_is_special_about_its_data(sender, tmp_path):
     test = LoadTest(traffic=traffic, load=Users(users=2), connection=sender.connection, warmup_s=0, duration_s=0.5)
     report = run(test, calibration=False)
     assert report.measurement.errors == {}
-    assert "1 files of other kinds are left out (.md)" in report.notes
+    assert "files of other kinds are left out: 1 (.md)" in report.notes
 
 
 def test_data_without_outputs_is_refused_before_a_run_that_checks(sender, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import grpc
+import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
@@ -10,6 +12,7 @@ from loadtest_data_helpers import save, write_lines
 from loadtest_data_models import random_rows
 from loadtest_helpers import expected
 from naiad.loadtest import Connection, Files, Golden, InvalidPlan, LoadTest, Synthetic, Traffic, Users
+from naiad.loadtest._data import codec
 from naiad.loadtest._data.payloads import make_payloads
 from naiad.loadtest._data.target import connect, describe
 from naiad.loadtest._engine.group import EngineGroup
@@ -71,6 +74,17 @@ def test_strings_go_through_shared_memory(sender, tmp_path):
     with sender.payloads("words", data=Files(path=path), check=True, shared_memory=True) as payloads:
         for index, request in enumerate(payloads.requests):
             assert payloads.check(index, sender(request, payloads.output_suffix(0)), 0)
+
+
+def test_outputs_whose_size_depends_on_values_have_room_for_what_was_seen(sender, tmp_path):
+    """Some requests are asked beforehand; an answer of more than twice the largest of those fails with the reason."""
+    path = write_lines(tmp_path / "a.jsonl", *({"n": [n]} for n in (10, 4000, 7)))
+    with sender.payloads("growing", data=Files(path=path), shared_memory=True) as payloads:
+        for request in payloads.requests:
+            sender(request, payloads.output_suffix(0))
+        larger = codec.encode_inputs("growing", None, {"n": np.array([9000], np.int32)})
+        with pytest.raises(grpc.RpcError, match="shared memory size specified with the request"):
+            sender(larger, payloads.output_suffix(0))
 
 
 def test_nothing_is_left_when_it_is_closed(sender, linear, regions):

@@ -207,11 +207,12 @@ def test_an_engine_ends_with_the_process_that_started_it(started, server):
     engine.wait(WAIT_S)
 
 
-def test_a_lost_server_is_said_once():
+@pytest.mark.parametrize("load", [Users(users=4), Rate(per_s=20.0)], ids=["closed loop", "open loop"])
+def test_a_lost_server_is_said_once(load):
     """After 5 s without a success the server is asked; it is gone, and all engines together say so once."""
-    with ProgrammedServer(QUICK) as dying, EngineGroup(plan(dying.url), num=2) as group:
+    with ProgrammedServer(QUICK) as dying, EngineGroup(plan(dying.url, load), num=2) as group:
         group.start()
-        collect(group, lambda messages: completed(messages) > 20, stop=False)
+        collect(group, lambda messages: completed(messages) > 5, stop=False)
         dying.kill()
         found = collect(group, lambda messages: any(isinstance(message, Lost) for message in messages))
     lost = [message for message in found if isinstance(message, Lost)]

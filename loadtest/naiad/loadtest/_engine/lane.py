@@ -48,8 +48,16 @@ class Lane:
     """Requests of one traffic, prepared, and arrays of what they took. The loop appends to them directly."""
 
     def __init__(
-        self, index: int, traffic: Traffic, payloads: Payloads, wire: Wire, *, url: str, shard: tuple[int, int]
-    ):
+        self,
+        index: int,
+        traffic: Traffic,
+        payloads: Payloads,
+        wire: Wire,
+        *,
+        url: str,
+        seed: int = 0,
+        shard: tuple[int, int] = (0, 1),
+    ) -> None:
         self.index, self.traffic, self.payloads = index, traffic, payloads
         self.timeout_s = traffic.timeout_s
         self.check = payloads.check
@@ -58,11 +66,11 @@ class Lane:
         """Whether a request is all there is to an arrival."""
         self.prepared: list[Any] = [wire.prepare(request) for request in payloads.requests]
         self.turn = len(self.prepared) * shard[0] // shard[1]  # engines begin at different samples
-        self.in_flight = 0
+        self.in_flight = self.num_failed = 0
         self._url = url
         self._translated: dict[tuple[int, str], tuple[str, str]] = {}
         self._num_sequences = max(1, len(payloads.steps)) * shard[0] // shard[1] - 1
-        self._lengths = np.random.default_rng((shard[0], index))
+        self._lengths = np.random.default_rng((seed, shard[0], index))
         self._renew()
 
     def _renew(self) -> None:
@@ -105,6 +113,7 @@ class Lane:
     def count_error(self, name: str, text: str, number: int = 1) -> None:
         """Count requests that failed, by the class of their error."""
         self.errors[name] += number
+        self.num_failed += number
         self.examples.setdefault(name, text)
 
     def wrong(self) -> None:

@@ -137,6 +137,7 @@ class Loop:
         for flight in self._flights.values():
             self._wire.cancel(flight.number)
         self._streams.close()
+        self._wire.poll(0.0)  # so that the server is told
         self._rotate(max(time.perf_counter_ns(), self._interval_ns + 1))
 
     def _send_due(self, now_ns: int) -> int:

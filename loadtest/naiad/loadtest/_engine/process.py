@@ -100,10 +100,12 @@ class _Job:
         shard = self._shard, self._num_shards
         url = test.connection.url
         self._lanes = [
-            Lane(index, traffic, made, self._wire, url=url, shard=shard)
+            Lane(index, traffic, made, self._wire, url=url, seed=test.seed, shard=shard)
             for index, (traffic, made) in enumerate(zip(test.mix, payloads, strict=True))
         ]
-        self._source: Source = self._make_source(test, weights)
+        self._source = self._make_source(test, weights)
+        if self._users is not None:
+            self._source.set_users(self._users)
         self._say(
             Ready(
                 num_samples=sum(made.num_samples for made in payloads),
@@ -119,14 +121,8 @@ class _Job:
         shard, num_shards, load = self._shard, self._num_shards, test.load
         if isinstance(load, Users):
             users = load.users // num_shards + (shard < load.users % num_shards)
-            return Crowd(
-                self._lanes,
-                Mix(weights, test.seed),
-                users=users if self._users is None else self._users,
-                spawn_rate=load.spawn_rate if self._users is None else None,
-                shard=shard,
-                num_shards=num_shards,
-            )
+            mix = Mix(weights, test.seed)
+            return Crowd(self._lanes, mix, users=users, spawn_rate=load.spawn_rate, shard=shard, num_shards=num_shards)
         schedule = arrivals(load, weights, seed=test.seed, shard=shard, num_shards=num_shards)
         return Timetable(self._lanes, schedule, max_in_flight=max(1, load.max_in_flight // num_shards))
 
@@ -153,8 +149,8 @@ class _Job:
     def _between(self, loop: Loop, watch: Watch) -> None:
         """Do what has to be done now and then, at the end of an interval."""
         gc.collect(1)  # what is older was frozen, or is in flight: this takes some microseconds
-        busy = loop.in_flight + self._source.num_users
-        watch.look(time.perf_counter_ns(), loop.num_succeeded, busy)
+        num_failed = sum(lane.num_failed for lane in self._lanes)
+        watch.look(time.perf_counter_ns(), loop.num_succeeded, num_failed, loop.in_flight)
         over_ns = getattr(self._source, "exhausted_ns", None)
         if over_ns is not None and not self._exhausted:
             self._exhausted = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -135,13 +136,11 @@ class Timetable:
 
     def start(self, loop: Loop, at_ns: int) -> None:
         """Let the schedule begin at ``at_ns``."""
-        self._loop, self._start_ns, self._origin_ns = loop, at_ns, at_ns
+        self._loop, self._origin_ns, self._origin_due_ns = loop, at_ns, 0
         self._advance()
 
     def set_users(self, number: int) -> None:
         """Go on at ``number`` times the schedule's rate; 0 sends nothing."""
-        import time
-
         now_ns = time.perf_counter_ns()
         if math.isfinite(self._pace):
             self._origin_due_ns += round((now_ns - self._origin_ns) / self._pace)

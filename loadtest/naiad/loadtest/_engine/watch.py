@@ -21,14 +21,17 @@ class Watch:
 
     def __init__(self, connection: Connection, say: Callable[[str], None]) -> None:
         self._connection, self._say = connection, say
-        self._num_succeeded = self._since_ns = self._asked_ns = 0
+        self._num_succeeded = 0
+        self._num_failed = 0  # when the last request succeeded
+        self._since_ns = self._asked_ns = 0
         self._asking: threading.Thread | None = None
         self._lost = False
 
-    def look(self, now_ns: int, num_succeeded: int, num_waiting: int) -> None:
-        """Take, now and then, how many requests have succeeded so far, and how many users or requests wait."""
-        if num_succeeded != self._num_succeeded or not num_waiting or not self._since_ns:
-            self._num_succeeded, self._since_ns = num_succeeded, now_ns
+    def look(self, now_ns: int, num_succeeded: int, num_failed: int, num_in_flight: int) -> None:
+        """Take, now and then, how many requests have succeeded and failed so far, and how many wait."""
+        waits = num_in_flight > 0 or num_failed > self._num_failed
+        if num_succeeded != self._num_succeeded or not waits or not self._since_ns:
+            self._num_succeeded, self._num_failed, self._since_ns = num_succeeded, num_failed, now_ns
         silent_ns = now_ns - max(self._since_ns, self._asked_ns)
         if silent_ns < LOST_AFTER_NS or self._lost or (self._asking is not None and self._asking.is_alive()):
             return

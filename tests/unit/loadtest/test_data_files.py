@@ -128,7 +128,7 @@ def test_files_are_found_in_folders_and_others_are_left_out(tmp_path):
     (tmp_path / ".hidden.npy").write_text("nothing")
     found = samples_of(tmp_path, PAIR)
     assert values(found) == [[ROWS[0].tolist()], [ROWS[1].tolist()]]
-    assert found.notes == ["2 files of other kinds are left out (.md, .txt)"]
+    assert found.notes == ["files of other kinds are left out: 2 (.md, .txt)"]
 
 
 @pytest.fixture

@@ -137,7 +137,7 @@ def _paths(path: Path) -> tuple[list[Path], list[str]]:
         raise InvalidData(f"expected files of one kind in {path}, found {names}: name those to send", path=str(path))
     chosen = [file for file in files if _kind(file) == kind]
     others = sorted({file.suffix or file.name for file in files if _kind(file) != kind})
-    notes = [f"{len(files) - len(chosen)} files of other kinds are left out ({', '.join(others)})"] if others else []
+    notes = [f"files of other kinds are left out: {len(files) - len(chosen)} ({', '.join(others)})"] if others else []
     return chosen, notes
 
 

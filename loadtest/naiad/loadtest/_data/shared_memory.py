@@ -145,34 +145,46 @@ def place_inputs(regions: Regions, traffic: Traffic, samples: Sequence[Sample]) 
 def output_sizes(
     connection: Connection, traffic: Traffic, signature: Signature, samples: Sequence[Sample]
 ) -> dict[str, int]:
-    """Ask for a few answers (the largest request of each form), and return how much room each output needs.
+    """Ask for a few answers before the run, and return how much room each output needs.
+
+    One is enough where all sizes are fixed.
 
     Raises:
         naiad.client.ClientError: the server does not answer such a request.
     """
     sizes = dict[str, int]()
-    largest = dict[tuple[Any, ...], Sample]()
-    for sample in sorted(samples, key=size_of):
-        largest[tuple(sorted((name, array.shape) for name, array in sample.inputs.items()))] = sample
-    forms = list(largest.values())
     with connect(connection, traffic.timeout_s) as client:
-        for index in evenly(len(forms), _MOST_ASKED):
-            for name, size in _sizes_of_answer(client, traffic, signature, forms[index]).items():
+        for sample in _telling(samples):
+            answer = _ask(client, traffic, signature, sample)
+            fixed = {name: _has_fixed_size(signature, name) for name in answer}
+            for name, array in answer.items():
+                size = size_bytes(array) * (1 if fixed[name] else _ROOM_TO_VARY)
                 sizes[name] = max(size, sizes.get(name, 0))
+            if all(fixed.values()):
+                break
     return sizes
 
 
-def _sizes_of_answer(client: Client, traffic: Traffic, signature: Signature, sample: Sample) -> dict[str, int]:
+def _telling(samples: Sequence[Sample]) -> list[Sample]:
+    """Return the largest sample of each form, the largest of all first, and some others where there is room."""
+    largest = dict[tuple[Any, ...], Sample]()
+    for sample in sorted(samples, key=size_of, reverse=True):
+        largest.setdefault(tuple(sorted((name, array.shape) for name, array in sample.inputs.items())), sample)
+    forms = list(largest.values())
+    asked = [forms[index] for index in evenly(len(forms), _MOST_ASKED)]
+    return asked + [samples[index] for index in evenly(len(samples), _MOST_ASKED - len(asked))]
+
+
+def _ask(client: Client, traffic: Traffic, signature: Signature, sample: Sample) -> Mapping[str, NDArray[Any]]:
     alone: InferKeywords = {}
     if signature.stateful:
         alone = {"sequence_id": secrets.randbits(62) + 1, "sequence_start": True, "sequence_end": True}
-    answer = client.infer(traffic.model, sample.inputs, version=traffic.version, **alone)
-    sizes = dict[str, int]()
-    for name, array in answer.items():
-        tensor = signature.outputs.get(name)
-        fixed = tensor is not None and tensor.datatype != "BYTES" and -1 not in signature.row_shape(tensor)
-        sizes[name] = size_bytes(array) * (1 if fixed else _ROOM_TO_VARY)
-    return sizes
+    return client.infer(traffic.model, sample.inputs, version=traffic.version, **alone)
+
+
+def _has_fixed_size(signature: Signature, name: str) -> bool:
+    tensor = signature.outputs.get(name)
+    return tensor is not None and tensor.datatype != "BYTES" and -1 not in signature.row_shape(tensor)
 
 
 def _aligned(size: int) -> int:

@@ -93,6 +93,17 @@ def test_a_mix_has_a_part_for_each_model():
     assert result.parts[1].value("p50") == pytest.approx(9000, rel=0.001)
 
 
+def test_a_model_that_is_twice_in_a_mix_is_counted_once_by_the_server():
+    """Two kinds of requests to one model share its counters."""
+    twice = replace(TEST, traffic=(Traffic(model="a"), Traffic(model="a", batch=3)))
+    both = [*quarters(0, 1, [1.0] * 12), *quarters(0, 1, [1.0] * 4, traffic=1)]
+    result = measured(*both, start_s=0, end_s=1, test=twice, samples=[sample(-0.1, 100), sample(1.1, 116)])
+    assert result.counted is not None
+    assert (result.counted.client, result.counted.server) == (16, 16)
+    assert result.server is not None
+    assert result.server.requests == 16
+
+
 def test_the_servers_times_are_those_of_the_samples_at_the_windows_edges():
     """Requests before and after the window are not in its server times; both sides' counts are of the whole run."""
     samples = [sample(-0.1, 50), sample(1.0, 250), sample(2.0, 1250), sample(3.1, 1500)]

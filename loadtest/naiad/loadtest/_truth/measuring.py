@@ -38,6 +38,14 @@ class _Run:
     def indices(self) -> range:
         return range(len(self.test.mix))
 
+    @property
+    def by_model(self) -> list[list[int]]:
+        """The indices of the mix, those together that ask the server for the same counters."""
+        found: dict[tuple[str, str | None], list[int]] = {}
+        for index, traffic in enumerate(self.test.mix):
+            found.setdefault((traffic.model, traffic.version), []).append(index)
+        return list(found.values())
+
     def rows(self, traffic: int) -> int:
         return self.test.mix[traffic].batch if self.targets[traffic].signature.batching else 1
 
@@ -70,7 +78,7 @@ def measure(
         "model": "",
         "cpu_shares": _cpu_shares(run),
         "resources": Resources.of(near, whole["completed"] / (end_s - start_s) if end_s > start_s else 0.0),
-        "counted": _together([count(run.samples, intervals, traffic) for traffic in run.indices]),
+        "counted": _together([count(run.samples, intervals, traffics) for traffics in run.by_model]),
         "parts": tuple(make(**part) for part in parts) if len(parts) > 1 else (),
     }
 
@@ -89,11 +97,12 @@ def _part(run: _Run, traffic: int) -> Fields:
 def _whole(run: _Run, parts: Sequence[Fields]) -> Fields:
     sums = _sums(run, slots_of(run.intervals))
     rows = sum(part["completed"] * part["rows_per_request"] for part in parts)
-    known = [part["server"] for part in parts if part["server"] is not None]
+    servers = [parts[first]["server"] for first, *_ in run.by_model]
+    known = [server for server in servers if server is not None]
     return {
         **sums,
         "rows_per_request": rows / sums["completed"] if sums["completed"] else 1.0,
-        "server": ServerTimes.together(known) if len(known) == len(parts) else None,
+        "server": ServerTimes.together(known) if len(known) == len(servers) else None,
     }
 
 

@@ -60,9 +60,9 @@ def began_anew(samples: Sequence[ServerSample], traffic: int) -> bool:
     return any(after.fell_since(before) for before, after in pairwise(found))
 
 
-def count(samples: Sequence[ServerSample], intervals: Iterable[Interval], traffic: int) -> Counted | None:
+def count(samples: Sequence[ServerSample], intervals: Iterable[Interval], traffics: Sequence[int]) -> Counted | None:
     """Return both sides' counts of a model's requests; ``None`` unless samples before and after the run have them."""
-    own = [interval for interval in intervals if interval.traffic == traffic]
+    own, traffic = [interval for interval in intervals if interval.traffic in traffics], traffics[0]
     known = [sample for sample in samples if traffic in sample.snapshots]
     if not own or len(known) < 2 or began_anew(known, traffic):
         return None

@@ -182,7 +182,8 @@ class Report:
     ) -> None:
         """Write the files that are named, each all or nothing.
 
-        ``csv`` is the name of the points over time; the percentiles go beside it, as ``NAME-percentiles.csv``.
+        ``csv`` is the name of the points over time; the percentiles go beside it, as ``NAME-percentiles.csv``, and
+        the runs of a sweep as ``NAME-sweep.csv``.
 
         Raises:
             OutputNotWritable: one cannot be written; the others are not touched.

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -31,6 +32,7 @@ from naiad.loadtest import (
     Users,
 )
 from naiad.loadtest._report.tables import PERCENTILE_COLUMNS, POINT_COLUMNS, percentiles_csv, points_csv
+from naiad.loadtest._report.writing import files_of
 
 SCHEMA = json.loads(files("naiad.loadtest._report").joinpath("report.schema.json").read_text("utf-8"))
 EMPTY = server_times(requests=0, executions=0, inferences=0, batches={})
@@ -209,6 +211,16 @@ def test_all_files_are_written_at_once(tmp_path):
     report().write(html=tmp_path / "r.html", json=tmp_path / "r.json", csv=tmp_path / "r.csv")
     assert sorted(os.listdir(tmp_path)) == ["r-percentiles.csv", "r.csv", "r.html", "r.json"]
     assert Report.read(tmp_path / "r.html") == Report.read(tmp_path / "r.json")
+
+
+def test_a_sweep_has_a_table_of_its_runs():
+    """A row for each, beside the tables of the one run that the report shows."""
+    sweep = contents.sweep()
+    files = files_of(sweep, csv="run.csv")
+    assert sorted(path.name for path in files) == ["run-percentiles.csv", "run-sweep.csv", "run.csv"]
+    rows = list(csv.DictReader(files[Path("run-sweep.csv")].splitlines()))
+    assert [float(row["value"]) for row in rows] == [point["value"] for point in sweep["sweep"]["points"]]
+    assert rows[-1]["valid"] == "false"
 
 
 def test_the_tables_have_every_point_and_percentile():

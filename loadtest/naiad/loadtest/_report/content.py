@@ -42,7 +42,7 @@ def read_content(path: Path) -> dict[str, Any]:
         content = json.loads(text if page is None else page[1])
     except (ValueError, RecursionError) as exc:
         raise InvalidReport(
-            f"expected a report in JSON at {path}, found something else ({exc}): write one with --report-json",
+            f"expected a report in JSON at {path}, found something else ({exc}): write one with --json-report",
             path=str(path),
         ) from exc
     return _checked(content, path)
@@ -53,7 +53,7 @@ def _checked(content: Any, path: Path) -> dict[str, Any]:
         return content
     if not isinstance(content, dict) or not all(part in content for part in _PARTS):
         raise InvalidReport(
-            f"{path} is JSON, but no report of a load test: write one with --report-json", path=str(path)
+            f"{path} is JSON, but no report of a load test: write one with --json-report", path=str(path)
         )
     if content.get("schema_version") != SCHEMA_VERSION:
         raise InvalidReport(

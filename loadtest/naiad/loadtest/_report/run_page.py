@@ -27,7 +27,7 @@ def run_html(content: Content) -> str:
     results = content["results"]
     parts = [
         ("objectives", "Objectives", _objectives(content)),
-        ("sweep", "Sweep", sweep_section(content.get("sweep"))),
+        ("sweep", "Sweep", sweep_section(content)),
         ("over-time", "Over time", _curves(over_time(results, content["slos"]))),
         ("latencies", "Latency", _latency(results)),
         ("where", "Where the time went", _where(results)),

@@ -16,11 +16,13 @@ __all__ = ["sweep_charts", "sweep_section"]
 Content = Mapping[str, Any]
 
 
-def sweep_section(sweep: Content | None) -> Child:
+def sweep_section(content: Content) -> Child:
     """Return the curve, what was found on it and every run in a table."""
+    sweep = content["sweep"]
     if sweep is None or not sweep["points"]:
         return None
-    found = [sweep["text"]]
+    rest = f"The rest of this page shows one of these runs: {content['test']['load']['text']}."
+    found = [f"{sweep['text'][:1].upper()}{sweep['text'][1:]}. {rest}"]
     return [
         [el("p", text, class_="found") for text in found],
         el("div", [draw(chart) for chart in sweep_charts(sweep)], class_="charts"),

@@ -10,7 +10,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-__all__ = ["PERCENTILE_COLUMNS", "POINT_COLUMNS", "percentiles_csv", "points_csv"]
+__all__ = ["PERCENTILE_COLUMNS", "POINT_COLUMNS", "SWEEP_COLUMNS", "percentiles_csv", "points_csv", "sweep_csv"]
 
 POINT_COLUMNS: Final = (
     "at_s",
@@ -28,6 +28,23 @@ POINT_COLUMNS: Final = (
     "gpu_share",
 )
 PERCENTILE_COLUMNS: Final = ("percentile", "latency_us", "service_us")
+SWEEP_COLUMNS: Final = (
+    "value",
+    "offered_per_s",
+    "throughput_per_s",
+    "inferences_per_s",
+    "goodput_per_s",
+    "mean_us",
+    "p50_us",
+    "p99_us",
+    "queue_us",
+    "compute_us",
+    "mean_batch",
+    "error_share",
+    "requests",
+    "valid",
+    "met",
+)
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
@@ -53,6 +70,12 @@ def percentiles_csv(content: Mapping[str, Any]) -> str:
     return _csv(("model", *PERCENTILE_COLUMNS), rows)
 
 
+def sweep_csv(sweep: Mapping[str, Any]) -> str:
+    """Return the runs of a sweep; ``value`` is in users, or in arrivals per second."""
+    rows = ([point[column] for column in SWEEP_COLUMNS] for point in sweep["points"])
+    return _csv(SWEEP_COLUMNS, rows)
+
+
 def _results(content: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     parts = [(part["model"], part) for part in content["parts"]]
     return [("", content["results"]), *parts]
@@ -69,6 +92,23 @@ def _csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def _cell(value: Any) -> Any:
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
+    if isinstance(value, str) and value.startswith(SWEEP_COLUMNS: Final = (
+    "value",
+    "offered_per_s",
+    "throughput_per_s",
+    "inferences_per_s",
+    "goodput_per_s",
+    "mean_us",
+    "p50_us",
+    "p99_us",
+    "queue_us",
+    "compute_us",
+    "mean_batch",
+    "error_share",
+    "requests",
+    "valid",
+    "met",
+)
+_FORMULA_STARTS):
         return f"'{value}"
     return value

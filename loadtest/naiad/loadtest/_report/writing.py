@@ -9,7 +9,7 @@ from typing import Any
 from naiad.loadtest._report.content import to_text
 from naiad.loadtest._report.gate_page import gate_html
 from naiad.loadtest._report.run_page import run_html
-from naiad.loadtest._report.tables import percentiles_csv, points_csv
+from naiad.loadtest._report.tables import percentiles_csv, points_csv, sweep_csv
 
 __all__ = ["files_of", "html_of"]
 
@@ -28,10 +28,16 @@ def files_of(
     if csv is not None:
         path = Path(csv)
         found[path] = points_csv(content)
-        found[path.with_name(f"{path.stem}-percentiles{path.suffix or '.csv'}")] = percentiles_csv(content)
+        found[_beside(path, "percentiles")] = percentiles_csv(content)
+        if content["sweep"] is not None:
+            found[_beside(path, "sweep")] = sweep_csv(content["sweep"])
     if html is not None:
         found[Path(html)] = html_of(content)
     return found
+
+
+def _beside(path: Path, what: str) -> Path:
+    return path.with_name(f"{path.stem}-{what}{path.suffix or '.csv'}")
 
 
 def html_of(content: Mapping[str, Any]) -> str:

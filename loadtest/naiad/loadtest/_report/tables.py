@@ -92,23 +92,6 @@ def _csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def _cell(value: Any) -> Any:
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, str) and value.startswith(SWEEP_COLUMNS: Final = (
-    "value",
-    "offered_per_s",
-    "throughput_per_s",
-    "inferences_per_s",
-    "goodput_per_s",
-    "mean_us",
-    "p50_us",
-    "p99_us",
-    "queue_us",
-    "compute_us",
-    "mean_batch",
-    "error_share",
-    "requests",
-    "valid",
-    "met",
-)
-_FORMULA_STARTS):
+    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
         return f"'{value}"
     return value

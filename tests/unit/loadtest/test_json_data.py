@@ -7,6 +7,8 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from loadtest_data_helpers import samples_of, signature, values, write_lines
 from naiad.loadtest import InvalidData
@@ -201,3 +203,55 @@ def test_a_document_that_does_not_fit_is_refused_by_its_place(document, item, me
     """The message says where in the document."""
     with pytest.raises(InvalidData, match=message):
         samples_of(document(item), ONE)
+
+
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 2**70)
+    | st.floats()
+    | st.sampled_from(["x", "y", "FP32", "BYTES", "AAAAAAAA", "é"])
+)
+NAMES = ["x", "y", "data", "inputs", "outputs", "name", "shape", "datatype", "content", "b64", "validation_data"]
+DOCUMENTS = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=3)
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(DOCUMENTS, st.booleans(), st.sampled_from(["FP32", "INT64", "BOOL", "BYTES"]))
+def test_whatever_a_file_holds_is_sent_or_refused(tmp_path, item, steps, datatype):
+    """No other error comes through, and no sequence is empty."""
+    model = signature(f"x {datatype} [-1, 2]", outputs=("y FP32 [-1, 1]",))
+    for name in ("a.json", "a.jsonl"):
+        (tmp_path / name).write_text(json.dumps(item))
+        try:
+            found = samples_of(tmp_path / name, model, sequence=Sequence() if steps else None)
+        except InvalidData as exc:
+            assert name in str(exc)
+        else:
+            assert found.samples
+            assert all(found.steps) is True
+            assert bool(found.steps) is steps
+
+
+@pytest.mark.parametrize(
+    "document_of",
+    [
+        lambda row: {"data": [row], "validation_data": {"y": 1}},
+        lambda row: {"data": [row], "validation_data": 3},
+        lambda row: {"data": [[row]], "validation_data": [3]},
+        lambda row: {"data": [[]]},
+        lambda row: {"inputs": [{"name": "x", "data": [1, 2]}], "outputs": 7},
+        lambda row: {"inputs": [{"name": "x", "data": [1, 2]}], "outputs": [7]},
+        lambda row: {"inputs": [{"name": "x"}]},
+        lambda row: {"inputs": [{"name": ["x"], "data": [1, 2]}]},
+        lambda row: {"x": {"content": [1, 2], "shape": "ab"}},
+        lambda row: {"x": {"content": [1, 2], "shape": 2}},
+        lambda row: {"x": {}},
+    ],
+)
+def test_documents_of_the_wrong_form_are_refused(document, document_of):
+    """With the file's name, and not with an error of ours."""
+    with pytest.raises(InvalidData, match=r"data.json"):
+        samples_of(document(document_of({"x": [1, 2]})), ONE)

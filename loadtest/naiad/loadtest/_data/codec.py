@@ -138,6 +138,8 @@ def typed(values: Any, datatype: str) -> NDArray[Any]:
     if isinstance(values, np.ndarray):
         if values.dtype == dtype:
             return values.astype(dtype, copy=False)
+        if values.dtype.kind in "cmM":
+            raise InvalidInput(f"expected values of {datatype}: the values are {values.dtype}")
         if datatype == "BF16" and values.dtype.kind in "Vu" and values.dtype.itemsize == dtype.itemsize:
             return np.ascontiguousarray(values).view(dtype)  # NumPy's files have no bfloat16
     try:
@@ -157,9 +159,9 @@ def _as_bytes(values: Any) -> NDArray[Any]:
         raise InvalidInput(f"expected strings, found {array.dtype}")
     found = np.empty(array.shape, np.object_)
     found.reshape(-1)[:] = [text.encode() if isinstance(text, str) else text for text in array.flat]
-    wrong = next((text for text in found.flat if not isinstance(text, bytes)), None)
-    if wrong is not None:
-        raise InvalidInput(f"expected strings, found {type(wrong).__name__} {wrong!r:.60}")
+    for text in found.flat:
+        if not isinstance(text, bytes):
+            raise InvalidInput(f"expected strings, found {type(text).__name__} {text!r:.60}")
     return found
 
 

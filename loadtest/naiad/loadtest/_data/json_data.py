@@ -67,24 +67,42 @@ def read_document(reading: Reading, path: Path, most: int | None) -> list[list[R
 def _perf_analyzer(
     reading: Reading, document: Mapping[str, Any], where: Where, most: int | None
 ) -> Iterator[list[Rows]]:
-    data, expected = document["data"], document.get("validation_data") or []
+    data = document["data"]
+    expected = _list(reading, document.get("validation_data", []), where, "validation_data")
     nested = isinstance(data[0], list)
     picked = evenly(len(data), len(data) if most is None else most)
     reading.num_found += len(data) - len(picked)
     for at in picked:
-        steps, answers = data[at], expected[at] if at < len(expected) else None
-        if isinstance(steps, list) is not nested:
+        if isinstance(data[at], list) is not nested:
             raise reading.wrong(where, "expected objects or lists of them (sequences) in data, found both")
+        answers = expected[at] if at < len(expected) else [] if nested else {}
         if not nested:
-            steps, answers = [steps], None if answers is None else [answers]
-        rows = list[Rows]()
-        for number, step in enumerate(steps):
-            place = Where(where.path, None, f"data[{at}]{f'[{number}]' if nested else ''}")
-            said = answers[number] if answers is not None and number < len(answers) else {}
-            if not isinstance(step, dict) or not isinstance(said, dict):
-                raise reading.wrong(place, f"expected an object with the inputs by name, found {_kind(step)}")
-            rows.append(reading.rows(_named(reading, step, said, place)))
-        yield rows
+            yield [_step(reading, data[at], answers, Where(where.path, None, f"data[{at}]"))]
+            continue
+        answers = _list(reading, answers, where, f"validation_data[{at}]")
+        yield [
+            _step(
+                reading,
+                step,
+                answers[number] if number < len(answers) else {},
+                Where(where.path, None, f"data[{at}][{number}]"),
+            )
+            for number, step in enumerate(_list(reading, data[at], where, f"data[{at}]", least=1))
+        ]
+
+
+def _step(reading: Reading, step: Any, answer: Any, where: Where) -> Rows:
+    if not isinstance(step, dict):
+        raise reading.wrong(where, f"expected an object with the inputs by name, found {_kind(step)}")
+    return reading.rows(_named(reading, step, answer, where))
+
+
+def _list(reading: Reading, value: Any, where: Where, name: str, *, least: int = 0) -> list[Any]:
+    if not isinstance(value, list) or len(value) < least:
+        raise reading.wrong(
+            where, f"expected a list in {name}, found {_kind(value) if value != [] else 'an empty one'}"
+        )
+    return value
 
 
 def _parsed(reading: Reading, text: bytes, where: Where) -> Any:
@@ -103,9 +121,12 @@ def _found(reading: Reading, item: Any, where: Where) -> Found:
         return _named(reading, inputs, outputs, where)
     if isinstance(inputs, list) and inputs and all(isinstance(tensor, dict) and "name" in tensor for tensor in inputs):
         takes, gives = reading.signature.inputs, reading.signature.outputs
+        said = _list(reading, outputs or [], where, "outputs")
+        if not all(isinstance(tensor, dict) and "name" in tensor for tensor in said):
+            raise reading.wrong(where, "expected objects with the names of tensors in outputs, found others")
         return Found(
             inputs=dict(_kserve(reading, tensor, takes, where) for tensor in inputs),
-            outputs=dict(_kserve(reading, tensor, gives, where) for tensor in outputs or () if "data" in tensor),
+            outputs=dict(_kserve(reading, tensor, gives, where) for tensor in said if "data" in tensor),
             where=where,
         )
     return _named(reading, item, {}, where)

@@ -63,6 +63,8 @@ class Latencies:
     def merged(cls, parts: Iterable[Latencies]) -> Self:
         """Return the sum of ``parts``."""
         found = [(part._indices, part._counts) for part in parts if part._indices.size]
+        if len(found) == 1:
+            return cls._of(*found[0])
         return cls._of(*_sum(found)) if found else cls()
 
     @property

@@ -124,7 +124,7 @@ class _Log:
 
     def follow(self) -> None:
         """Collect messages until the end; Ctrl-C ends the run early, a second one at once."""
-        before = MachineLoad.now()
+        before = MachineLoad.now(getattr(self._sender, "pids", ()))
         with self._sampler:
             self._sender.start()
             self._sampler.start(self._sender.started_ns)

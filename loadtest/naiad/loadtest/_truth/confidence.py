@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -52,13 +53,14 @@ def needed_requests(fraction: float) -> int:
 
 def quantile_interval(slots: Sequence[Latencies], fraction: float, alpha: float = ALPHA) -> Bounds | None:
     """Return bounds in µs of the latency that ``fraction`` of the requests do not exceed; ``None`` with too few."""
-    whole = Latencies.merged(slots)
+    batches = _batches(slots)
+    whole = Latencies.merged(batches)
     num = whole.count
     if num < needed_requests(fraction):
         return None
     quantile_us = whole.quantiles_us([fraction])[0]
-    totals = np.array([slot.count for slot in slots], np.float64)
-    within = np.array([slot.count_within(quantile_us) for slot in slots], np.float64)
+    totals = np.array([batch.count for batch in batches], np.float64)
+    within = np.array([batch.count_within(quantile_us) for batch in batches], np.float64)
     independent = _independent(within, totals, alpha)
     if independent is None:
         return None
@@ -95,6 +97,19 @@ def rate_interval(counts: Sequence[float], slot_s: float, alpha: float = ALPHA) 
     return _around(sum(counts) / seconds.sum(), _half_width(np.asarray(counts, np.float64), seconds, alpha))
 
 
+def _edges(num_slots: int, num_batches: int) -> NDArray[np.int64]:
+    """Return where each batch begins."""
+    return np.linspace(0, num_slots, num_batches, endpoint=False).astype(np.int64)
+
+
+def _batches(slots: Sequence[Latencies]) -> Sequence[Latencies]:
+    """Return the histograms of the batches, of which nothing finer is used."""
+    if len(slots) <= _NUM_BATCHES:
+        return slots
+    edges = [*_edges(len(slots), _NUM_BATCHES).tolist(), len(slots)]
+    return [Latencies.merged(slots[first:last]) for first, last in pairwise(edges)]
+
+
 def _around(centre: float, half_width: float | None) -> Bounds | None:
     if half_width is None:
         return None
@@ -119,7 +134,7 @@ def _half_width(sums: Numbers, totals: Numbers, alpha: float) -> float | None:
     num_batches = min(_NUM_BATCHES, len(totals))
     if num_batches < _MIN_BATCHES:
         return None
-    edges = np.linspace(0, len(totals), num_batches, endpoint=False).astype(np.int64)
+    edges = _edges(len(totals), num_batches)
     batch_sums, batch_totals = np.add.reduceat(sums, edges), np.add.reduceat(totals, edges)
     rest = batch_sums - batch_sums.sum() / batch_totals.sum() * batch_totals
     square = float(rest @ rest)

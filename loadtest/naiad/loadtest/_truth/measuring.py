@@ -112,7 +112,7 @@ def _sums(run: _Run, slots: Sequence[Slot]) -> Fields:
     window += [Slot(start_s=at * SLOT_S, end_s=(at + 1) * SLOT_S) for at in range(first + len(window), last)]
     after = [merge(slots[last:])] if slots[last:] and window else []
     inside = merge(window) if window else _EMPTY
-    whole = merge([*window, *after]) if window else _EMPTY
+    whole = merge([inside, *after]) if window else _EMPTY
     return {
         "window_s": run.end_s - run.start_s,
         "users": inside.users,

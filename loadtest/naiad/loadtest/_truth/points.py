@@ -8,7 +8,8 @@ from itertools import groupby, pairwise
 from typing import Any, Final
 
 from naiad.loadtest._truth.resources import ServerSample
-from naiad.loadtest._truth.slots import SLOT_S, Slot, merge
+from naiad.loadtest._truth.slots import SLOT_S, Slot
+from naiad.loadtest.latencies import Latencies
 
 __all__ = ["NOT_SENT", "Point", "points_of"]
 
@@ -59,20 +60,21 @@ def points_of(
 
 
 def _point(slots: Sequence[Slot], samples: Sequence[ServerSample], start_s: float) -> Point:
-    whole = merge(slots)
-    length_s = whole.end_s - whole.start_s
-    middle_s = (whole.start_s + whole.end_s) / 2
+    start_at_s, end_at_s = slots[0].start_s, slots[-1].end_s
+    length_s, middle_s = end_at_s - start_at_s, (start_at_s + end_at_s) / 2
+    latencies = Latencies.merged(slot.latencies for slot in slots)
+    offered = sum(slot.sent + slot.errors.get(NOT_SENT, 0) for slot in slots)
     return Point(
         at_s=middle_s - start_s,
         warmup=middle_s < start_s,
-        offered_per_s=(whole.sent + whole.errors.get(NOT_SENT, 0)) / length_s,
-        throughput_per_s=whole.completed / length_s,
-        p50_us=whole.latencies.percentile_us(50),
-        p99_us=whole.latencies.percentile_us(99),
-        service_p99_us=whole.service.percentile_us(99),
-        errors=whole.failed,
-        in_flight=whole.in_flight,
-        users=whole.users,
+        offered_per_s=offered / length_s,
+        throughput_per_s=latencies.count / length_s,
+        p50_us=latencies.percentile_us(50),
+        p99_us=latencies.percentile_us(99),
+        service_p99_us=Latencies.merged(slot.service for slot in slots).percentile_us(99),
+        errors=sum(slot.failed for slot in slots),
+        in_flight=slots[-1].in_flight,
+        users=max(slot.users for slot in slots),
         **_server(samples, middle_s),  # type: ignore[arg-type]  # by name
     )
 

@@ -15,6 +15,7 @@ RECEIVE_BYTES: Final = 65_536
 """A call's worth; with more, the allocator maps fresh memory for every call."""
 _UNDER_WAY: Final = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
 _MAX_PARTS: Final = 512
+_NOWHERE: Final = bytearray(1 << 20)
 
 Address = tuple[Any, ...]
 """As :func:`socket.getaddrinfo` gives it."""
@@ -90,6 +91,13 @@ class Line:
         """Receive into an array; return how many bytes, as :meth:`receive` does."""
         try:
             return self._socket.recv_into(view)
+        except BlockingIOError:
+            return None
+
+    def discard(self, num_bytes: int) -> int | None:
+        """Receive, but let Linux drop the bytes where they are; return how many, as :meth:`receive` does."""
+        try:
+            return self._socket.recv_into(_NOWHERE, min(num_bytes, len(_NOWHERE)), socket.MSG_TRUNC)
         except BlockingIOError:
             return None
 

@@ -8,7 +8,7 @@ from naiad.loadtest._wire import frames
 from naiad.loadtest._wire.calls import Call, Outgoing, Prepared
 from naiad.loadtest._wire.frames import ProtocolError
 from naiad.loadtest._wire.hpack import FieldWriter
-from naiad.loadtest._wire.line import Line
+from naiad.loadtest._wire.line import RECEIVE_BYTES, Line
 from naiad.loadtest._wire.null_requests import Requests
 from naiad.loadtest._wire.output import Output
 from naiad.loadtest._wire.receiving import MAX_FRAME_BYTES
@@ -17,6 +17,7 @@ from naiad.loadtest._wire.sending import Sender
 
 __all__ = ["NullConnection"]
 
+_ROUNDS: Final = 16  # of receiving, before others have their turn
 _GREETING: Final = frames.settings(
     {frames.INITIAL_WINDOW_SIZE: frames.MAX_WINDOW, frames.MAX_FRAME_SIZE: MAX_FRAME_BYTES}
 ) + frames.window_update(0, frames.MAX_WINDOW - frames.FIRST_WINDOW)
@@ -71,9 +72,9 @@ class NullConnection(Sender):
     def read(self) -> None:
         """Take what came, and answer it."""
         try:
-            data = self._line.receive()
-            if data is not None:
-                self._take(data)
+            for _ in range(_ROUNDS):
+                if self.dead or not self._receive():
+                    break
             self.flush()
         except ProtocolError as exc:
             self._output.add((frames.goaway(frames.MAX_STREAM, exc.code, str(exc)),))
@@ -146,6 +147,21 @@ class NullConnection(Sender):
 
     def ended_early(self, call: Call) -> None:
         """Never happens: a server may answer before a request is complete, a client may not."""
+
+    def _receive(self) -> bool:
+        """Receive once; return whether there may be more."""
+        unread = self._requests.unread_bytes
+        if unread >= RECEIVE_BYTES:
+            size = self._line.discard(unread)
+            if size:
+                self._requests.skip(size)
+            self.dead = size == 0
+            return bool(size)
+        data = self._line.receive()
+        if data:
+            self._take(data)
+        self.dead = data == b""
+        return data is not None and len(data) == RECEIVE_BYTES
 
     def _take(self, data: bytes) -> None:
         if len(self._greeting) < len(frames.PREFACE):

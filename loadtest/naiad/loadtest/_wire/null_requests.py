@@ -44,6 +44,17 @@ class Requests(Receiver):
         super().__init__(connection, [])
         self._server = connection
 
+    @property
+    def unread_bytes(self) -> int:
+        """How many of the next bytes are of no interest: the body of a unary request."""
+        return 0 if self._left_call is not None and self._left_call.stream else self._left
+
+    def skip(self, num_bytes: int) -> None:
+        """Go on after so many bytes of them."""
+        self._left -= num_bytes
+        if not self._left:
+            self._data_over(0)
+
     def _head(self, flags: int, stream: int, head: Head, at_ns: int) -> None:
         call = self._calls.get(stream)
         if call is None:

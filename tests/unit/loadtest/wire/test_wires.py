@@ -133,8 +133,6 @@ def test_different_timeouts_reach_the_server(server: Programmed, transport: str)
     with wire_to(server.url, transport) as wire:
         for timeout_s in timeouts:
             assert answer_to(wire, command(), timeout_s).status == 0
-        assert answer_to(wire, command(), 1e12).status == 0  # more than a timeout can say
-        server.calls.pop()
     for timeout_s, call in zip(timeouts, server.calls[-len(timeouts) :], strict=True):
         assert call.time_remaining_s is not None
         assert timeout_s / 2 < call.time_remaining_s + LONG_S

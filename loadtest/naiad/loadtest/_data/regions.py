@@ -58,7 +58,7 @@ class Regions:
         except OSError as exc:
             raise InvalidPlan(
                 f"expected {size_bytes >> 10} KiB of shared memory for requests or answers, could not have it: {exc}; "
-                "send fewer different or smaller requests at a time, or leave shared_memory out"
+                "send fewer different or smaller requests at a time, or leave shared memory out"
             ) from exc
         self._segments.append(segment)
         try:
@@ -96,12 +96,12 @@ def reap(client: Client) -> None:
 def _check_server(client: Client) -> None:
     metadata = client.server_metadata()
     if _EXTENSION not in metadata.extensions:
-        raise InvalidPlan(f"{client.url} takes no shared memory (no extension {_EXTENSION}): leave shared_memory out")
+        raise InvalidPlan(f"{client.url} takes no shared memory (no extension {_EXTENSION}): leave shared memory out")
     version = tuple(int(part) for part in re.findall(r"\d+", metadata.version)[:2])
     if metadata.name == "triton" and version < _FIRST_SAFE_VERSION:
         raise InvalidPlan(
             f"expected Triton 2.50 or later at {client.url} for shared memory, found {metadata.version}, which may die "
-            "when memory is given back: leave shared_memory out"
+            "when memory is given back: leave shared memory out"
         )
 
 
@@ -111,7 +111,7 @@ def _register(client: Client, segment: Segment) -> None:
     except AccessDenied as exc:
         raise InvalidPlan(
             f"{client.url} lets only those register shared memory who have its admin secret: "
-            "give it with the address (grpc://:SECRET@host:port), or leave shared_memory out"
+            "give it with the address (grpc://:SECRET@host:port), or leave shared memory out"
         ) from exc
     except ServerUnavailable:
         raise

@@ -103,8 +103,8 @@ class Http2Wire:
                     writers.append(connection.fd)
                 if connection.due_ns < due_ns:
                     due_ns = connection.due_ns
-            if slot.current.retired:
-                slot.tidy()
+            if slot.untidy and slot.tidy():
+                timeout_s = 0.0  # there is a connection that was not looked at
         if self._events:
             timeout_s = 0.0
         elif due_ns != NEVER_NS:
@@ -119,5 +119,5 @@ class Http2Wire:
             for connection in readers.values():
                 connection.expire(now_ns)
         for slot in self._slots:
-            if slot.current.retired:
+            if slot.untidy:
                 slot.tidy()

@@ -120,7 +120,7 @@ class Receiver:
     def target(self) -> memoryview | None:
         """Return where the next bytes may be received to directly, if they belong to a large message."""
         call = self._left_call
-        if call is None or self._left < LARGE_BYTES or call.partial is None:
+        if call is None or self._left < LARGE_BYTES or call.partial is None or call.number not in self._calls:
             return None
         room = len(call.partial) - call.filled
         return memoryview(call.partial)[call.filled : call.filled + min(room, self._left)] if room else None
@@ -138,8 +138,9 @@ class Receiver:
     def _go_on(self, data: bytes, at_ns: int) -> int:
         size = min(self._left, len(data))
         self._left -= size
-        if self._left_call is not None:
-            self._absorb(self._left_call, memoryview(data)[:size], at_ns)
+        call = self._left_call
+        if call is not None and call.number in self._calls:  # else it ended meanwhile, from here
+            self._absorb(call, memoryview(data)[:size], at_ns)
         if not self._left:
             self._data_over(at_ns)
         return size

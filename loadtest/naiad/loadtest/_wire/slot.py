@@ -40,42 +40,53 @@ class Slot:
         """Whether it is not yet known if there is a connection."""
         return not self.current.established and not self.current.dead
 
+    @property
+    def untidy(self) -> bool:
+        """Whether there may be something for :meth:`tidy` to do."""
+        return self.current.retired or len(self.connections) > 1
+
     def renewed(self) -> Connection:
         """Return a new connection, or the dead one while none is to be tried."""
-        if not self.current.dead or _now_ns() >= self._not_before_ns:
+        self.tidy()
+        if self.current.retired and (not self.current.dead or _now_ns() >= self._not_before_ns):
             self._succeed()
         return self.current
 
-    def tidy(self) -> None:
-        """Take leave of connections that have ended, and find a new one for what still waits for one."""
-        current = self.current
-        if current.dead and not current.established and current in self.connections:
-            self._address += 1
-            if self._address < len(self._addresses):
-                self._succeed()  # the name has more addresses
-            else:
-                self._address = 0
-                self._not_before_ns = _now_ns() + self._pause_s * 1e9
-                self._pause_s = min(2 * self._pause_s, _MAX_PAUSE_S)
-        elif current.established:
-            self._pause_s = _FIRST_PAUSE_S
-            if current.waiting and not current.dead:
-                self._succeed()
-        if current.dead:
-            current.fail_waiting()
+    def tidy(self) -> bool:
+        """Take leave of connections that have ended; return whether there is a new one, for what waits for one."""
+        renewed = self._look_at_current()
+        if self.current.dead:
+            self.current.fail_waiting()
         for connection in [*self.connections]:
             if connection.retired and not connection.calls:
                 connection.close()
                 self.connections.remove(connection)
+        return renewed
 
     def close(self) -> None:
         """Close all."""
         for connection in self.connections:
             connection.close()
 
-    def _succeed(self) -> None:
+    def _look_at_current(self) -> bool:
+        current = self.current
+        if current.established:
+            self._pause_s, self._not_before_ns = _FIRST_PAUSE_S, 0.0
+            if current.retired and not current.dead and current.waiting:
+                return self._succeed()
+        elif current.dead and current in self.connections:
+            self._address += 1
+            if self._address < len(self._addresses):
+                return self._succeed()  # the name has more addresses
+            self._address = 0
+            self._not_before_ns = _now_ns() + self._pause_s * 1e9
+            self._pause_s = min(2 * self._pause_s, _MAX_PAUSE_S)
+        return False
+
+    def _succeed(self) -> bool:
         former, self.current = self.current, self._connect()
         self.current.adopt(former.waiting)
+        return True
 
     def _connect(self) -> Connection:
         peer = self._peer

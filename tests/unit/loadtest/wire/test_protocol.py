@@ -402,6 +402,17 @@ def test_a_server_may_answer_before_it_has_read_all(ready: Ends) -> None:
     assert [(kind, stream) for kind, _, stream, _ in ready.sent()] == [(http2.RST_STREAM, 1)]
 
 
+def test_nothing_comes_of_a_stream_after_its_end(ready: Ends) -> None:
+    """A large message whose stream is given up while it arrives is dropped, and the next answer is read."""
+    call = ready.ours.open_stream(1, None)
+    ready.request(2)
+    message = http2.frame(http2.DATA, 0, 1, http2.message(bytes(300_000)))
+    ready.give(settings({0x5: 1 << 20}), http2.headers(1, http2.RESPONSE), message[:100_000])
+    ready.ours.end(call, 1, "enough")
+    events = plain(ready.give(message[100_000:], answer(3)))
+    assert events == [(1, True, 1, "enough", None), (2, True, 0, "", b"answer")]
+
+
 def test_a_large_announcement_does_not_fill_the_memory(ready: Ends) -> None:
     """A length alone reserves no gigabytes."""
     ready.request(1)

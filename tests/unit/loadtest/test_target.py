@@ -75,7 +75,11 @@ def test_a_certificate_of_ones_own_authority_is_trusted(tmp_path):
 
 @pytest.mark.parametrize(
     ("wanted", "names"),
-    [("linear_int4", "linear_int8, linear, "), ("resnet", "resnet50, "), ("zzz", "bert, linear, linear_int8, resnet50")],
+    [
+        ("linear_int4", "linear_int8, linear, "),
+        ("resnet", "resnet50, "),
+        ("zzz", "bert, linear, linear_int8, resnet50"),
+    ],
 )
 def test_an_unknown_model_is_answered_with_the_closest_names_first(fake, wanted, names):
     """Those who have no secret get the names as well."""

@@ -1,4 +1,7 @@
-"""A headless Chromium, spoken to over two pipes: pages are opened at any size, and asked what they hold."""
+"""A headless Chromium, spoken to over two pipes: pages are opened at any size, and asked what they hold.
+
+The pictures of a report in docs/images come from ``python tests/browser_helpers.py report.html``.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -162,3 +166,21 @@ def chromium() -> Iterator[Browser]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def take_pictures(report: Path, folder: Path) -> None:
+    """Write the pictures of the documentation: the page's beginning, light on a desktop and dark on a phone."""
+    from PIL import Image
+
+    sizes = {"desktop": (1280, 1850, False, 1.0), "phone": (390, 2300, True, 1.5)}
+    with chromium() as browser:
+        page = browser.new_page()
+        for name, (width, height, dark, scale) in sizes.items():
+            path = folder / f"loadtest-report-{name}.png"
+            page.open(report, width=width, height=height, dark=dark, scale=scale)
+            page.screenshot(path, full=False)
+            Image.open(path).convert("RGB").quantize(160).save(path, optimize=True)
+
+
+if __name__ == "__main__":
+    take_pictures(Path(sys.argv[1]).resolve(), Path(__file__).parents[1] / "docs" / "images")

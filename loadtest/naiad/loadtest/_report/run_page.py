@@ -131,7 +131,9 @@ def _objectives(content: Content) -> Child:
             ]
             for slo in slos
         ]
-        found.append(card(grid(("objective", "measured", "95 % interval", "result"), rows, name="objectives-table")))
+        found.append(
+            card(grid(("objective", "measured", "95 % interval", ""), rows, numbers=(1, 2), name="objectives-table"))
+        )
     if comparisons:
         rows = [
             [

@@ -14,6 +14,7 @@ from naiad.loadtest._report.units import show_bytes, show_count, show_share, sho
 __all__ = ["latency_axis", "over_time"]
 
 _ROOM: Final = 1.16  # above the highest value, for the names of bands
+_NEAR: Final = 1.8  # a limit so many times the highest value still belongs on the axis
 _STALL: Final = 12  # a peak so many times the median makes a linear axis useless
 Points = Sequence[Mapping[str, Any]]
 Content = Mapping[str, Any]
@@ -205,7 +206,7 @@ def latency_axis(values: Sequence[float | None], slos: Sequence[Content] = ()) -
     limits = [
         Mark(name=slo["slo"], value=slo["limit"], axis="y")
         for slo in slos
-        if slo["metric"] in {"p50", "p99"} and slo["limit"] < 3 * max(known)
+        if slo["metric"] in {"p50", "p99"} and slo["limit"] < _NEAR * max(known)
     ]
     if max(known) < _STALL * median(known):
         y, unit = from_zero([*known, *(mark.value for mark in limits)], unit_us, room=_ROOM)

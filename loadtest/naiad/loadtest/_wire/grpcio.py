@@ -81,6 +81,9 @@ class GrpcioWire:
         if (call := self._calls.get(token)) is not None:
             call.cancel()
 
+    def flush(self) -> None:
+        """Do nothing: the library's thread has it already."""
+
     def poll(self, timeout_s: float) -> list[Event]:
         """Wait for the first event, and take what else is there."""
         get = self._events.get

@@ -64,6 +64,11 @@ class Http2Wire:
             for connection in slot.connections:
                 connection.cancel(token)
 
+    def flush(self) -> None:
+        """Hand to the kernel what was sent."""
+        for slot in self._slots:
+            slot.current.flush()
+
     def poll(self, timeout_s: float) -> list[Event]:
         """Flush, wait, and return what came back."""
         until_ns = _now_ns() + timeout_s * 1e9

@@ -32,7 +32,8 @@ class Wire(Protocol):
     def send(self, prepared: Any, token: int, timeout_s: float, suffix: bytes = b"") -> int:
         """Send a unary ModelInfer; ``suffix`` is appended to the serialised request (protobuf fields of this one).
 
-        Returns ``time.perf_counter_ns()`` of when it left. Never raises for a broken line: the failure is an event.
+        Returns ``time.perf_counter_ns()`` of when it left, or leaves: with the next poll or flush, or with the first
+        send that is 30 µs later. Never raises for a broken line: the failure is an event.
         """
 
     def open_stream(self, token: int, timeout_s: float | None) -> None:
@@ -46,6 +47,9 @@ class Wire(Protocol):
 
     def cancel(self, token: int) -> None:
         """Give up a call; it ends with CANCELLED."""
+
+    def flush(self) -> None:
+        """Have what was sent leave now, where the next send or poll may be far: sends close together leave together."""
 
     def poll(self, timeout_s: float) -> list[Event]:
         """Flush what was sent, wait until something came back, at most ``timeout_s``, and return it (maybe nothing).

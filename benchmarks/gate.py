@@ -222,7 +222,8 @@ def record(number: int) -> None:
             runs = []
             for at in range(number):
                 run = session.measure("baseline", window_s=WINDOW_S, settle_s=SETTLE_S)
-                runs.append({name: round(run.values[name], 1) for name in METRICS})
+                if run.completed:
+                    runs.append({name: round(run.values[name], 1) for name in METRICS})
                 if at % 50 == 49:
                     console.print(f"{users} users: {at + 1} of {number} runs")
             session.close()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from naiad.cli import _load_options as load
-from naiad.cli._console import out, print_json
+from naiad.cli._console import err, print_json
 from naiad.cli._exit import MeasuringCommand
 from naiad.cli._gate_show import print_false_alarms, print_result, watch_gate
 from naiad.cli._gate_subjects import Pairing, pairing_of
@@ -84,6 +84,7 @@ def gate(
         str | None, _option(_DECISION, "Length of a run. [default: 500ms to 3s, as the rate needs]")
     ] = None,
     settle: Annotated[str, _option(_DECISION, "Sent before each window, not measured.")] = "250ms",
+    warmup: Annotated[str, _option(_DECISION, "Sent to each side before the first pair.")] = "1s",
     keep_noise: Annotated[bool, _option(_DECISION, "Discard no pair for the machine's noise.", "--keep-noise")] = False,
     slo: Annotated[
         list[str] | None, _option(_DECISION, "An objective that the candidate must reach. Repeatable.")
@@ -132,7 +133,8 @@ def gate(
     for path in filter(None, (junit, markdown, html, history)):
         check_writable(path)
     summary = _summary_file() if github_summary else None
-    found = pairing_of(baseline, candidate, model, options, against_itself=a_a is not None)
+    load_options = {name: value for name, value in options.items() if name not in ("margin", "warmup", "history")}
+    found = pairing_of(baseline, candidate, model, load_options, against_itself=a_a is not None)
     chosen = _options(found, options)
     if a_a is not None:
         _measure_false_alarms(found, chosen, a_a, as_json=json)
@@ -158,7 +160,6 @@ def gate(
 
 def _options(found: Pairing, options: dict[str, Any]) -> GateOptions:
     from naiad.loadtest import GateOptions, NoiseRule
-    from naiad.loadtest._scenario.text import read_duration
 
     named = [name for text in options["metric"] or () for name in text.split(",") if name.strip()]
     return GateOptions(
@@ -168,11 +169,21 @@ def _options(found: Pairing, options: dict[str, Any]) -> GateOptions:
         alpha=options["alpha"],
         pairs=options["pairs"],
         max_pairs=options["max_pairs"],
-        window_s=None if options["window"] is None else read_duration(options["window"]),
-        settle_s=read_duration(options["settle"]),
+        window_s=None if options["window"] is None else _seconds("--window", options["window"]),
+        settle_s=_seconds("--settle", options["settle"]),
+        warmup_s=_seconds("--warmup", options["warmup"]),
         noise=None if options["keep_noise"] else NoiseRule(),
         seed=options["seed"],
     )
+
+
+def _seconds(option: str, text: str) -> float:
+    from naiad.loadtest._scenario.text import read_duration
+
+    try:
+        return read_duration(text)
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc), param_hint=option) from exc
 
 
 def _measure_false_alarms(found: Pairing, options: GateOptions, num: int, *, as_json: bool) -> None:
@@ -213,4 +224,4 @@ def _write(
         with summary.open("a", encoding="utf-8") as file:
             file.write(to_markdown(result))
     for path in filter(None, (junit, markdown, html)):
-        out.print(f"wrote {path}", markup=False, style="dim") if not result.failed else None
+        err.print(f"wrote {path}", markup=False, style="dim")

@@ -116,6 +116,25 @@ def test_a_side_that_answers_nothing_is_an_error():
         judge_session(Silent(), OPTIONS)
 
 
+def test_one_silent_run_discards_its_pair_and_three_end_the_gate():
+    """A window in which nothing was answered may be the machine's hiccup; several in a row are none."""
+
+    class Silent(DrawnSession):
+        def measure(self, side, *, window_s, settle_s):
+            run = super().measure(side, window_s=window_s, settle_s=settle_s)
+            silent = side == "candidate" and len(self.sides) in self.when
+            return RunValues(values={}, completed=0) if silent else run
+
+    once = Silent(slower=1.5)
+    once.when = range(7, 9)  # a pair
+    result = judge_session(once, OPTIONS)
+    assert (result.verdict, len(result.discarded)) == ("regression", 1)
+    assert "no request" in result.discarded[0].discarded
+    gone = Silent()
+    gone.when = range(7, 99)
+    assert judge_session(gone, OPTIONS).exit_code == 5
+
+
 def test_a_server_that_dies_on_the_way_leaves_what_was_measured():
     """The pairs so far are in the result, which is invalid, with exit code 5."""
 

@@ -67,6 +67,8 @@ class GateOptions:
     """Measured in each run; ``None`` chooses 0.5 to 3 s, so that a run has requests enough for its percentiles."""
     settle_s: float = 0.25
     """Sent before each window, but not measured."""
+    warmup_s: float = 1.0
+    """Sent to each side before the first pair."""
     noise: NoiseRule | None = field(default_factory=NoiseRule)
     """Which pairs are discarded; ``None`` discards none for noise."""
     max_discarded: float = 0.5
@@ -91,8 +93,9 @@ class GateOptions:
             raise InvalidPlan(f"pairs_per_look is at least 1, found {self.pairs_per_look}")
         if self.window_s is not None and not 0.25 <= self.window_s <= 600:
             raise InvalidPlan(f"a window is 0.25 to 600 seconds long, found {self.window_s:g}")
-        if not 0 <= self.settle_s <= 600:
-            raise InvalidPlan(f"settle_s is 0 to 600 seconds, found {self.settle_s:g}")
+        for name, value in (("settle_s", self.settle_s), ("warmup_s", self.warmup_s)):
+            if not 0 <= value <= 600:
+                raise InvalidPlan(f"{name} is 0 to 600 seconds, found {value:g}")
         if not self.metrics:
             raise InvalidPlan("a gate judges at least one metric, such as p50")
         self._check_reachable()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from naiad.loadtest._gate.noise import Calm, look_at_machine, reference
@@ -15,9 +15,9 @@ from naiad.loadtest.errors import GateFailed, InvalidPlan
 
 __all__ = ["Pair", "Pairs"]
 
-_PILOT_S: Final = 1.0
 _SHORTEST_S: Final = 0.5
 _LONGEST_S: Final = 3.0
+_MOST_SILENT: Final = 2  # runs in a row without an answer: what answers none after them is gone
 _STEP_S: Final = 0.25  # of a window
 _BEYOND: Final = 10.0  # requests beyond a percentile that make it steady enough to be compared
 
@@ -65,6 +65,7 @@ class Pairs:
         self._coin = random.Random(seed)  # noqa: S311  (an order, no secret)
         self._reference_s = 0.0
         self.window_s = options.window_s or _SHORTEST_S
+        self._silent: dict[Side, int] = {"baseline": 0, "candidate": 0}
         self.kept: list[Pair] = []
         self.discarded: list[Pair] = []
 
@@ -75,8 +76,11 @@ class Pairs:
             GateFailed: one side answered nothing.
             InvalidPlan: a metric to judge is not measured by such runs.
         """
-        settle_s = max(_PILOT_S, self._options.settle_s)
-        pilots = [self._measure(side, window_s=self.window_s, settle_s=settle_s) for side in ("baseline", "candidate")]
+        settle_s = max(self._options.warmup_s, self._options.settle_s)
+        pilots = [
+            self._measure(side, window_s=self.window_s, settle_s=settle_s, most_silent=0)
+            for side in ("baseline", "candidate")
+        ]
         if self._options.window_s is None:
             rate = min(pilot.completed for pilot in pilots) / self.window_s
             self.window_s = fitting_window_s(rate, [rule.name for rule in self._options.rules_judged])
@@ -115,10 +119,13 @@ class Pairs:
     def _looks(self) -> list[Calm]:
         return [] if self._options.noise is None else [look_at_machine()]
 
-    def _measure(self, side: Side, *, window_s: float, settle_s: float) -> RunValues:
+    def _measure(self, side: Side, *, window_s: float, settle_s: float, most_silent: int = _MOST_SILENT) -> RunValues:
         run = self._session.measure(side, window_s=window_s, settle_s=settle_s)
-        if not run.completed:
+        self._silent[side] = 0 if run.completed else self._silent[side] + 1
+        if self._silent[side] > most_silent:
             raise GateFailed(f"the {side} answered no request{': ' + run.failure if run.failure else ''}")
+        if not run.completed:
+            return replace(run, doubts=("it answered no request within the window", *run.doubts))
         return run
 
     @property

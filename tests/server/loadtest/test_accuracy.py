@@ -2,10 +2,10 @@
 
 The truth is what the server's process wrote down in the same run, by the clock that all processes of the machine share.
 Between that clock and the engine's lies the way there and back, which is the machine's. A measured percentile has to
-lie between that of the truth and that of the truth with the machine's delays added to each request: thrice what an ordinary
-client, that asks the same server a hundred times a second whether it lives, waited beyond what is usual, and twice the
-lag that the engine reported. (A busy machine delays some requests by much, which moves the median of all.) On a quiet
-machine both are the same, and 2 % (or 100 µs) on either side is what is compared.
+lie between that of the truth and that of the truth with the machine's delays added to each request: thrice what an
+ordinary client, that asks the same server a hundred times a second whether it lives, waited beyond what is usual, and
+twice the lag that the engine reported. (A busy machine delays some requests by much, which moves the median of all.)
+On a quiet machine both are the same, and 2 % (or 100 µs) on either side is what is compared.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ RUNS ?= 10000000
 REQUESTS ?= 1000000
 STUB_SIDE := server/naiad/server/backends/onnxruntime server/naiad/server/backends/pytorch
 
-.PHONY: help setup demo test fuzz soak check types format bench bench-client bench-backend bench-export bench-loadtest wheel clean
+.PHONY: help setup demo test fuzz soak check types format bench bench-client bench-backend bench-export bench-loadtest bench-gate wheel clean
 
 help:            ## what there is to run
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile
@@ -59,6 +59,9 @@ bench-export: $(READY)   ## real nets served as fp32 and as the fastest candidat
 
 bench-loadtest: $(READY)  ## the load generator against Locust with tritonclient, and perf_analyzer where it is (about eight minutes)
 	$(BIN)/python benchmarks/loadtest.py
+
+bench-gate: $(READY)  ## how often the gate errs, and how often it finds 20 % (about half an hour, on a quiet machine)
+	$(BIN)/python benchmarks/gate.py
 
 wheel: $(READY)  ## build the distribution into dist/
 	$(BIN)/python -m build --no-isolation

@@ -15,7 +15,8 @@ from naiad.loadtest import Connection, GateOptions, LoadTest, Subject, Traffic, 
 from programmed_server import MODEL, Holds, ProgrammedServer
 
 HOLDS = Holds(median_ms=10, low_ms=8, high_ms=13, tail_share=0)
-SHORT = "--pairs 6 --max-pairs 6 --window 500ms --settle 50ms --warmup 250ms --keep-noise".split()
+PAIRS = ("--pairs", "6", "--max-pairs", "6", "--keep-noise")
+SHORT = (*PAIRS, "--window", "500ms", "--settle", "50ms", "--warmup", "250ms")
 Gate = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from naiad.loadtest._wire import frames
+from naiad.loadtest._wire.arrays import Arrays
 from naiad.loadtest._wire.calls import PREFIX_BYTES, Call
 from naiad.loadtest._wire.frames import ProtocolError
 from naiad.loadtest._wire.hpack import FieldReader
@@ -54,6 +55,7 @@ class Receiver:
     def __init__(self, connection: Receiving, events: list[Event]) -> None:
         self._connection, self._events = connection, events
         self._calls = connection.calls
+        self._arrays = Arrays()
         self._fields = FieldReader()
         self._heads: dict[bytes, Head] = {}
         self._heads_at = 0
@@ -235,7 +237,7 @@ class Receiver:
         elif size > _MAX_MESSAGE_BYTES:
             call.problem = RESOURCE_EXHAUSTED, f"the answer has {size} bytes, which is more than any message may have"
         else:
-            call.partial, call.size_bytes, call.filled = bytearray(min(size, _MAX_ARRAY_BYTES)), size, 0
+            call.partial, call.size_bytes, call.filled = self._arrays.take(min(size, _MAX_ARRAY_BYTES)), size, 0
 
     def _complete(self, call: Call, at_ns: int) -> None:
         """Hand a message out when it is here in full."""
@@ -243,7 +245,11 @@ class Receiver:
         assert partial is not None
         if call.filled == call.size_bytes:
             call.partial = None
-            self._message(call, partial if call.filled >= LARGE_BYTES else bytes(partial), at_ns)
+            if call.filled >= LARGE_BYTES:
+                self._arrays.keep(partial)
+                self._message(call, partial, at_ns)
+            else:
+                self._message(call, bytes(partial), at_ns)
         elif call.filled == len(partial):
             partial.extend(bytes(min(call.size_bytes - call.filled, _MAX_ARRAY_BYTES)))
 

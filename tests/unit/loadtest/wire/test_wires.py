@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import Any
 
 import grpc
@@ -83,6 +84,28 @@ def test_several_large_requests_share_a_connection(wire: Wire) -> None:
         wire.send(wire.prepare(command(1_000_000 * (token + 1), size=900_000 * (token + 1))), token, LONG_S)
     ends = ends_of(wire, 6)
     assert all(bytes(ends[token].message or b"") == content(900_000 * (token + 1)) for token in range(6))
+
+
+def test_answers_that_are_kept_are_not_written_over(wire: Wire) -> None:
+    """An answer stays what it was while later ones arrive, however large."""
+    kept = [answer_to(wire, command(size=200_000)).message for _ in range(3)]
+    for _ in range(5):
+        other = answer_to(wire, command(echo="x" * 200_000)).message
+    assert [bytes(message or b"") for message in kept] == [content(200_000)] * 3
+    assert bytes(other or b"") == b"x" * 200_000
+
+
+def test_what_was_sent_leaves_with_a_flush(server: Programmed, wire: Wire) -> None:
+    """No poll is needed for a request to reach the server."""
+    before = len(server.calls)
+    wire.send(wire.prepare(command()), 1, LONG_S)
+    wire.flush()
+    for _ in range(5_000):
+        if len(server.calls) > before:
+            break
+        time.sleep(0.01)
+    assert len(server.calls) == before + 1
+    assert ends_of(wire, 1)[1].status == 0
 
 
 def test_a_call_ends_with_its_deadline(wire: Wire, server: Programmed) -> None:

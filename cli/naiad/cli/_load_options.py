@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from naiad.cli._running import URL_HELP, running_url
+from naiad.cli._running import URL_HELP, admin_secret, running_url
 
 if TYPE_CHECKING:
     from naiad.loadtest import Settings
@@ -169,7 +169,17 @@ def settings_of(argument: str, options: Mapping[str, Any]) -> Settings:
             settings.override(option, key, _READERS.get(name, _as_it_is)(value))
     if "url" not in settings.values.get("server", {}):
         settings.override("--url", ("server", "url"), running_url())
+    if any(model.get("shared-memory") for model in settings.values["models"]):
+        _let_in(settings.values["server"])
     return settings
+
+
+def _let_in(server: dict[str, Any]) -> None:
+    """Give the address the secret of this user's own server, which lets only those with it register memory."""
+    scheme, separator, rest = server["url"].partition("://")
+    secret = None if "@" in rest else admin_secret(server["url"])
+    if secret:
+        server["url"] = f"{scheme}{separator}:{secret}@{rest}"
 
 
 def _check_exclusive(given: Mapping[str, Any], *names: str) -> None:

@@ -64,7 +64,7 @@ class _Clients:
         self._clients: dict[tuple[str, int], Client] = {}
         self._share: OwnShare | None = None
         environment.events.test_stop.add_listener(self._close)  # type: ignore[no-untyped-call]
-        environment.events.quitting.add_listener(self._close)  # type: ignore[no-untyped-call]
+        environment.events.quitting.add_listener(self._quit)  # type: ignore[no-untyped-call]
 
     @classmethod
     def of(cls, environment: Environment) -> _Clients:
@@ -83,6 +83,13 @@ class _Clients:
             observers = [*settings.pop("observers", ()), _Observer(self._environment)]
             self._clients[key] = Client(url, observers=observers, **settings)
         return self._clients[key]
+
+    def _quit(self, **_: Any) -> None:
+        """Have the users stop before their client is closed: a signal ends Locust without that."""
+        runner = self._environment.runner
+        if self._clients and runner is not None:
+            runner.stop()
+        self._close()
 
     def _close(self, **_: Any) -> None:
         """Close the channels now: left to the interpreter's end, they would wait for ever under gevent."""

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import gevent
 from locust.env import Environment
 
 from naiad.loadtest._engine.plans import encode_test
@@ -27,6 +28,7 @@ __all__ = ["ReportLink", "add_page", "report_wanted"]
 
 _logger = logging.getLogger("naiad.loadtest")
 _WRITE_S: Final = 120.0
+_LOOK_S: Final = 30.0
 _TEN_YEARS_S: Final = 3.2e8
 _PAGE: Final = "/naiad-report"
 _pages = tempfile.TemporaryDirectory(prefix="naiad-locust-")
@@ -53,7 +55,7 @@ class ReportLink:
         InvalidPlan: an objective cannot be parsed, or a file cannot be written where it was asked for.
     """
 
-    def __init__(self, environment: Environment, classes: Sequence[type[TritonUser]], *, at_ns: int | None) -> None:
+    def __init__(self, environment: Environment, classes: Sequence[type[TritonUser]]) -> None:
         self._environment = environment
         html, json_path = _option(environment, "naiad_html"), _option(environment, "naiad_json")
         for path in filter(None, (html, json_path)):
@@ -68,7 +70,17 @@ class ReportLink:
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C ends the load; the report is written then
         )
-        self.write(json.dumps({**plan, "at_ns": at_ns}) + "\n")
+        self.write(json.dumps(plan) + "\n")
+
+    def wait(self) -> None:
+        """Return when it has had a first look at the server, or cannot."""
+        assert self._process.stdout is not None
+        with gevent.Timeout(_LOOK_S, False):
+            self._process.stdout.readline()
+
+    def begin(self, at_ns: int) -> None:
+        """Say when the load begins, by this machine's ``time.perf_counter_ns()``."""
+        self.write(json.dumps({"at_ns": at_ns}) + "\n")
 
     def write(self, line: str) -> None:
         """Pass on a line of an engine."""
@@ -85,7 +97,8 @@ class ReportLink:
             self._process.kill()
             self._process.communicate()
             said = b""
-        words = json.loads(said) if said else {"text": "the report could not be written", "ok": False}
+        lines = said.splitlines() or [b'{"text": "the report could not be written", "ok": false}']
+        words = json.loads(lines[-1])
         _logger.log(logging.INFO if words["ok"] else logging.ERROR, "%s", words["text"])
         if not words["ok"] and self._environment.process_exit_code is None:
             self._environment.process_exit_code = 1

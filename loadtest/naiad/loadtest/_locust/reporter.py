@@ -1,7 +1,7 @@
 """Makes the report of a run that Locust conducts: reads what the engines say on stdin, looks at the server meanwhile.
 
-The first line is a plan: the test, the files to write, and when the run started, where that is known. One line on
-stdout says what came out.
+The first line is a plan: the test, and the files to write. An empty line on stdout says that the load may begin, since
+the server was looked at; a last line says what came out.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> int:
     plan = json.loads(sys.stdin.buffer.readline() or b"null")
     if plan is None:
         return 0
-    generator = PipedGenerator(sys.stdin.buffer, plan["at_ns"])
+    generator = PipedGenerator(sys.stdin.buffer)
     try:
         report = run(decode_test(plan["test"]), generator=generator, calibration=False)
         for path in plan["html"]:
@@ -59,8 +59,8 @@ class PipedGenerator:
 
     ends_itself = True
 
-    def __init__(self, source: IO[bytes], at_ns: int | None = None) -> None:
-        self._source, self._started_ns = source, at_ns or 0
+    def __init__(self, source: IO[bytes]) -> None:
+        self._source, self._started_ns = source, 0
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._first: Message | None = None
         threading.Thread(target=self._read, name="naiad-loadtest-pipe", daemon=True).start()
@@ -71,11 +71,13 @@ class PipedGenerator:
         return self._started_ns
 
     def start(self) -> None:
-        """Wait until something was sent.
+        """Let the load begin, and wait until something was sent.
 
         Raises:
             EngineFailed: the run ended before.
         """
+        sys.stdout.write("\n")
+        sys.stdout.flush()
         try:
             self._first = self._messages.get(timeout=_FIRST_S)
         except queue.Empty:
@@ -104,7 +106,11 @@ class PipedGenerator:
 
     def _read(self) -> None:
         for line in self._source:
-            if line.endswith(b"\n"):
+            if not line.endswith(b"\n"):  # whoever wrote it was killed in the middle
+                continue
+            if line.startswith(b'{"at_ns"'):
+                self._started_ns = json.loads(line)["at_ns"]
+            else:
                 self._messages.put(decode_message(line)[1])
         self._messages.put(Drained())
 

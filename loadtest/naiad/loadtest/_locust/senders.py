@@ -101,24 +101,27 @@ class Senders:
         self._on_message, self._first_engine = on_message, first_engine
         self._lock = RLock()
         self._stopped = False
-        self.started_ns = 0
         self._senders = {
             user_class: Sender(test, lambda message, user_class=user_class: self._pass_on(user_class, message))  # type: ignore[misc]
             for user_class, test in zip(classes, tests, strict=True)
         }
 
-    def start(self) -> str:
-        """Begin when all engines are ready; return why one cannot, or nothing."""
+    def prepare(self) -> str:
+        """Wait until all engines are ready; return why one cannot be, or nothing."""
         deadline_s = time.monotonic() + _PREPARE_S
         for sender in self._senders.values():
             if not sender.ready.wait(max(0.0, deadline_s - time.monotonic())):
                 return f"an engine was not ready after {_PREPARE_S:g} s"
             if sender.failure:
                 return sender.failure
-        self.started_ns = time.perf_counter_ns() + _LEAD_NS
-        for sender in self._senders.values():
-            sender.start(self.started_ns)
         return ""
+
+    def start(self) -> int:
+        """Begin; return when that is, by ``time.perf_counter_ns()``."""
+        started_ns = time.perf_counter_ns() + _LEAD_NS
+        for sender in self._senders.values():
+            sender.start(started_ns)
+        return started_ns
 
     def add_users(self, user_class: type[TritonUser], number: int) -> None:
         """Have more or fewer users of a class."""

@@ -92,7 +92,9 @@ class Session:
             return
         if isinstance(self._environment.runner, MasterRunner):
             self._drained.clear()
-            self._begin_report(at_ns=None)
+            self._begin_report()
+            if self._report is not None:
+                self._report.wait()
             return
         with self._lock:
             if self._senders is None:
@@ -109,23 +111,30 @@ class Session:
         except LoadTestError as exc:
             self._give_up(classes[0].__name__, str(exc))
             return
+        if not isinstance(runner, WorkerRunner) and not self._begin_report():
+            return
         senders = Senders(classes, tests, self._on_message, first_engine=worker * len(classes))
-        problem = senders.start()
+        problem = senders.prepare()
         if problem:
             senders.close()
             self._give_up(tests[0].mix[0].model, problem)
             return
         self._senders = senders
-        if not isinstance(runner, WorkerRunner):
-            self._begin_report(at_ns=senders.started_ns)
+        if self._report is not None:
+            self._report.wait()
+            self._report.begin(senders.start())
+        else:
+            senders.start()
 
-    def _begin_report(self, *, at_ns: int | None) -> None:
-        if not report_wanted(self._environment):
-            return
-        try:
-            self._report = ReportLink(self._environment, self.classes, at_ns=at_ns)
-        except LoadTestError as exc:
-            self._give_up(self.classes[0].__name__, str(exc))
+    def _begin_report(self) -> bool:
+        """Start what makes the report, where one is wanted; return whether the run may go on."""
+        if report_wanted(self._environment):
+            try:
+                self._report = ReportLink(self._environment, self.classes)
+            except LoadTestError as exc:
+                self._give_up(self.classes[0].__name__, str(exc))
+                return False
+        return True
 
     def _on_message(self, user_class: type[TritonUser], message: Message) -> None:
         """Take what an engine of this process says."""

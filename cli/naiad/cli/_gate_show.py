@@ -71,7 +71,7 @@ def print_result(result: GateResult) -> None:
         out.print(_table(result))
     for objective in result.objectives:
         out.print(f"[{'green' if objective.met else 'red'}]{'✓' if objective.met else '✗'}[/] ", end="")
-        out.print(objective.text, markup=False)
+        out.print(objective.line, markup=False)
     for warning in result.warnings:
         out.print("[yellow]warning:[/] ", end="")
         out.print(warning, markup=False)

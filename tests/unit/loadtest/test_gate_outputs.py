@@ -105,4 +105,4 @@ def test_the_page_shows_the_gate(results):
 def test_lines_for_people_say_which_way_it_went(results):
     """Worse and better are words, whatever the metric's direction."""
     assert "worse" in results["regression"].metric["throughput"].text
-    assert results["regression"].text.startswith("regression: worse by more than the margin")
+    assert results["regression"].text.startswith("regression: beyond the margin")

@@ -221,8 +221,8 @@ class _Course:
 def _why(assessment: Assessment) -> str:
     if assessment.verdict == "regression":
         worst = [item for item in assessment.judgements if item.rule.judged and item.verdict == "regression"]
-        found = ", ".join(f"{item.rule.name} {math.expm1(item.effect):+.1%}" for item in worst)
-        return f"worse by more than the margin after {assessment.num_pairs} pairs: {found}"
+        found = ", ".join(f"{item.rule.name} {math.expm1(item.effect):.1%} worse" for item in worst)
+        return f"beyond the margin after {assessment.num_pairs} pairs: {found}"
     judged = [item for item in assessment.judgements if item.rule.judged]
     return (
         f"every upper bound is below its margin after {assessment.num_pairs} pairs: "
@@ -243,6 +243,8 @@ def _advice(assessment: Assessment) -> str:
 def _objective(slo: Slo, pairs: Pairs) -> Objective:
     values = [pair.candidate.objectives[slo.text] for pair in pairs.kept if slo.text in pair.candidate.objectives]
     if not values:
-        return Objective(text=slo.text, measured=None, met=False)
+        return Objective(text=slo.text, metric=slo.metric, measured=None, met=False)
     measured = median(values)
-    return Objective(text=slo.text, measured=measured, met=_OPERATORS[slo.operator](measured, slo.limit))
+    return Objective(
+        text=slo.text, metric=slo.metric, measured=measured, met=_OPERATORS[slo.operator](measured, slo.limit)
+    )

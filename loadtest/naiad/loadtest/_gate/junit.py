@@ -58,11 +58,9 @@ def _metric_case(item: MetricResult) -> Element:
 
 
 def _objective_case(objective: Objective) -> Element:
-    measured = "nothing" if objective.measured is None else f"{objective.measured:g}"
-    text = f"{objective.text}: {measured} measured (µs, 1/s or a fraction)"
-    case = _case(f"objective {objective.text}", text)
+    case = _case(f"objective {objective.text}", objective.line)
     if not objective.met:
-        _child(case, "failure", "objective missed", text)
+        _child(case, "failure", "objective missed", objective.line)
     return case
 
 

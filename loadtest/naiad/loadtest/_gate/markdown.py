@@ -36,7 +36,7 @@ def _lines(result: GateResult) -> Iterator[str]:
         yield from map(_row, result.metrics)
         yield ""
     for objective in result.objectives:
-        yield f"- {'✅' if objective.met else '❌'} {_plain(objective.text)}"
+        yield f"- {'✅' if objective.met else '❌'} {_plain(objective.line)}"
     if result.objectives:
         yield ""
     yield from (f"> ⚠️ {_plain(warning)}" for warning in result.warnings)

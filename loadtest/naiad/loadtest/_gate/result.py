@@ -13,6 +13,7 @@ from typing import Any, Final
 from naiad.loadtest._gate.decision import Judgement, Verdict
 from naiad.loadtest._gate.options import GateOptions
 from naiad.loadtest._gate.pairs import Pair
+from naiad.loadtest._report.units import show
 from naiad.loadtest.machine import Machine
 
 __all__ = ["GateResult", "MetricResult", "Objective"]
@@ -29,9 +30,15 @@ class Objective:
     """An objective of the load test, held against the median of the candidate's runs."""
 
     text: str
+    metric: str
     measured: float | None
     """In the objective's own unit (µs, 1/s, a fraction); ``None`` where the runs do not show it."""
     met: bool
+
+    @property
+    def line(self) -> str:
+        """The objective and what was measured, for people."""
+        return f"{self.text} ({show(self.metric, self.measured)} in the median run)"
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON has them."""

@@ -234,6 +234,19 @@ def test_arrivals_beyond_the_limit_are_failures_that_were_not_sent(transport):
             assert drive.total("sent") == model.num_requests
 
 
+def test_a_schedule_that_is_too_fast_is_accounted_for():
+    """A million arrivals a second: the engine still ends its intervals, stops, and each arrival was sent or failed."""
+    with serving() as (url, model), Drive(plan(url, Rate(per_s=1e6, arrivals="constant", max_in_flight=2))) as drive:
+        drive.until(lambda: len(drive.intervals) >= 2)
+        before_ns = time.perf_counter_ns() - drive.started_ns
+        drive.loop.drain()
+        after_ns = time.perf_counter_ns() - drive.started_ns
+        drive.finish()
+        assert drive.total("sent") == model.num_requests
+        accounted = drive.total("sent") + drive.errors()["NotSent"]
+    assert before_ns // 1000 <= accounted <= after_ns // 1000 + 1
+
+
 def test_a_schedule_goes_on_at_another_pace():
     """Nothing arrives at 0 times the rate, and the schedule goes on where it was at twice the rate."""
     with serving() as (url, model), Drive(plan(url, Rate(per_s=100.0, arrivals="constant"))) as drive:

@@ -26,6 +26,7 @@ __all__ = ["Loop"]
 
 LONGEST_WAIT_NS: Final = 20_000_000  # orders are looked for this often
 _EXPIRY_NS: Final = 100_000_000
+_CATCH_UP_NS: Final = 100_000_000
 _STEP_NS: Final = 300
 _EARLIEST_NS: Final = 60_000
 _CHUNK: Final = 8  # answers handled before the clock is looked at again for what is due
@@ -83,6 +84,7 @@ class Loop:
             self._handle(events[first : first + _CHUNK])
             if first + _CHUNK < len(events) and time.perf_counter_ns() >= due_ns:
                 due_ns = self._send_due(time.perf_counter_ns())
+                self._wire.flush()
 
     def _learn(self, late_ns: int) -> None:
         """Follow how late the kernel wakes us up: a wait ends so much earlier, and the rest is polled away.
@@ -121,9 +123,11 @@ class Loop:
     def drain(self) -> None:
         """Send nothing new, but what ends a sequence."""
         now_ns = time.perf_counter_ns()
-        self._send_due(now_ns)  # what should have left before this moment belongs to the run
+        end_ns = now_ns + _CATCH_UP_NS
+        while self._send_due(now_ns) <= now_ns and time.perf_counter_ns() < end_ns:
+            pass  # what should have left before this moment belongs to the run
         self._draining = True
-        self._source.stop()
+        self._source.stop(now_ns)
         timers, self._timers = self._timers, []
         for due_ns, _, flight in timers:
             if flight.samples:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["NEVER_NS", "Crowd", "Source", "Timetable"]
 
 NEVER_NS: Final = 1 << 62
+_MOST_AT_ONCE: Final = 128  # answers and orders come in between, even where arrivals never end
 PAUSE_NS: Final = 20_000_000
 """A user whose request failed waits this long, so that a server that refuses at once is not flooded."""
 
@@ -41,8 +42,8 @@ class Source(Protocol):
     def set_users(self, number: int) -> None:
         """Change the load."""
 
-    def stop(self) -> None:
-        """Send nothing any more."""
+    def stop(self, now_ns: int) -> None:
+        """Send nothing any more; what was due by now and did not leave has failed."""
 
 
 class Crowd:
@@ -70,7 +71,7 @@ class Crowd:
         """Have ``number`` users at once. Surplus ones leave when what they do has ended."""
         self._wanted, self._gap_ns = number, 0.0
 
-    def stop(self) -> None:
+    def stop(self, now_ns: int) -> None:
         """Let all users leave."""
         self._wanted = 0
 
@@ -125,6 +126,7 @@ class Timetable:
     def __init__(self, lanes: Sequence[Lane], arrivals: Iterator[Arrival], *, max_in_flight: int) -> None:
         self._lanes, self._arrivals = lanes, arrivals
         self._max_in_flight = max_in_flight
+        self._full = f"{max_in_flight} requests were in flight, the most that may be (max_in_flight)"
         self._free: list[Flight] = []
         self._num_flights = 0
         self._pace = 1.0  # real time that passes for the schedule's
@@ -147,18 +149,25 @@ class Timetable:
         self._origin_ns, self._pace = now_ns, 1 / number if number else math.inf
         self._place()
 
-    def stop(self) -> None:
+    def stop(self, now_ns: int) -> None:
         """Let no more arrive."""
-        self._next, self._due_ns = None, NEVER_NS
+        exhausted_ns = self.exhausted_ns
+        while self._due_ns <= now_ns:
+            assert self._next is not None
+            self._lanes[self._next[1]].count_error(NOT_SENT, "the engine was too slow for the schedule")
+            self._advance()
+        self._next, self._due_ns, self.exhausted_ns = None, NEVER_NS, exhausted_ns
 
     def send_due(self, now_ns: int) -> int:
-        """Send what has arrived; return when the next one does."""
-        while self._due_ns <= now_ns:
+        """Send what has arrived, but only so much at a time; return when the next one does."""
+        for _ in range(_MOST_AT_ONCE):
+            if self._due_ns > now_ns:
+                break
             assert self._next is not None
             due_ns, lane = self._due_ns, self._lanes[self._next[1]]
             flight = self._take()
             if flight is None:
-                lane.count_error(NOT_SENT, f"{self._max_in_flight} requests were in flight, the most allowed")
+                lane.count_error(NOT_SENT, self._full)
             else:
                 self._loop.begin(flight, lane, due_ns)
             self._advance()

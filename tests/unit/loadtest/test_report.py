@@ -30,7 +30,11 @@ from naiad.loadtest import (
     Trace,
     Traffic,
     Users,
+    compare_html,
+    gate_html,
 )
+from naiad.loadtest._report.comparison import differences, ratios
+from naiad.loadtest._report.files import write_atomically
 from naiad.loadtest._report.tables import PERCENTILE_COLUMNS, POINT_COLUMNS, percentiles_csv, points_csv
 from naiad.loadtest._report.writing import files_of
 
@@ -255,6 +259,51 @@ def test_nothing_measured_makes_a_report_all_the_same(tmp_path):
     empty = report(measurement([], server=EMPTY))
     empty.write(html=tmp_path / "r.html", json=tmp_path / "r.json", csv=tmp_path / "r.csv")
     assert Report.read(tmp_path / "r.json")["verdict"] == "failed"
+
+
+def test_text_that_is_no_unicode_can_be_written(tmp_path):
+    """Half a surrogate pair and control characters in a name, as a broken server may send them, are in every file."""
+    name = "half \ud800, zero \0, end"
+    found = contents.mix() | {"name": name}
+    found["parts"][0]["model"] = name
+    for path, text in files_of(
+        found, html=tmp_path / "r.html", json=tmp_path / "r.json", csv=tmp_path / "r.csv"
+    ).items():
+        write_atomically(path, text)
+    assert Report.read(tmp_path / "r.json")["name"] == Report.read(tmp_path / "r.html")["name"] == name
+    assert "half ?, zero" in (tmp_path / "r.csv").read_text()
+
+
+@pytest.mark.parametrize("old", ["content", "mix", "sweep", "empty", "evil"])
+@pytest.mark.parametrize("new", ["content", "mix", "empty"])
+def test_any_two_runs_can_be_compared(old, new):
+    """Also those that share little: what both have is compared, the rest is named."""
+    before, after = (getattr(contents, name)() for name in (old, new))
+    assert "<!DOCTYPE html>" in compare_html(before, after)
+    found = ratios(before, after)
+    assert all(item.ratio == item.new / item.old for item in found)
+    assert bool(found) == ("empty" not in (old, new))
+
+
+def test_a_run_compared_with_itself_shows_no_difference():
+    """Ratios are 1, their intervals hold it, and nothing else differs."""
+    one = contents.content()
+    for item in ratios(one, one):
+        assert item.ratio == 1
+        assert item.judgement == "no clear difference"
+    assert differences(one, one) == []
+
+
+@pytest.mark.parametrize("change", ["no pairs", "open interval", "failed"])
+def test_a_gate_without_a_result_has_a_page(change):
+    """Nothing measured, or too little for an interval: the page says what there is."""
+    gate = contents.gate()
+    if change == "no pairs":
+        gate |= {"metrics": [], "num_pairs": 0, "verdict": "invalid", "reason": "no pair could be measured"}
+    for metric in gate["metrics"]:
+        metric |= {"interval": [None, 1.3], "smallest_effect": None, "p": None, "p_adjusted": None}
+        metric["pairs"][0]["ratio"] = None
+    assert gate["reason"] in gate_html(gate)
 
 
 @pytest.mark.parametrize(

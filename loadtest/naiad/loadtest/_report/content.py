@@ -10,17 +10,27 @@ from typing import Any, Final
 
 from naiad.loadtest.errors import InvalidReport
 
-__all__ = ["EMBEDDED", "SCHEMA_VERSION", "read_content", "to_text"]
+__all__ = ["EMBEDDED", "SCHEMA_VERSION", "dump", "read_content", "to_text"]
 
 SCHEMA_VERSION: Final = 2
 EMBEDDED: Final = re.compile(r'<script type="application/json" id="content">(.*?)</script>', re.DOTALL)
+_SURROGATES: Final = re.compile("[\ud800-\udfff]")
 _PARTS: Final = ("kind", "results", "test", "verdict", "machine")
 _GATE_PARTS: Final = ("metrics", "pairs", "verdict", "options", "machine")
 
 
 def to_text(content: Mapping[str, Any]) -> str:
     """Return ``content`` as the text of a JSON file; numbers that JSON lacks would be an error."""
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return dump(content, indent=2) + "\n"
+
+
+def dump(content: Mapping[str, Any], *, indent: int | None = None) -> str:
+    """Return ``content`` as JSON; halves of surrogate pairs, which no UTF-8 file holds, are written as escapes."""
+    separators = (",", ": " if indent else ":")
+    text = json.dumps(content, indent=indent, separators=separators, ensure_ascii=False, allow_nan=False)
+    if text.isascii() or not _SURROGATES.search(text):
+        return text
+    return json.dumps(content, indent=indent, separators=separators, allow_nan=False)
 
 
 def read_content(path: Path) -> dict[str, Any]:

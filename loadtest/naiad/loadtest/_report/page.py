@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any, Final
 
+from naiad.loadtest._report.content import dump
 from naiad.loadtest._report.html import Child, Html, el, raw
 
 __all__ = ["created", "page"]
@@ -67,8 +67,7 @@ def page(
 
 def _data(data: Mapping[str, Any]) -> Html:
     """Return the report itself, so that the page can be read back, and saved as JSON from the page."""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return el("script", raw(text.replace("<", "\\u003c")), type="application/json", id=DATA_ID)
+    return el("script", raw(dump(data).replace("<", "\\u003c")), type="application/json", id=DATA_ID)
 
 
 def _resource(name: str) -> str:

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 __all__ = ["Categories", "Linear", "Log", "Rarity", "Scale", "Tick", "from_zero"]
 
 Tick = tuple[float, str]
+_NARROW: Final = 0.6  # decades; below, fewer than three of 1, 2, 3, 5, 7 may lie on the axis
 _STEPS: Final = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 
@@ -59,9 +60,11 @@ class Log:
         return math.log(max(value, self.low) / self.low) / math.log(self.high / self.low)
 
     def ticks(self) -> list[Tick]:
-        """Return powers of ten, with 2 and 5 between them where there is room."""
+        """Return powers of ten, with values between them where there is room; equal steps where no power fits."""
         decades = math.log10(self.high / self.low)
-        parts = (1, 2, 5) if decades <= 2.5 else (1, 3) if decades <= 4 else (1,)
+        if decades < _NARROW:
+            return Linear(self.low, self.high, self.factor).ticks()
+        parts = (1, 2, 3, 5, 7) if decades < 1 else (1, 2, 5) if decades <= 2.5 else (1, 3) if decades <= 4 else (1,)
         first = math.floor(math.log10(self.low / self.factor))
         powers = range(first, first + math.ceil(decades) + 2)
         values = [part * 10.0**power * self.factor for power in powers for part in parts]

@@ -92,6 +92,7 @@ def _csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def _cell(value: Any) -> Any:
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
-        return f"'{value}"
-    return value
+    if not isinstance(value, str):
+        return value
+    text = value.encode(errors="replace").decode()  # halves of surrogate pairs are in no file
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from naiad.loadtest._wire import frames
+from naiad.loadtest._wire.assembling import Receiving
 from naiad.loadtest._wire.calls import Call
 from naiad.loadtest._wire.frames import ProtocolError
-from naiad.loadtest._wire.receiving import Receiver, Receiving
+from naiad.loadtest._wire.receiving import Receiver
 from naiad.loadtest._wire.requests import MODEL_INFER, MODEL_STREAM_INFER
 from naiad.loadtest._wire.status import Head
 

@@ -2,63 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final
 
 from naiad.loadtest._wire import frames
-from naiad.loadtest._wire.arrays import Arrays
-from naiad.loadtest._wire.calls import PREFIX_BYTES, Call
+from naiad.loadtest._wire.assembling import LARGE_BYTES, REFILL_BYTES, Assembler, Receiving
+from naiad.loadtest._wire.calls import Call
 from naiad.loadtest._wire.frames import ProtocolError
-from naiad.loadtest._wire.hpack import FieldReader
+from naiad.loadtest._wire.heads import Heads
 from naiad.loadtest._wire.seam import Event
-from naiad.loadtest._wire.status import INTERNAL, RESOURCE_EXHAUSTED, Head
+from naiad.loadtest._wire.status import INTERNAL, UNKNOWN, Head
 
-__all__ = ["MAX_FRAME_BYTES", "Receiver", "Receiving"]
+__all__ = ["MAX_FRAME_BYTES", "Receiver"]
 
 MAX_FRAME_BYTES: Final = 1 << 20
 """What the server is told; larger frames would save nothing."""
-LARGE_BYTES: Final = 65_536
-"""From here on, messages are received into their own array and handed out as that."""
-_MAX_MESSAGE_BYTES: Final = (1 << 31) - 1
-_MAX_ARRAY_BYTES: Final = 64 << 20
-"""Reserved at once, at most: a length alone is no reason to fill the memory."""
 _MAX_BLOCK_BYTES: Final = 1 << 20
-_MAX_HEADS: Final = 1_000
-_REFILL_BYTES: Final = 1 << 29  # the windows are nearly four times that
 _PLAIN_HEADERS: Final = frames.END_HEADERS
 _NOT_PLAIN: Final = frames.PADDED | frames.WITH_PRIORITY | frames.END_HEADERS
-_NO_ENDING: Final = (2, "the server ended the call without a gRPC status")
+_NO_ENDING: Final = (UNKNOWN, "the server ended the call without a gRPC status")
 
 _unpack: Final = frames.HEADER.unpack_from
 _new_event: Final = tuple.__new__
 
 
-class Receiving(Protocol):
-    """What a receiver needs of its connection."""
-
-    calls: dict[int, Call]
-    next_stream: int
-    """The first number that no call has had yet."""
-
-    def control(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
-        """Take a frame that carries nothing of an answer."""
-
-    def ended_early(self, call: Call) -> None:
-        """Hear of a call that the server ended before all was sent."""
-
-    def give_leave(self, stream: int, more_bytes: int) -> None:
-        """Let the server send more; stream 0 is the connection."""
-
-
-class Receiver:
+class Receiver(Assembler):
     """Reads frames; turns those of calls into events and hands on the others."""
 
     def __init__(self, connection: Receiving, events: list[Event]) -> None:
-        self._connection, self._events = connection, events
+        super().__init__(connection, events)
         self._calls = connection.calls
-        self._arrays = Arrays()
-        self._fields = FieldReader()
-        self._heads: dict[bytes, Head] = {}
-        self._heads_at = 0
+        self._heads = Heads()
         self._tail = b""
         self._left = 0
         """Bytes of a DATA frame that are still to come."""
@@ -110,12 +83,12 @@ class Receiver:
                     self._end(call, _NO_ENDING, at_ns)
             elif kind == 1 and flags & _NOT_PLAIN == _PLAIN_HEADERS:
                 block = data[begin:after]
-                self._head(flags, stream, heads.get(block) or self._read(block), at_ns)
+                self._head(flags, stream, heads[block], at_ns)
             else:
                 self._other(kind, flags, stream, data[begin:after], at_ns)
         if at < end:
             self._tail = data[at:] if at else data
-        if self._received > _REFILL_BYTES:
+        if self._received > REFILL_BYTES:
             self._connection.give_leave(0, self._received)
             self._received = 0
 
@@ -200,70 +173,6 @@ class Receiver:
             self._connection.ended_early(call)
         self._events.append(_new_event(Event, (call.token, at_ns, True, status, details, message)))
 
-    def _message(self, call: Call, message: bytes | bytearray, at_ns: int) -> None:
-        if call.stream:
-            call.received += len(message) + PREFIX_BYTES
-            if call.received > _REFILL_BYTES:
-                self._connection.give_leave(call.number, call.received)
-                call.received = 0
-            self._events.append(_new_event(Event, (call.token, at_ns, False, 0, "", message)))
-        elif call.message is None:
-            call.message = message
-        else:
-            call.problem = INTERNAL, "the server gave several answers to one request"
-
-    def _absorb(self, call: Call, piece: memoryview, at_ns: int) -> None:
-        """Take a piece of a call's messages, which may end anywhere."""
-        while piece and call.problem is None:
-            if call.partial is None:
-                taken = piece[: PREFIX_BYTES - len(call.prefix)]
-                call.prefix += taken
-                if len(call.prefix) == PREFIX_BYTES:
-                    self._begin_message(call)
-            else:
-                room = len(call.partial) - call.filled
-                taken = piece[:room]
-                call.partial[call.filled : call.filled + len(taken)] = taken
-                call.filled += len(taken)
-            piece = piece[len(taken) :]
-            if call.partial is not None:
-                self._complete(call, at_ns)
-
-    def _begin_message(self, call: Call) -> None:
-        compressed, size = call.prefix[0], int.from_bytes(call.prefix[1:], "big")
-        call.prefix = b""
-        if compressed:
-            call.problem = INTERNAL, "the answer is compressed, which was not asked for"
-        elif size > _MAX_MESSAGE_BYTES:
-            call.problem = RESOURCE_EXHAUSTED, f"the answer has {size} bytes, which is more than any message may have"
-        else:
-            call.partial, call.size_bytes, call.filled = self._arrays.take(min(size, _MAX_ARRAY_BYTES)), size, 0
-
-    def _complete(self, call: Call, at_ns: int) -> None:
-        """Hand a message out when it is here in full."""
-        partial = call.partial
-        assert partial is not None
-        if call.filled == call.size_bytes:
-            call.partial = None
-            if call.filled >= LARGE_BYTES:
-                self._arrays.keep(partial)
-                self._message(call, partial, at_ns)
-            else:
-                self._message(call, bytes(partial), at_ns)
-        elif call.filled == len(partial):
-            partial.extend(bytes(min(call.size_bytes - call.filled, _MAX_ARRAY_BYTES)))
-
-    def _read(self, block: bytes) -> Head:
-        """Decode a header block; the same bytes mean the same until the table changes."""
-        head = Head.of(self._fields.read(block))
-        if self._fields.num_changes != self._heads_at or len(self._heads) >= _MAX_HEADS:
-            self._heads.clear()
-            if self._fields.num_changes != self._heads_at:
-                self._heads_at = self._fields.num_changes
-                return head  # this block changed the table: again, it may mean something else
-        self._heads[block] = head
-        return head
-
     def _other(self, kind: int, flags: int, stream: int, payload: bytes, at_ns: int) -> None:
         if self._block is not None and kind != frames.CONTINUATION:
             raise ProtocolError("a header block is interrupted by another frame")
@@ -292,7 +201,7 @@ class Receiver:
             raise ProtocolError("a header block has no end")
         if flags & frames.END_HEADERS:
             self._block = None
-            self._head(first_flags, stream, self._read(bytes(block)), at_ns)
+            self._head(first_flags, stream, self._heads[bytes(block)], at_ns)
 
 
 def _not_http2(data: bytes) -> ProtocolError | None:

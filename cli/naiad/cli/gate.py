@@ -169,6 +169,7 @@ def _options(found: Pairing, options: dict[str, Any]) -> GateOptions:
         alpha=options["alpha"],
         pairs=options["pairs"],
         max_pairs=options["max_pairs"],
+        runs_per_side=options["runs_per_side"],
         window_s=None if options["window"] is None else _seconds("--window", options["window"]),
         settle_s=_seconds("--settle", options["settle"]),
         warmup_s=_seconds("--warmup", options["warmup"]),

@@ -65,6 +65,18 @@ def test_the_order_within_pairs_is_random_and_comes_from_the_seed():
     assert all({one, two} == {"baseline", "candidate"} for one, two in zip(starts, first[1::2], strict=True))
 
 
+def test_several_runs_of_a_side_alternate_and_make_one_pair():
+    """Two runs a side go A B B A or B A A B, and count as one pair with half of their noise's variance."""
+    session = DrawnSession(noise=0.2, seed=4)
+    result = judge_session(session, replace(OPTIONS, runs_per_side=2, refuse_blind=False))
+    pairs = [session.sides[at : at + 4] for at in range(2, len(session.sides), 4)]
+    assert all(pair == pair[::-1] and len(set(pair[:2])) == 2 for pair in pairs)
+    assert len(pairs) == result.num_pairs
+    single = judge_session(DrawnSession(noise=0.2, seed=4), replace(OPTIONS, refuse_blind=False))
+    errors = [found.metric["p50"].judgement.standard_error * found.num_pairs**0.5 for found in (result, single)]
+    assert errors[0] < errors[1]
+
+
 def test_a_result_without_a_seed_names_the_one_it_drew():
     """So that the order can be had again."""
     seeds = {judge_session(DrawnSession(), replace(OPTIONS, seed=None)).seed for _ in range(3)}

@@ -62,6 +62,8 @@ class GateOptions:
     max_pairs: int = 30
     """The budget."""
     pairs_per_look: int = 2
+    runs_per_side: int = 1
+    """Runs of each side in a pair, alternating as A B B A: more of them make a pair less noisy, and longer."""
     spending: Spending = "pocock"
     window_s: float | None = None
     """Measured in each run; ``None`` chooses 0.5 to 3 s, so that a run has requests enough for its percentiles."""
@@ -89,8 +91,9 @@ class GateOptions:
             raise InvalidPlan(
                 f"max_pairs is at least pairs ({self.pairs}), at most {MOST_PAIRS}: {self.max_pairs} found"
             )
-        if self.pairs_per_look < 1:
-            raise InvalidPlan(f"pairs_per_look is at least 1, found {self.pairs_per_look}")
+        for name, number in (("pairs_per_look", self.pairs_per_look), ("runs_per_side", self.runs_per_side)):
+            if not 1 <= number <= MOST_PAIRS:
+                raise InvalidPlan(f"{name} is 1 to {MOST_PAIRS}, found {number}")
         if self.window_s is not None and not 0.25 <= self.window_s <= 600:
             raise InvalidPlan(f"a window is 0.25 to 600 seconds long, found {self.window_s:g}")
         for name, value in (("settle_s", self.settle_s), ("warmup_s", self.warmup_s)):

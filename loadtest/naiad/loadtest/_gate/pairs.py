@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any, Final
 
 from naiad.loadtest._gate.noise import Calm, look_at_machine, reference
@@ -99,18 +100,20 @@ class Pairs:
         first: Side = "baseline" if self._coin.random() < 0.5 else "candidate"
         second: Side = "candidate" if first == "baseline" else "baseline"
         looks = self._looks()
-        runs: dict[Side, RunValues] = {}
-        for side in (first, second):
-            runs[side] = self._measure(side, window_s=self.window_s, settle_s=self._options.settle_s)
-            looks += self._looks()
+        runs: dict[Side, list[RunValues]] = {"baseline": [], "candidate": []}
+        for at in range(self._options.runs_per_side):
+            for side in (first, second) if at % 2 == 0 else (second, first):  # A B B A: a drift falls on both alike
+                runs[side].append(self._measure(side, window_s=self.window_s, settle_s=self._options.settle_s))
+                looks += self._looks()
+        merged = {side: _merged(side_runs) for side, side_runs in runs.items()}
         noise = "" if self._options.noise is None else self._options.noise.reason(looks, self._reference_s)
         pair = Pair(
             number=len(self.kept) + len(self.discarded) + 1,
-            baseline=runs["baseline"],
-            candidate=runs["candidate"],
+            baseline=merged["baseline"],
+            candidate=merged["candidate"],
             first=first,
             canary_s=max((look.canary_s for look in looks), default=None),
-            discarded=noise or _doubts(runs),
+            discarded=noise or _doubts(merged),
             noise=bool(noise),
         )
         (self.discarded if pair.discarded else self.kept).append(pair)
@@ -144,7 +147,26 @@ class Pairs:
         return found
 
 
-def _doubts(runs: dict[Side, RunValues]) -> str:
+def _merged(runs: Sequence[RunValues]) -> RunValues:
+    """Return one side's runs of a pair as one: the geometric means of what all of them measured."""
+    if len(runs) == 1:
+        return runs[0]
+    names = set(runs[0].values).intersection(*(run.values for run in runs[1:]))
+    objectives = set(runs[0].objectives).intersection(*(run.objectives for run in runs[1:]))
+    return RunValues(
+        values={name: _geometric_mean([run.values[name] for run in runs]) for name in sorted(names)},
+        completed=sum(run.completed for run in runs),
+        objectives={text: fmean(run.objectives[text] for run in runs) for text in sorted(objectives)},
+        doubts=tuple(doubt for run in runs for doubt in run.doubts),
+        failure=next((run.failure for run in runs if run.failure), ""),
+    )
+
+
+def _geometric_mean(values: Sequence[float]) -> float:
+    return math.exp(fmean(math.log(value) for value in values)) if min(values) > 0 else fmean(values)
+
+
+def _doubts(runs: Mapping[Side, RunValues]) -> str:
     return "; ".join(f"{side}: {run.doubts[0]}" for side, run in sorted(runs.items()) if run.doubts)
 
 

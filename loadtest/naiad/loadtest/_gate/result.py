@@ -252,6 +252,7 @@ class GateResult:
             "pairs": options.pairs,
             "max_pairs": options.max_pairs,
             "pairs_per_look": options.pairs_per_look,
+            "runs_per_side": options.runs_per_side,
             "spending": options.spending,
             "window_s": self.window_s,
             "settle_s": options.settle_s,

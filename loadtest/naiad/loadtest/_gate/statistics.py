@@ -7,7 +7,7 @@ and however strongly neighbouring runs are correlated. The sign-flip test needs 
 differences by an effect tests every other ratio: that is where the interval comes from.
 
 What is flipped are signed ranks (Wilcoxon 1945): against sign flips of the mean they call a slowdown of 20 % as often
-when the noise is normal, and more often, up to 15 points, when it has heavy tails (``benchmarks/gate.py --power``).
+when the noise is normal, and more often, up to 10 points, when it has heavy tails (``benchmarks/gate.py --power``).
 Their distribution is computed exactly for any number of pairs.
 """
 

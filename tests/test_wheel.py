@@ -32,7 +32,9 @@ def test_the_wheel_has_every_room_and_nothing_else(wheel):
         "naiad/pytest_server.py",
         "naiad/cli/__main__.py",
         "naiad/export/recipes/digits.py",
-        "naiad/loadtest/_report.html",
+        "naiad/loadtest/_report/page.css",
+        "naiad/loadtest/_report/page.js",
+        "naiad/loadtest/_report/report.schema.json",
         "naiad/server/backends/onnxruntime/model.py",
     ):
         assert name in names

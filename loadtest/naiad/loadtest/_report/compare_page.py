@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from naiad.loadtest._report.chart import Chart, Line, Table, draw
+from naiad.loadtest._report.chart import Chart, Line, Table
 from naiad.loadtest._report.comparison import NEW, OLD, Ratio, cautions, differences, ratios
+from naiad.loadtest._report.drawing import draw
 from naiad.loadtest._report.html import Child, Html, el
 from naiad.loadtest._report.latency_charts import batches, distribution
 from naiad.loadtest._report.page import created, page

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from naiad.loadtest._report.chart import Chart, Line, Mark, Table, draw
+from naiad.loadtest._report.chart import Chart, Line, Mark, Table
+from naiad.loadtest._report.drawing import draw
 from naiad.loadtest._report.html import Child, Html, el
 from naiad.loadtest._report.parts import card, grid, pill
 from naiad.loadtest._report.scale import Linear, Log, from_zero

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from naiad.loadtest._report.chart import Chart, Line, Table, draw
+from naiad.loadtest._report.chart import Chart, Line, Table
+from naiad.loadtest._report.drawing import draw
 from naiad.loadtest._report.html import Child, Html, el
 from naiad.loadtest._report.page import created, page
 from naiad.loadtest._report.parts import card, facts, grid, pill, section, tile, tiles, verdict

@@ -106,7 +106,9 @@ def _connection(settings: Settings) -> Connection:
         for name, source in values.get("headers", {}).items()
     }
     with _placed(settings, ("server",)):
-        return Connection(headers=headers, **{name: value for name, value in values.items() if name != "headers"})
+        return Connection(
+            headers=headers, **{name.replace("-", "_"): value for name, value in values.items() if name != "headers"}
+        )
 
 
 def _secret(settings: Settings, key: KeyPath, source: Mapping[str, str]) -> str:

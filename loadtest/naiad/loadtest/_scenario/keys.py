@@ -281,6 +281,7 @@ SCENARIO: Final = Table(
                 "ca": Key(_path, "PEM file of the authorities to trust.", _TEXT),
                 "certificate": Key(_path, "PEM file of the client's certificate.", _TEXT),
                 "key": Key(_path, "PEM file of its key.", _TEXT),
+                "metrics-url": Key(_text, "Triton's metrics: shows the GPUs of a server on another machine.", _TEXT),
             },
             "The server. Nothing secret is written here.",
         ),

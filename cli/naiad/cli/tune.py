@@ -210,7 +210,8 @@ def _search(test: LoadTest, admin: Callable[[], Client], space: Space, *, pairs:
     from naiad.loadtest import tune as search
 
     with ServerBench(test, space.config, admin) as bench, _progress() as on_progress:
-        confirm = ABRun(bench, test, pairs=pairs)
+        # Long enough for a p99, and longer than the windows the search decided by.
+        confirm = ABRun(bench, test, pairs=pairs, window_s=2 * options["window_s"], seed=test.seed)
         return search(test, bench, space, confirm=confirm, seed=test.seed, on_progress=on_progress, **options)
 
 

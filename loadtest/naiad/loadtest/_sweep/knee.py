@@ -71,7 +71,7 @@ def find_knee(points: Sequence[Point]) -> Knee | NoKnee:
         high += 1
     if high == len(usable) - 1:
         return NoKnee(f"no knee up to {usable[-1].value:g}: throughput still grows as fast as latency; sweep further")
-    if low == 0:
+    if best == 0:
         return NoKnee(
             f"no knee from {usable[0].value:g} on: latency grows faster than throughput from the first point on; "
             "begin lower"

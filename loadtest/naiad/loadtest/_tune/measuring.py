@@ -28,6 +28,7 @@ _FEWEST_REQUESTS: Final = 200
 _LONGEST_WINDOW_S: Final = 6.0
 _WARMUP_S: Final = 0.25
 _MOST_USERS: Final = 512
+_MOST_STEPS_DOWN: Final = 4
 _GROWTH: Final = 1.03
 """More users must bring that much more throughput to go on."""
 
@@ -65,14 +66,15 @@ class Measuring:
         return points
 
     def again(self, points: list[Operating], rung: int, *, on_point: Callable[[Operating], None]) -> list[Operating]:
-        """Measure once more in windows of ``2**rung`` times the length, at the best load and, if missed, below it."""
+        """Measure once more in windows of ``2**rung`` times the length, at the best load and below it while missed."""
         if not self._searched:
             return [self._tell(self._at(None, 2**rung), on_point)]
         best = max(points, key=lambda point: point.score)
         assert best.users is not None
-        found = [self._tell(self._at(best.users, 2**rung), on_point)]
-        if not found[0].kept and best.users > 1:
-            found.append(self._tell(self._at(max(best.users * 3 // 4, 1), 2**rung), on_point))
+        users, found = best.users, [self._tell(self._at(best.users, 2**rung), on_point)]
+        while not found[-1].kept and users > 1 and len(found) < _MOST_STEPS_DOWN:
+            users = max(users * 3 // 4, 1)
+            found.append(self._tell(self._at(users, 2**rung), on_point))
         return found
 
     def _at(self, users: int | None, length: int) -> Operating:

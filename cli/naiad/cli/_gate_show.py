@@ -75,8 +75,10 @@ def print_result(result: GateResult) -> None:
     for warning in result.warnings:
         out.print("[yellow]warning:[/] ", end="")
         out.print(warning, markup=False)
+    seen = [item.smallest_effect for item in result.metrics if item.judged and math.isfinite(item.smallest_effect)]
+    sees = f", sees changes from {max(seen):.0%} on" if seen else ""
     out.print(
-        f"{result.num_pairs} pairs of {result.window_s:g} s, {len(result.discarded)} discarded, "
+        f"{result.num_pairs} pairs of {result.window_s:g} s, {len(result.discarded)} discarded{sees}; "
         f"{result.elapsed_s:.0f} s, seed {result.seed}",
         markup=False,
         style="dim",
@@ -87,7 +89,7 @@ def print_result(result: GateResult) -> None:
 
 def _table(result: GateResult) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("", "baseline", "candidate", "change", "interval", "margin", "smallest seen", ""):
+    for name in ("", "baseline", "candidate", "change", "interval", "margin", ""):
         table.add_column(name, justify="left" if not name else "right", no_wrap=True)
     for item in result.metrics:
         table.add_row(*_row(item), style=None if item.judged else "dim")
@@ -101,16 +103,14 @@ def _row(item: MetricResult) -> tuple[str | Text, ...]:
         return f"{show_count(number)}/s" if item.unit == "1/s" else show_us(number)
 
     low, high = item.interval
-    seen = f"{item.smallest_effect:.0%}" if math.isfinite(item.smallest_effect) else "–"
     verdict = Text(item.verdict, style=_COLORS[item.verdict]) if item.judged else Text("watched")
     return (
         item.name,
         value(median(item.baselines)),
         value(median(item.candidates)),
         f"{item.ratio - 1:+.1%}",
-        f"{low - 1:+.1%} … " + (f"{high - 1:+.1%}" if math.isfinite(high) else "?"),
+        f"{low - 1:+.0%} … " + (f"{high - 1:+.0%}" if math.isfinite(high) else "?"),
         f"{item.margin:.0%}" if item.judged else "",
-        seen if item.judged else "",
         verdict,
     )
 

@@ -80,6 +80,9 @@ def gate(
     alpha: Annotated[float, _option(_DECISION, "The most false alarms, over all metrics and looks.")] = 0.05,
     pairs: Annotated[int, _option(_DECISION, "Pairs before the first look.")] = 8,
     max_pairs: Annotated[int, _option(_DECISION, "Pairs at most.")] = 30,
+    runs_per_side: Annotated[
+        int, _option(_DECISION, "Runs of each side in a pair, alternating as A B B A: a pair less noisy, and longer.")
+    ] = 1,
     window: Annotated[
         str | None, _option(_DECISION, "Length of a run. [default: 500ms to 3s, as the rate needs]")
     ] = None,

@@ -7,27 +7,33 @@ from typing import Final
 
 from naiad.loadtest._wire import frames
 
-__all__ = ["PREFIX_BYTES", "Call", "Outgoing", "Prepared"]
+__all__ = ["PREFIX_BYTES", "SMALL_BYTES", "Call", "Outgoing", "Prepared"]
 
 PREFIX_BYTES: Final = 5
 """Before each gRPC message: whether it is compressed (never), and four bytes of its length."""
+SMALL_BYTES: Final = 65_536
+"""Up to here a message is copied, so that it leaves with others; larger ones leave from where they are."""
 
 
 class Prepared:
     """A serialised request with all that goes before it on the line, but for the number of its stream."""
 
-    __slots__ = ("message", "prefixed", "size_bytes", "start")
+    __slots__ = ("message", "prefix", "prefixed", "size_bytes", "start")
 
     def __init__(self, message: bytes) -> None:
         self.message = message
-        self.prefixed = len(message).to_bytes(PREFIX_BYTES, "big") + message
-        self.size_bytes = len(self.prefixed)
-        self.start = frames.start(frames.DATA, frames.END_STREAM, min(self.size_bytes, frames.MAX_FRAME_BYTES))
+        self.prefix = len(message).to_bytes(PREFIX_BYTES, "big")
+        self.size_bytes = PREFIX_BYTES + len(message)
+        self.prefixed, self.start = b"", b""
+        """In one piece with the prefix, and the beginning of the frame: of small ones, which leave together."""
+        if self.size_bytes <= SMALL_BYTES:
+            self.prefixed = self.prefix + message
+            self.start = frames.start(frames.DATA, frames.END_STREAM, self.size_bytes)
 
     def parts(self, suffix: bytes) -> tuple[bytes, ...]:
         """Return the framed message with a suffix, in pieces, so that nothing large is copied."""
         if not suffix:
-            return (self.prefixed,)
+            return self.prefix, self.message
         return (len(self.message) + len(suffix)).to_bytes(PREFIX_BYTES, "big"), self.message, suffix
 
 

@@ -105,7 +105,7 @@ class NullConnection(Sender):
         call.outgoing = Outgoing(call, "", None)
         call.outgoing.window = self._settings.window_bytes
         self._closing.add(call.number)
-        self.write(call, (self._answer.prefixed,))
+        self.write(call, self._answer.parts(b""))
 
     def answer_message(self, call: Call, request_id: bytes) -> None:
         """Answer a message of a stream: ``error_message`` is empty, ``infer_response`` repeats the id."""

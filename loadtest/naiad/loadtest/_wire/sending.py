@@ -7,7 +7,7 @@ from collections import deque
 from typing import Final
 
 from naiad.loadtest._wire import frames
-from naiad.loadtest._wire.calls import Call, Outgoing, Prepared
+from naiad.loadtest._wire.calls import SMALL_BYTES, Call, Outgoing, Prepared
 from naiad.loadtest._wire.frames import ProtocolError, Settings
 from naiad.loadtest._wire.output import Output
 from naiad.loadtest._wire.requests import MODEL_INFER, MODEL_STREAM_INFER, RequestHeaders
@@ -16,7 +16,6 @@ __all__ = ["NEVER_NS", "Sender"]
 
 NEVER_NS: Final = float("inf")
 _WRITE_BYTES: Final = 1 << 20  # at a time, so that small requests get in between
-_SMALL_BYTES: Final = 65_536  # copied, which costs less than a system call
 _LAST_STREAM: Final = frames.MAX_STREAM - 1_000_000
 _now_ns: Final = time.perf_counter_ns
 
@@ -36,7 +35,7 @@ class Sender:
         self._settings = Settings()
         self._max_calls = 0  # none, before the server has said its settings
         self._window = frames.FIRST_WINDOW
-        self._whole_bytes = 0  # what fits one frame and the window of a new stream
+        self._whole_bytes = 0  # what is small, and fits one frame and the window of a new stream
         self._sending: deque[Outgoing] = deque()  # what has a stream, and more to send
 
     def send(self, prepared: Prepared, token: int, timeout_s: float, suffix: bytes) -> int:
@@ -74,9 +73,7 @@ class Sender:
         if (outgoing := call.outgoing) is not None:
             if call.number and not outgoing.wants:
                 size = sum(map(len, parts))
-                if not ends and size <= min(
-                    self._window, outgoing.window, self._settings.max_frame_bytes, _SMALL_BYTES
-                ):
+                if not ends and size <= min(self._window, outgoing.window, self._whole_bytes):
                     self._window -= size
                     outgoing.window -= size
                     start = frames.start(frames.DATA, 0, size)
@@ -111,7 +108,7 @@ class Sender:
         if settings.table_bytes != table and min(settings.table_bytes, table) < frames.FIRST_TABLE_BYTES:
             self._headers.shrink(settings.table_bytes)
         self._max_calls = settings.max_streams
-        self._whole_bytes = min(settings.max_frame_bytes, settings.window_bytes)
+        self._whole_bytes = min(settings.max_frame_bytes, settings.window_bytes, SMALL_BYTES)
         for call in self.calls.values():
             if call.outgoing is not None:
                 call.outgoing.window += settings.window_bytes - window

@@ -78,6 +78,9 @@ Header = Annotated[
 ]
 Ca = Annotated[Path | None, _option(_SERVER, "PEM file of the authorities to trust.")]
 Certificate = Annotated[Path | None, _option(_SERVER, "PEM file of the client's certificate.")]
+MetricsUrl = Annotated[
+    str | None, _option(_SERVER, "The server's metrics, http://host:port/metrics, for GPUs of another machine.")
+]
 CertificateKey = Annotated[Path | None, _option(_SERVER, "PEM file of its key.", "--key")]
 
 Engines = Annotated[int | None, _option(_GENERATOR, "Processes that send (1).")]
@@ -120,6 +123,7 @@ _KEYS: Final[dict[str, tuple[str, _Key]]] = {
     "max_duration": ("--max-duration", ("load", "max-duration")),
     "url": ("--url", ("server", "url")),
     "header": ("--header", ("server", "headers")),
+    "metrics_url": ("--metrics-url", ("server", "metrics-url")),
     "ca": ("--ca", ("server", "ca")),
     "certificate": ("--certificate", ("server", "certificate")),
     "key": ("--key", ("server", "key")),
@@ -137,6 +141,8 @@ _KEYS: Final[dict[str, tuple[str, _Key]]] = {
     "baseline": ("--baseline", ("report", "baseline")),
     "margin": ("--margin", ("report", "margin")),
     "any_machine": ("--any-machine", ("report", "any-machine")),
+    "history": ("--history", ("report", "history")),
+    "label": ("--label", ("report", "label")),
     "save_baseline": ("--save-baseline", ("report", "save-baseline")),
 }
 

@@ -33,7 +33,11 @@ class Scenario:
     any_machine: bool = False
     """Accept a baseline of another machine."""
     save_baseline: Path | None = None
-    header_names: tuple[str, ...] = ()
+    """Written if the run passes."""
+    history: Path | None = None
+    """Earlier runs, to which this one is added."""
+    label: str = ""
+    """What the history calls this run."""
     path: Path | None = None
     """The file it was read from."""
     text: str = ""
@@ -66,9 +70,9 @@ class Scenario:
             find_max=sweep.get("find-max"),
             margin=None if margin is None else margin / 100,
             any_machine=report.get("any-machine", False),
-            **{name: report.get(name) for name in ("html", "json", "csv", "baseline")},
+            **{name: report.get(name) for name in ("html", "json", "csv", "baseline", "history")},
             save_baseline=report.get("save-baseline"),
-            header_names=tuple(values.get("server", {}).get("headers", ())),
+            label=report.get("label", ""),
             path=settings.path,
             text=settings.text,
         )

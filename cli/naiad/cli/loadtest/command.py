@@ -65,6 +65,7 @@ def loadtest(
     timeout: load.Timeout = None,
     url: load.Url = None,
     header: load.Header = None,
+    metrics_url: load.MetricsUrl = None,
     ca: load.Ca = None,
     certificate: load.Certificate = None,
     key: load.CertificateKey = None,
@@ -78,6 +79,10 @@ def loadtest(
         bool | None, _option(_JUDGED, "Accept a baseline of another machine.", "--any-machine", show_default=False)
     ] = None,
     save_baseline: Annotated[Path | None, _option(_JUDGED, "Write a baseline if the run passes.")] = None,
+    history: Annotated[
+        Path | None, _option(_JUDGED, "Add the run to this file, for trends: naiad history FILE.")
+    ] = None,
+    label: Annotated[str | None, _option(_JUDGED, "What the history calls this run, such as a commit.")] = None,
     sweep: Annotated[
         str | None, _option(_SWEEPS, "users=1..256, rate=100..2000:8, batch=1..32: a curve, and its knee.")
     ] = None,
@@ -149,7 +154,7 @@ def loadtest(
         _sweep(plan, as_json=json)
         return
     workers = (expect_workers, master_host, master_port) if master else None
-    _show(plan, _run_with_workers(plan, stored, *workers) if workers else _run(plan, stored), as_json=json)
+    _conclude(plan, _run_with_workers(plan, stored, *workers) if workers else _run(plan, stored), as_json=json)
 
 
 def _run(plan: Scenario, stored: Baseline | None, **fields: Any) -> Report:
@@ -183,10 +188,10 @@ def _work(argument: str | None, master: bool, host: str, port: int, headers: lis
 def _sweep(plan: Scenario, *, as_json: bool) -> None:
     from naiad.cli.loadtest.curves import sweep_and_show
 
-    raise typer.Exit(sweep_and_show(plan, as_json=as_json))
+    raise typer.Exit(sweep_and_show(plan, as_json=as_json, command=_command()))
 
 
-def _show(plan: Scenario, report: Report, *, as_json: bool) -> None:
+def _conclude(plan: Scenario, report: Report, *, as_json: bool) -> None:
     from naiad.cli.loadtest.summary import print_report
 
     report = replace(report, command=_command(), scenario=plan.text or None)

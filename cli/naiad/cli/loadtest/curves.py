@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.table import Table
@@ -21,7 +22,7 @@ __all__ = ["sweep_and_show"]
 _BAR: Final = 12
 
 
-def sweep_and_show(plan: Scenario, *, as_json: bool) -> int:
+def sweep_and_show(plan: Scenario, *, as_json: bool, command: str) -> int:
     """Measure, print, write; return the exit code."""
     found = _measured(plan)
     content = found.to_json()
@@ -29,7 +30,7 @@ def sweep_and_show(plan: Scenario, *, as_json: bool) -> int:
         print_json(content)
     else:
         _print(content)
-    _write(plan, found)
+    _write(plan, found, command)
     if content["interrupted"]:
         return INTERRUPTED
     if not content["points"]:
@@ -80,8 +81,8 @@ def _cells(point: dict[str, Any], top_us: float) -> list[str | Text]:
     ]
 
 
-def _write(plan: Scenario, found: Any) -> None:
-    """Write the files that were asked for, where the result knows how."""
-    files = {name: path for name, path in (("html", plan.html), ("json", plan.json), ("csv", plan.csv)) if path}
-    if files:
-        found.write(**files)
+def _write(plan: Scenario, found: Any, command: str) -> None:
+    """Write the files that were asked for, where there is a run to tell of."""
+    files: dict[str, Any] = {"html": plan.html, "json": plan.json, "csv": plan.csv}
+    if found.report is not None:
+        replace(found.report, sweep=found, command=command, scenario=plan.text or None).write(**files)

@@ -23,7 +23,7 @@ def check_outputs(scenario: Scenario) -> None:
     """
     from naiad.loadtest import check_writable
 
-    for path in (scenario.html, scenario.json, scenario.csv, scenario.save_baseline):
+    for path in (scenario.html, scenario.json, scenario.csv, scenario.save_baseline, scenario.history):
         if path is not None:
             check_writable(path)
 
@@ -46,8 +46,8 @@ def exit_code(report: Report) -> int:
 
 
 def write_outputs(scenario: Scenario, report: Report) -> None:
-    """Write reports, and the baseline where the run passed."""
-    from naiad.loadtest import Baseline
+    """Write reports, the baseline where the run passed, and the history where it measured the server."""
+    from naiad.loadtest import Baseline, append_history
 
     files: dict[str, Path] = {
         name: path
@@ -58,3 +58,5 @@ def write_outputs(scenario: Scenario, report: Report) -> None:
     report.write(**arguments)
     if scenario.save_baseline is not None and report.ok:
         Baseline.of(report.test, report.measurement).write(scenario.save_baseline)
+    if scenario.history is not None and report.valid and not report.interrupted and report.measurement.completed:
+        append_history(scenario.history, report.test, report.measurement, label=scenario.label)

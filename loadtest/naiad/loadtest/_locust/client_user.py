@@ -128,7 +128,8 @@ class _Observation:
     def done(self, timing: Timing, response_bytes: int, error: BaseException | None) -> None:
         if error is not None and not isinstance(error, Exception):
             return  # the user was stopped in the middle of the call
-        self._environment.events.request.fire(
+        events: Any = self._environment.events
+        events.request.fire(
             request_type=METHOD,
             name=self._name,
             response_time=(time.perf_counter() - self._began_s) * 1000,

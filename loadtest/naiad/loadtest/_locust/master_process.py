@@ -15,7 +15,6 @@ import gevent  # isort: skip
 import time
 
 from gevent.queue import Empty, Queue
-from locust.rpc import Message as LocustMessage
 from locust.runners import STATE_MISSING, MasterRunner
 
 from naiad.loadtest._locust.clock import Offset, boot_id
@@ -88,7 +87,7 @@ class _Master:
         asked, same = [], False
         for number in range(_NUM_PINGS):
             left_ns = time.perf_counter_ns()
-            self._runner.server.send_to_client(LocustMessage("naiad-ping", {"number": number}, worker))
+            self._runner.send_message("naiad-ping", {"number": number}, client_id=worker)
             answer, back_ns = self._pong(worker, number)
             if answer is not None:
                 asked.append((left_ns, answer["at_ns"], back_ns))
@@ -108,7 +107,7 @@ class _Master:
             return None, 0
 
     def _send(self, worker: str, order: str, **fields: Any) -> None:
-        self._runner.server.send_to_client(LocustMessage("naiad-order", {"order": order, **fields}, worker))
+        self._runner.send_message("naiad-order", {"order": order, **fields}, client_id=worker)
 
     def _on_pong(self, environment: Environment, msg: Any) -> None:
         self._pongs.put((msg.node_id, msg.data, time.perf_counter_ns()))

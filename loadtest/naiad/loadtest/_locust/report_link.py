@@ -123,16 +123,14 @@ def _whole(environment: Environment, classes: Sequence[type[TritonUser]]) -> Loa
 
 def add_page(environment: Environment) -> None:
     """Serve the latest report in Locust's web UI, with a link among the files to download."""
-    web_ui = environment.web_ui
-    assert web_ui is not None
+    web_ui: Any = environment.web_ui
 
-    @web_ui.app.route(_PAGE)
-    @web_ui.auth_required_if_enabled
     def naiad_report() -> Any:
         page = _page_path(environment)
         if not page.exists():
             return "The report is written when the test stops.", 404
         return page.read_text(encoding="utf-8")
 
+    web_ui.app.add_url_rule(_PAGE, view_func=web_ui.auth_required_if_enabled(naiad_report))
     links = web_ui.template_args.setdefault("extended_csv_files", [])
     links.append({"href": _PAGE, "title": "Naiad report"})

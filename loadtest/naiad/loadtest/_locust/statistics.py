@@ -22,7 +22,8 @@ def keep_microseconds() -> None:
     The buckets are those of our histograms: exact to 1 µs up to 2 ms, to 0.1 % above. Locust allows for that since
     2.43.4 (``locust.stats.bucket_response_time``).
     """
-    locust.stats.bucket_response_time = _bucket
+    statistics: Any = locust.stats
+    statistics.bucket_response_time = _bucket
 
 
 def _bucket(response_time_ms: float) -> float:

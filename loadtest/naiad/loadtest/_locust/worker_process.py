@@ -49,7 +49,7 @@ def main() -> int:
         return worker.work()
     finally:
         worker.close()
-        environment.events.quitting.fire(environment=environment)
+        environment.events.quitting.fire(environment=environment)  # type: ignore[no-untyped-call]
 
 
 def _read_headers() -> dict[str, str]:

@@ -341,6 +341,8 @@ SCENARIO: Final = Table(
                 "margin": Key(_number, "How much worse is still no regression, in per cent.", _NUMBER),
                 "any-machine": Key(_flag, "Accept a baseline of another machine.", _FLAG),
                 "save-baseline": Key(_path, "Write a baseline if the run passes.", _TEXT),
+                "history": Key(_path, "Add the run to this file of earlier ones, for trends.", _TEXT),
+                "label": Key(_text, "What the history calls this run, such as a commit.", _TEXT),
                 "price-per-hour": Key(_number, "Of the server; gives the cost per million requests.", _NUMBER),
             },
             "Where results go, and what they are compared with.",

@@ -16,10 +16,12 @@ import jsonschema
 import pytest
 
 import report_contents as contents
+from gate_sessions import DrawnSession
 from loadtest_samples import TARGET, TEST, measurement, report, server_times
 from naiad.loadtest import (
     Baseline,
     Connection,
+    GateOptions,
     Golden,
     InvalidReport,
     LoadTest,
@@ -33,7 +35,9 @@ from naiad.loadtest import (
     compare_html,
     gate_html,
 )
+from naiad.loadtest._gate.compare import judge_session
 from naiad.loadtest._report.comparison import differences, ratios
+from naiad.loadtest._report.content import EMBEDDED
 from naiad.loadtest._report.files import write_atomically
 from naiad.loadtest._report.tables import PERCENTILE_COLUMNS, POINT_COLUMNS, percentiles_csv, points_csv
 from naiad.loadtest._report.writing import files_of
@@ -292,6 +296,15 @@ def test_a_run_compared_with_itself_shows_no_difference():
         assert item.ratio == 1
         assert item.judgement == "no clear difference"
     assert differences(one, one) == []
+
+
+@pytest.mark.parametrize("session", [DrawnSession(slower=1.5), DrawnSession(noise=1.5, seed=2)])
+def test_a_real_gates_result_has_a_page(session):
+    """What the gate writes is what the page reads: each metric with its pairs, clear ones and noisy ones."""
+    found = judge_session(session, GateOptions(noise=None, seed=5)).to_json()
+    shown = gate_html(found)
+    assert all(f'id="pairs-{metric["metric"]}"' in shown for metric in found["metrics"])
+    assert json.loads(EMBEDDED.search(shown)[1]) == json.loads(json.dumps(found))
 
 
 @pytest.mark.parametrize("change", ["no pairs", "open interval", "failed"])

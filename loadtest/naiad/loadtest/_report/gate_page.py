@@ -10,7 +10,7 @@ from naiad.loadtest._report.drawing import draw
 from naiad.loadtest._report.html import Child, Html, el
 from naiad.loadtest._report.page import created, page
 from naiad.loadtest._report.parts import card, facts, grid, pill, section, verdict, warning_list
-from naiad.loadtest._report.scale import Categories, Linear
+from naiad.loadtest._report.scale import Categories, Linear, Log
 from naiad.loadtest._report.setup import machine_text
 from naiad.loadtest._report.units import show, show_ratio, show_share
 
@@ -163,21 +163,24 @@ def _margins(margin: float) -> list[Mark]:
     return [Mark(name="no change", value=1.0, axis="y"), *ends]
 
 
-def _ratio_axis(values: Sequence[float]) -> Linear:
+def _ratio_axis(values: Sequence[float]) -> Linear | Log:
+    """Return an axis for ratios; where they are far apart, half and double are equally far from 1."""
     low, high = min(values), max(values)
+    if high > 2.5 * low > 0:
+        return Log(low / 1.1, high * 1.1)
     room = (high - low or 0.1) * 0.1
     return Linear(max(low - room, 0.0), high + room)
 
 
 def _facts(content: Content) -> list[tuple[str, Child]]:
     discarded = content["discarded"]
-    reasons = "; ".join(f"pair {item['pair']}: {item['reason']}" for item in discarded)
+    reasons = [el("div", f"pair {item['pair']}: {item['reason']}", class_="note") for item in discarded]
     options = content["options"]
     return [
         ("baseline", content["baseline"]["name"]),
         ("candidate", content["candidate"]["name"]),
         ("pairs of runs", str(content["num_pairs"])),
-        ("discarded as noise", f"{len(discarded)} ({reasons})" if discarded else "none"),
+        ("pairs that do not count", [f"{len(discarded)}", reasons] if discarded else "none"),
         ("window of a run", f"{options['window_s']:g} s"),
         ("chance of a false alarm", f"at most {options['alpha']:.1%}, over all metrics and looks"),
         ("seed", str(options["seed"])),

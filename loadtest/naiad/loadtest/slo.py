@@ -93,7 +93,7 @@ class Slo:
         met = measured is not None and self.allows(measured)
         proven = interval is not None and self.allows(interval[0]) == self.allows(interval[1]) == met
         return SloResult(
-            slo=self, measured=measured, met=met, interval=interval, proven=proven, note=_note(met, proven)
+            slo=self, measured=measured, met=met, interval=interval, proven=proven, note=_note(met, proven, interval)
         )
 
     def allows(self, value: float) -> bool:
@@ -140,10 +140,13 @@ def split_metric(metric: str) -> tuple[str, str] | None:
     return _DISTRIBUTIONS[prefix], figure
 
 
-def _note(met: bool, proven: bool) -> str:
+def _note(met: bool, proven: bool, interval: tuple[float, float] | None) -> str:
     if proven:
         return ""
-    return f"{'met' if met else 'missed'}, but not proven: the limit lies within the uncertainty of this run"
+    reason = "the limit lies within the uncertainty of this run"
+    if interval is None:
+        reason = "this run has no confidence interval for it"
+    return f"{'met' if met else 'missed'}, but not proven: {reason}"
 
 
 def _token(match: re.Match[str], name: str) -> str:

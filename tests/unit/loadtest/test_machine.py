@@ -4,11 +4,12 @@ import os
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from naiad.loadtest import Machine
-from naiad.loadtest._truth.gpus import open_gpus, read_metrics
+from naiad.loadtest._truth.gpus import Driver, open_gpus, read_metrics
 from naiad.loadtest._truth.noise import MachineLoad
 from naiad.loadtest._truth.processes import find_server
 
@@ -93,6 +94,18 @@ def test_the_server_and_what_it_started_is_found_by_its_port():
         assert found.read() is None
 
 
+def test_what_forwards_to_a_server_is_not_the_server(tmp_path):
+    """A tunnel that listens here uses no CPU time to speak of; the server behind it is elsewhere."""
+    tunnel = tmp_path / "ssh"
+    tunnel.symlink_to(sys.executable)
+    code = "print(1, flush=True); input()"
+    with subprocess.Popen([tunnel, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert find_server("grpc://127.0.0.1:1", pid=process.pid) is None
+        process.communicate(b"\n")
+
+
 @pytest.mark.parametrize("url", ["grpc://127.0.0.1:1", "grpc://192.0.2.1:8001"])
 def test_where_nothing_listens_here_there_is_no_process(url):
     """A server on another machine, or none at all, cannot be looked into."""
@@ -104,6 +117,42 @@ def test_metrics_of_a_server_elsewhere_show_its_gpus():
     first, second = read_metrics(METRICS)
     assert (first.busy_share, first.memory_bytes, first.power_w) == (0.25, 1 << 30, 61.5)
     assert (second.busy_share, second.memory_bytes, second.power_w) == (0.75, None, None)
+
+
+class Nvml:
+    """The driver's library of a machine with one GPU that does not tell its power."""
+
+    class NVMLError(Exception): ...
+
+    def nvmlDeviceGetCount(self):
+        return 1
+
+    def nvmlDeviceGetHandleByIndex(self, index):
+        return index
+
+    def nvmlDeviceGetName(self, device):
+        return b"A GPU"
+
+    def nvmlDeviceGetUtilizationRates(self, device):
+        return SimpleNamespace(gpu=40)
+
+    def nvmlDeviceGetMemoryInfo(self, device):
+        return SimpleNamespace(used=7 << 30)
+
+    def nvmlDeviceGetPowerUsage(self, device):
+        raise self.NVMLError("not supported")
+
+
+def test_a_gpu_that_tells_only_half_is_read_all_the_same():
+    """What the driver refuses is unknown, the rest is there."""
+    (gpu,) = Driver(Nvml()).read()
+    assert (gpu.name, gpu.busy_share, gpu.memory_bytes, gpu.power_w) == ("A GPU", 0.4, 7 << 30, None)
+
+
+def test_the_gpus_of_this_machine_are_read_or_there_are_none():
+    """Without a driver nothing is said and nothing fails; with one, each GPU has its name."""
+    gpus = open_gpus(local=True)
+    assert gpus is None or all(gpu.name for gpu in gpus.read())
 
 
 def test_metrics_that_cannot_be_read_are_no_gpus():

@@ -121,6 +121,19 @@ def test_an_objective_is_proven_where_the_whole_interval_meets_it():
     assert "met, but not proven" in near.note
 
 
+def test_where_everything_failed_the_errors_are_measured():
+    """All of 50 requests failed: that is a share of 100 %, and not too few requests to tell."""
+    result = Slo.parse("errors<50%").judge(measurement([], errors={"E": 50}))
+    assert (result.measured, result.met) == (1.0, False)
+
+
+def test_a_maximum_is_met_but_proves_nothing():
+    """What was seen was within the limit; of the longest request there is there is no interval."""
+    result = Slo.parse("max<1s").judge(measurement())
+    assert (result.met, result.proven) == (True, False)
+    assert "no confidence interval" in result.note
+
+
 def test_a_clear_miss_is_proven_too():
     """The run shows beyond doubt that the objective is missed."""
     result = Slo.parse("p50<2ms").judge(measurement())

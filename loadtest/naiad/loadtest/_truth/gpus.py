@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from naiad.loadtest._truth.resources import GpuSample
 
-__all__ = ["Gpus", "open_gpus", "read_metrics"]
+__all__ = ["Driver", "Gpus", "open_gpus", "read_metrics"]
 
 _TIMEOUT_S: Final = 1.0
 _METRIC: Final = re.compile(
@@ -32,17 +32,19 @@ def open_gpus(*, local: bool, metrics_url: str | None = None) -> Gpus | None:
     """Return what reads the server's GPUs; ``None`` where there are none, or none can be seen from here."""
     if metrics_url is not None:
         return _Metrics(metrics_url)
-    return _Driver.open() if local else None
+    return Driver.open() if local else None
 
 
-class _Driver:
+class Driver:
+    """NVIDIA's driver on this machine, through NVML."""
+
     def __init__(self, nvml: Any) -> None:
         self._nvml = nvml
         self._devices = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
         self._names = [_text(nvml.nvmlDeviceGetName(device)) for device in self._devices]
 
     @classmethod
-    def open(cls) -> _Driver | None:
+    def open(cls) -> Driver | None:
         """Return the GPUs of this machine; ``None`` without a driver or a GPU."""
         try:
             import pynvml
@@ -59,6 +61,7 @@ class _Driver:
         return found
 
     def read(self) -> list[GpuSample]:
+        """Return each GPU as it is now."""
         return [self._sample(index, device) for index, device in enumerate(self._devices)]
 
     def _sample(self, index: int, device: Any) -> GpuSample:
@@ -78,6 +81,7 @@ class _Driver:
             return None
 
     def close(self) -> None:
+        """Let go of the driver."""
         self._ask(self._nvml.nvmlShutdown)
 
 

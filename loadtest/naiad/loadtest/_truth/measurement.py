@@ -137,7 +137,7 @@ class Measurement:
     def num_of(self, metric: str) -> int:
         """Return how many requests ``metric`` is read from."""
         found = split_metric(metric)
-        return self.latencies.count if found is None else getattr(self, found[0]).count
+        return self.latencies.count + self.failed if found is None else getattr(self, found[0]).count
 
     def value(self, metric: str) -> float | None:
         """Return a metric by its name in objectives: ``p99`` (µs), ``throughput`` (1/s), ``errors`` (fraction), …"""

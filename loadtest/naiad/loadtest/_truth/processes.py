@@ -14,6 +14,8 @@ from naiad.loadtest._data.codec import endpoint_of
 
 __all__ = ["ServerProcesses", "Used", "find_server"]
 
+_FORWARDERS: Final = frozenset({"docker-proxy", "kubectl", "rootlessport", "slirp4netns", "ssh", "sshd"})
+"""What listens for a server that is elsewhere: what it uses is not what the server uses."""
 _LOOK_AGAIN: Final = 5  # reads; looking for children reads all processes of the machine
 
 
@@ -73,7 +75,8 @@ def find_server(url: str, pid: int | None = None) -> ServerProcesses | None:
     if pid is None:
         pid = _listener(url)
     try:
-        return None if pid is None else ServerProcesses(psutil.Process(pid))
+        process = None if pid is None else psutil.Process(pid)
+        return None if process is None or process.name() in _FORWARDERS else ServerProcesses(process)
     except psutil.Error:
         return None
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any, Final
 
 from naiad.loadtest._truth.calibration import Calibration
@@ -81,8 +82,9 @@ class _Case:
 
     @property
     def nominal(self) -> float:
-        """How many requests were to be in flight: the users, or in an open loop as many as were under way."""
-        return float(self.measurement.users) or self.measurement.in_flight or 0.0
+        """How many requests were to be in flight: the mean of the users, or in an open loop as many as were."""
+        users = [slot.users for slot in self.measurement.in_window]
+        return (fmean(users) if users else 0.0) or self.measurement.in_flight or 0.0
 
     @property
     def on_the_way(self) -> float:

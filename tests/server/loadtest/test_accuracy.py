@@ -26,7 +26,7 @@ from naiad.loadtest._engine.schedule import arrivals
 from naiad.loadtest.latencies import Latencies
 from programmed_server import MODEL, Holds, ProgrammedServer
 
-HOLDS = Holds(median_ms=60.0, low_ms=40.0, high_ms=100.0, tail_share=0.02, tail_ms=300.0, far_share=0.003, far_ms=600.0)
+HOLDS = Holds(median_ms=60.0, low_ms=40.0, high_ms=100.0, tail_share=0.02, tail_ms=300.0, far_share=0.004, far_ms=600.0)
 BODY_ONLY = Holds(median_ms=25.0, low_ms=15.0, high_ms=45.0, tail_share=0.0)
 PERCENTILES = (50.0, 99.0, 99.9)
 USUAL_NS = 1_000_000
@@ -147,7 +147,7 @@ def test_a_closed_loop_measures_what_the_server_knows():
     """24 users of two engines: p50, p99 and p99.9 are those of the times for which the server held their requests."""
     with ProgrammedServer(HOLDS, seed=1) as server:
         with Probe(server) as probe, Run(server, Users(users=24), num=2) as run:
-            run.follow(lambda run: run.num_completed >= 1500)
+            run.follow(lambda run: run.num_completed >= 1000)
         record = server.record()
     assert_true(run, record.held_ns, probe)
 
@@ -156,7 +156,7 @@ def test_an_open_loop_measures_what_the_server_knows():
     """Arrivals on a schedule: the latencies from when they were due are the server's times, too."""
     with ProgrammedServer(HOLDS, seed=2) as server:
         with Probe(server) as probe, Run(server, Rate(per_s=350.0), seed=7) as run:
-            run.follow(lambda run: run.num_completed >= 1500)
+            run.follow(lambda run: run.num_completed >= 1000)
         record = server.record()
     assert_true(run, record.held_ns, probe)
 
@@ -173,10 +173,10 @@ def test_an_open_loop_shows_a_frozen_server_and_a_naive_loop_does_not():
             Run(server, Rate(per_s=150.0), seed=5) as run,
             Run(other, Users(users=4)) as naive,
         ):
-            at_ns = time.perf_counter_ns() + 1_500_000_000
+            at_ns = time.perf_counter_ns() + 1_000_000_000
             server.freeze(at_ns, FREEZE_S)
             other.freeze(at_ns, FREEZE_S)
-            run.follow(lambda run: len(server.freezes) == 1 and run.num_completed >= 900)
+            run.follow(lambda run: len(server.freezes) == 1 and run.num_completed >= 750)
             naive.follow(lambda naive: len(other.freezes) == 1 and naive.num_completed >= 800)
         record = server.record()
     order = np.argsort(record.arrived_ns)

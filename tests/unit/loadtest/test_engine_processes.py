@@ -207,18 +207,23 @@ def test_an_engine_ends_with_the_process_that_started_it(started, server):
     engine.wait(WAIT_S)
 
 
-@pytest.mark.parametrize("load", [Users(users=4), Rate(per_s=20.0)], ids=["closed loop", "open loop"])
-def test_a_lost_server_is_said_once(load):
-    """After 5 s without a success the server is asked; it is gone, and all engines together say so once."""
-    with ProgrammedServer(QUICK) as dying, EngineGroup(plan(dying.url, load), num=2) as group:
-        group.start()
-        collect(group, lambda messages: completed(messages) > 5, stop=False)
+def test_a_lost_server_is_said_once():
+    """After 5 s without a success the server is asked; it is gone, and all engines of a run together say so once."""
+    with (
+        ProgrammedServer(QUICK) as dying,
+        EngineGroup(plan(dying.url, Users(users=4)), num=2) as closed,
+        EngineGroup(plan(dying.url, Rate(per_s=20.0))) as opened,
+    ):
+        for group in (closed, opened):
+            group.start()
+            collect(group, lambda messages: completed(messages) > 5, stop=False)
         dying.kill()
-        found = collect(group, lambda messages: any(isinstance(message, Lost) for message in messages))
-    lost = [message for message in found if isinstance(message, Lost)]
-    assert len(lost) == 1
-    assert "the server stopped answering" in lost[0].message
-    assert sum(interval.errors.get("ServerUnavailable", 0) for interval in intervals(found)) > 0
+        for group in (closed, opened):
+            found = collect(group, lambda messages: any(isinstance(message, Lost) for message in messages))
+            lost = [message for message in found if isinstance(message, Lost)]
+            assert len(lost) == 1
+            assert "the server stopped answering" in lost[0].message
+            assert sum(interval.errors.get("ServerUnavailable", 0) for interval in intervals(found)) > 0
 
 
 def test_a_link_can_be_one_engine_of_many(server):

@@ -89,13 +89,8 @@ def test_a_baseline_that_was_saved_is_compared_with(naiad, triton, tmp_path):
     [
         ((), "SCENARIO.toml|MODEL"),
         (("linear", "--users", "many"), "--users"),
-        (("linear", "--slo", "p99<20"), "expected an objective"),
-        (("linear", "--shape", "x"), "expected INPUT=SIZE"),
         (("linear", "--baseline", "missing.json"), "--save-baseline"),
-        (("linear", "--golden", "missing.npz"), "missing.npz"),
         (("linear", "--html", "missing/r.html"), "does not exist"),
-        (("linear", "--batch", 99), "at most 16"),
-        (("linear", "--version", 9), "9"),
         (("nothing",), "nothing"),
         (("wrong.toml",), "wrong.toml:2: load.uesrs"),
         (("--worker", "linear"), "told by its master"),

@@ -64,15 +64,15 @@ def _table(found: Sequence[Ratio]) -> Html:
     rows = [
         [
             item.metric,
+            pill(item.judgement, looks[item.judgement]),
             show(item.metric, item.old),
             show(item.metric, item.new),
             show_ratio(item.ratio),
             f"{show_ratio(item.interval[0])} … {show_ratio(item.interval[1])}" if item.interval else "–",
-            pill(item.judgement, looks[item.judgement]),
         ]
         for item in found
     ]
-    return grid(("metric", OLD, NEW, "change", "95 % interval", ""), rows, numbers=(1, 2, 3, 4), name="ratios-table")
+    return grid(("metric", "", OLD, NEW, "change", "95 % interval"), rows, numbers=range(2, 6), name="ratios-table")
 
 
 def _over_time(old: Content, new: Content) -> Child:

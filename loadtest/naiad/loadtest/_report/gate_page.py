@@ -56,6 +56,7 @@ def _table(metrics: Sequence[Content]) -> Html:
     rows = [
         [
             metric["metric"],
+            pill(metric["verdict"], _LOOKS.get(metric["verdict"], "doubt")) if metric["judged"] else "only watched",
             _value(metric, metric["baseline"]),
             _value(metric, metric["candidate"]),
             show_ratio(metric["ratio"]),
@@ -63,12 +64,11 @@ def _table(metrics: Sequence[Content]) -> Html:
             f"± {metric['margin']:.0%}",
             "–" if metric["p_adjusted"] is None else f"{metric['p_adjusted']:.3g}",
             "–" if metric["smallest_effect"] is None else show_share(metric["smallest_effect"]),
-            pill(metric["verdict"], _LOOKS.get(metric["verdict"], "doubt")) if metric["judged"] else "only watched",
         ]
         for metric in metrics
     ]
-    head = ("metric", "baseline", "candidate", "change", "interval", "margin", "p (Holm)", "smallest effect to see", "")
-    return grid(head, rows, numbers=range(1, 8), name="metrics-table")
+    head = ("metric", "", "baseline", "candidate", "change", "interval", "margin", "p (Holm)", "smallest effect to see")
+    return grid(head, rows, numbers=range(2, 9), name="metrics-table")
 
 
 def _range(interval: Sequence[float | None]) -> str:

@@ -145,21 +145,21 @@ def _figures(sweep: Content, points: Sequence[Content], places: Sequence[float],
 
 
 def _table(sweep: Content) -> Html:
-    head = (_load_name(sweep), "requests/s", "goodput/s", "p50", "p99", "95 % interval of p99", "failed", "")
+    head = (_load_name(sweep), "", "requests/s", "goodput/s", "p50", "p99", "95 % interval of p99", "failed")
     rows = [
         [
             show_count(point["value"]),
+            _judged(point),
             show_count(point["throughput_per_s"]),
             show_count(point["goodput_per_s"]),
             show_us(point["p50_us"]),
             show_us(point["p99_us"]),
             show_interval("p99", point["p99_interval_us"]) or "–",
             show_share(point["error_share"]),
-            _judged(point),
         ]
         for point in sweep["points"]
     ]
-    return grid(head, rows, numbers=range(1, 7), name="sweep-table")
+    return grid(head, rows, numbers=range(2, 8), name="sweep-table")
 
 
 def _judged(point: Content) -> Child:

@@ -73,7 +73,7 @@ class Synthetic:
             raise InvalidPlan(f"shapes hold sizes of at least 1, found {dict(self.shapes)}")
         for name, (low, high) in (*self.ranges.items(), *self.string_lengths.items()):
             if not low <= high:
-                raise InvalidPlan(f"a range goes from its smallest to its largest value, found {low} to {high} ({name})")
+                raise InvalidPlan(f"a range goes from small to large, found {low} to {high} ({name})")
         if any(low < 0 for low, _ in self.string_lengths.values()):
             raise InvalidPlan(f"lengths of strings are 0 or more, found {dict(self.string_lengths)}")
         if self.num_samples < 1:

@@ -165,11 +165,11 @@ def _words(chart: Chart) -> list[Html]:
         el("span", band.name, class_="word", style=f"left:{_percent(_inside(chart.x.position(band.start)))};top:0")
         for band in chart.bands
     ]
-    for mark in chart.marks:
+    for index, mark in enumerate(chart.marks):
         place = _inside((chart.x if mark.axis == "x" else chart.y).position(mark.value))
         if mark.axis == "x":
             side = f"right:{_percent(1 - place)}" if place > 0.7 else f"left:{_percent(place)}"
-            words.append(el("span", mark.name, class_="word at-mark", style=f"{side};bottom:0"))
+            words.append(el("span", mark.name, class_="word at-mark", style=f"{side};bottom:{1.3 * index:g}em"))
         else:
             words.append(el("span", mark.name, class_="word above", style=f"right:0;bottom:{_percent(place)}"))
     return words

@@ -23,11 +23,11 @@ def sweep_section(content: Content) -> Child:
     if sweep is None or not sweep["points"]:
         return None
     rest = f"The rest of this page shows one of these runs: {content['test']['load']['text']}."
-    found = [f"{sweep['text'][:1].upper()}{sweep['text'][1:]}. {rest}"]
+    found = [f"{sweep['text']}. {rest}"]
     return [
         [el("p", text, class_="found") for text in found],
         el("div", [draw(chart) for chart in sweep_charts(sweep)], class_="charts"),
-        card(_table(sweep), class_="card spaced"),
+        card(_table(sweep), _why_invalid(sweep), class_="card spaced"),
     ]
 
 
@@ -162,9 +162,21 @@ def _table(sweep: Content) -> Html:
     return grid(head, rows, numbers=range(2, 8), name="sweep-table")
 
 
+def _why_invalid(sweep: Content) -> list[Html]:
+    return [
+        el(
+            "p",
+            f"{_load_name(sweep)} {show_count(point['value'])} is invalid: {'; '.join(point['doubts'])}",
+            class_="note",
+        )
+        for point in sweep["points"]
+        if not point["valid"]
+    ]
+
+
 def _judged(point: Content) -> Child:
     if not point["valid"]:
-        return [pill("invalid", "doubt"), el("div", "; ".join(point["doubts"]), class_="note")]
+        return pill("invalid", "doubt")
     if point["met"] is None:
         return None
     return pill("met", "good") if point["met"] else pill("missed", "bad")

@@ -5,7 +5,8 @@ import typer
 from naiad.cli.models import checking, comparing, configuring, history, linting, listing, pruning, serving, signing
 
 app = typer.Typer(
-    help="List, compare, verify, promote, roll back, configure, sign and prune the models of a repository.", no_args_is_help=True
+    help="List, compare, verify, promote, roll back, configure, sign and prune the models of a repository.",
+    no_args_is_help=True,
 )
 app.command("list")(listing.list_)
 app.command()(listing.show)

@@ -27,7 +27,9 @@ def configure(
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="A field of config.pbtxt; null removes it. Repeatable."),
     ] = None,
-    undo: Annotated[bool, typer.Option("--undo", help="Take back the last change, by hand or by `naiad tune`.")] = False,
+    undo: Annotated[
+        bool, typer.Option("--undo", help="Take back the last change, by hand or by `naiad tune`.")
+    ] = False,
     repository: RepositoryOption = DEFAULT,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")] = False,
     reason: ReasonOption = "",

@@ -131,18 +131,22 @@ def _verified(store: Store, model: str) -> int:
 
 
 def _lint(store: Store, model: str, config: bytes, stage: Path) -> None:
+    """Refuse what Triton would refuse of the new configuration, and did not of the old one."""
     from naiad.export._lint.lint import lint_repository
 
     place = stage / "lint"
+    place.mkdir()
     with store.mirror((model,)) as directory:
-        for entry in sorted((directory).iterdir()):
+        for entry in sorted(directory.iterdir()):
             if entry.is_dir() and entry.name != model:
-                (place / entry.name).parent.mkdir(exist_ok=True)
                 (place / entry.name).symlink_to(entry.absolute(), target_is_directory=True)
         _lay_out(directory / model, place / model, config)
+        before = {(each.rule, each.field, each.message) for each in lint_repository(directory, (model,))}
         found = lint_repository(place, (model,))
     shutil.rmtree(place)
-    errors = [each for each in found if each.severity == "error"]
+    errors = [
+        each for each in found if each.severity == "error" and (each.rule, each.field, each.message) not in before
+    ]
     if errors:
         sentences = "; ".join(f"{each.field}: {each.message}; {each.fix}".removeprefix(": ") for each in errors)
         raise CheckFailed(f"{model} was not changed, Triton would refuse it: {sentences}", model=model)

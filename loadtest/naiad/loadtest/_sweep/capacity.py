@@ -166,7 +166,7 @@ def _without_edge(points: Sequence[RatePoint], reason: str) -> tuple[float | Non
     invalid = min((point.rate_per_s for point in points if not point.valid), default=None)
     if reason:
         return kept, reason
-    if invalid is not None and all(point.kept for point in valid):
+    if invalid is not None and all(point.kept for point in valid) and (kept is None or invalid > kept):
         limit = "the load generator was the limit" if _generator(points) else "the run was not valid"
         return kept, f"at {_rate(invalid)} requests/s {limit}: give it more engines, or another machine"
     if kept is not None:

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper
 
 MODEL = "work"
-WIDTH = 256
+WIDTH = 128
 _CONFIG = """\
 name: "work"
 backend: "onnxruntime"

@@ -16,7 +16,7 @@ from naiad.cli._console import err, out
 
 if TYPE_CHECKING:
     from naiad.loadtest import FalseAlarms, GateProgress, GateResult
-    from naiad.loadtest._gate.result import MetricResult
+    from naiad.loadtest._gate.metric import MetricResult
 
 __all__ = ["print_false_alarms", "print_result", "watch_gate"]
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from naiad.client import ClientError
 from naiad.loadtest._gate.decision import Assessment, Verdict, assess
+from naiad.loadtest._gate.metric import Objective, collect
 from naiad.loadtest._gate.options import GateOptions
 from naiad.loadtest._gate.pairs import Pairs
-from naiad.loadtest._gate.result import GateResult, Objective, collect
+from naiad.loadtest._gate.result import GateResult
 from naiad.loadtest._gate.subjects import Session
 from naiad.loadtest.errors import EngineFailed, GateFailed
 from naiad.loadtest.slo import Slo

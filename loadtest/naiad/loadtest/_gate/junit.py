@@ -6,7 +6,8 @@ import re
 from typing import Final
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from naiad.loadtest._gate.result import GateResult, MetricResult, Objective
+from naiad.loadtest._gate.metric import MetricResult, Objective
+from naiad.loadtest._gate.result import GateResult
 
 __all__ = ["to_junit"]
 

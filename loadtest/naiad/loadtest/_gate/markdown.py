@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from statistics import median
 from typing import Final
 
-from naiad.loadtest._gate.result import GateResult, MetricResult
+from naiad.loadtest._gate.metric import MetricResult
+from naiad.loadtest._gate.result import GateResult
 from naiad.loadtest._report.units import UNKNOWN, show_count, show_us
 
 __all__ = ["to_markdown"]

@@ -110,6 +110,15 @@ def test_the_users_have_to_be_there_first():
     assert found.steady_since_s >= 5
 
 
+def test_what_was_not_looked_at_is_no_warm_up():
+    """Where the first ten seconds are left out beforehand, they do not count as silence."""
+    later = [
+        Interval(start_s=10 + one.start_s, end_s=10 + one.end_s, users=USERS, latencies=one.latencies)
+        for one in intervals(slots("steady", 1, 0.03))
+    ]
+    assert 10 <= detect(later).steady_since_s <= 13
+
+
 def test_a_server_that_does_not_answer_is_not_steady():
     """Nothing answered, quarter second by quarter second, is level but no steady state."""
     steadiness = detect(intervals([Latencies()] * 121)).steadiness

@@ -58,6 +58,8 @@ class Measurement:
     """CPU time over wall time of each engine process: 1 is one core. Empty in a part."""
     server: ServerTimes | None
     """``None`` where the server's statistics of the window could not be had."""
+    began_anew: bool = False
+    """Whether the server's counters of a model were set back within the run: it, or the model, began anew."""
     resources: Resources | None = None
     """What the server used; ``None`` where that cannot be seen from here, and in a part."""
     counted: Counted | None = None

@@ -12,7 +12,7 @@ from naiad.loadtest._truth.points import NOT_SENT, points_of
 from naiad.loadtest._truth.resources import Resources, ServerSample
 from naiad.loadtest._truth.server_times import ServerTimes
 from naiad.loadtest._truth.slots import SLOT_S, Slot, merge, slots_of
-from naiad.loadtest._truth.window import Counted, count, samples_within, server_times
+from naiad.loadtest._truth.window import Counted, began_anew, count, samples_within, server_times
 from naiad.loadtest.plan import LoadTest
 
 __all__ = ["measure"]
@@ -78,6 +78,7 @@ def measure(
         "model": "",
         "cpu_shares": _cpu_shares(run),
         "resources": Resources.of(near, whole["completed"] / (end_s - start_s) if end_s > start_s else 0.0),
+        "began_anew": any(began_anew(run.samples, traffic) for traffic in run.indices),
         "counted": _together([count(run.samples, intervals, traffics) for traffics in run.by_model]),
         "parts": tuple(make(**part) for part in parts) if len(parts) > 1 else (),
     }

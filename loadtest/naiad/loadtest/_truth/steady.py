@@ -103,8 +103,8 @@ class SteadyDetector:
             self._since = found * SLOT_S
 
     def _first_slot(self, num_slots: int) -> int | None:
-        """Return the slot from which all users were there."""
-        for index in range(num_slots):
+        """Return the slot from which all users were there, and connections and caches had a moment."""
+        for index in range(min(self._in_slot), num_slots):
             if sum(self._in_slot.get(index, {}).values()) >= self._users:
                 return index + _MIN_LEFT_OUT
         self._reason = f"the number of users had not reached {self._users}"

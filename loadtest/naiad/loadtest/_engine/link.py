@@ -90,6 +90,8 @@ class EngineLink:
 
     def last_words(self) -> str:
         """Return what is known about an end that was not asked for."""
+        with suppress(subprocess.TimeoutExpired):  # its pipe is closed a moment before it has ended
+            self._process.wait(_EXIT_TIMEOUT_S)
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
         code = self._process.poll()

@@ -1,9 +1,12 @@
 """The whole way, as a new user runs it."""
 
 import json
+import subprocess
+from pathlib import Path
 
 import numpy as np
 
+from loadtest_helpers import NAIAD
 from naiad.client import Client
 from naiad.export import Repository
 from naiad.server import EmbeddedTriton
@@ -35,3 +38,14 @@ def test_what_the_demo_leaves_is_a_repository_to_go_on_with(demo):
         answer = triton.model("digits")(image=golden["input/0/image"])
     assert answer.model_version == "1"
     np.testing.assert_allclose(answer["probabilities"], golden["output/0/probabilities"], atol=1e-5)
+
+
+def test_a_scenario_that_comes_with_naiad_runs_on_what_the_demo_leaves(demo):
+    """Without a word on the command line but where the server is, and how short."""
+    scenario = Path(__file__).resolve().parents[2] / "loadtest" / "scenarios" / "throughput.toml"
+    with EmbeddedTriton(demo.repository) as server:
+        command = [*NAIAD, "loadtest", str(scenario), "--url", server.grpc_url, "--duration", "1s", "--warmup", "0s"]
+        done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=90, check=False)
+    results = json.loads(done.stdout)["results"]
+    assert results["completed"] > 0, done.stderr
+    assert results["errors"] == {}

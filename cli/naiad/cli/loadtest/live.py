@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["watch_run", "watch_sweep"]
 
-_CURVE: Final = 40
+_CURVE: Final = 24
 _PER_S: Final = 4
 _PHASES: Final = {
     "calibrating": "measuring the load generator itself",

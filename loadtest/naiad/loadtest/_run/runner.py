@@ -209,6 +209,6 @@ class _Log:
             slos=[slo.judge(measurement) for slo in test.slos],
             comparisons=None if baseline is None else baseline[0].compare(measurement, baseline[1]),
             incidents=incidents,
-            notes=[*self._notes, *self._sampler.notes],
+            notes=[*self._notes, *getattr(self._sender, "notes", ()), *self._sampler.notes],
             interrupted=self._interrupted,
         )

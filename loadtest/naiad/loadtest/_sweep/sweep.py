@@ -47,14 +47,25 @@ class Sweep:
         report = best[-1][1] if best else None
         return cls(axis=axis, points=points, knee=knee, text=text, interrupted=interrupted, report=report)
 
-    def write(self, *, html: Path | None = None, json: Path | None = None, csv: Path | None = None) -> None:
+    def write(
+        self,
+        *,
+        html: Path | None = None,
+        json: Path | None = None,
+        csv: Path | None = None,
+        command: str | None = None,
+        scenario: str | None = None,
+    ) -> None:
         """Write the report: the curve, and the run at the knee.
+
+        ``command`` and ``scenario`` say how to get it again.
 
         Raises:
             OutputNotWritable: a file cannot be written where it was asked for.
         """
         if self.report is not None:
-            replace(self.report, sweep=self).write(html=html, json=json, csv=csv)
+            report = replace(self.report, sweep=self, command=command, scenario=scenario)
+            report.write(html=html, json=json, csv=csv)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values, as in report.json."""

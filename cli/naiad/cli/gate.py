@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 COMMAND_CLASS = MeasuringCommand
 
+# options that a load has, too, with another meaning
+_OWN: Final = frozenset({"margin", "warmup", "seed", "html", "history", "label"})
 _COMPARED: Final = "What is compared"
 _DECISION: Final = "How it decides"
 _RESULTS: Final = "Results"
@@ -136,7 +138,7 @@ def gate(
     for path in filter(None, (junit, markdown, html, history)):
         check_writable(path)
     summary = _summary_file() if github_summary else None
-    load_options = {name: value for name, value in options.items() if name not in ("margin", "warmup", "history")}
+    load_options = {name: value for name, value in options.items() if name not in _OWN}
     found = pairing_of(baseline, candidate, model, load_options, against_itself=a_a is not None)
     chosen = _options(found, options)
     if a_a is not None:

@@ -101,6 +101,9 @@ class Http2Wire:
         for slot in self._slots:
             for connection in slot.connections:
                 connection.flush()
+            while slot.untidy and slot.tidy():
+                pass  # the new connection may have come to nothing already
+            for connection in slot.connections:
                 if connection.dead:
                     continue
                 readers[connection.fd] = connection
@@ -108,8 +111,6 @@ class Http2Wire:
                     writers.append(connection.fd)
                 if connection.due_ns < due_ns:
                     due_ns = connection.due_ns
-            if slot.untidy and slot.tidy():
-                timeout_s = 0.0  # there is a connection that was not looked at
         if self._events:
             timeout_s = 0.0
         elif due_ns != NEVER_NS:

@@ -349,7 +349,7 @@ def _slo(
         "interval": interval,
         "met": met and measured is not None,
         "proven": proven,
-        "note": "",
+        "note": "" if proven or interval is None else "the limit lies within the uncertainty of this run",
         "text": text,
     }
 

@@ -207,6 +207,19 @@ def test_the_breakdown_adds_up(tab, files):
         assert widths[step] / total == pytest.approx(us / sum(steps.values()), abs=0.01), step
 
 
+def test_the_judgement_of_each_objective_is_seen_on_a_phone(tab, files):
+    """The table does not have to be scrolled to see whether an objective was met."""
+    tab.open(files / "run.html", width=PHONE)
+    ends = tab.ask(
+        "[...document.querySelectorAll('#objectives-table .pill')].map((pill) => pill.getBoundingClientRect().right)"
+    )
+    assert len(ends) == len(contents.content()["slos"])
+    assert max(ends) < PHONE
+    assert tab.ask(
+        "(({scrollWidth, clientWidth}) => scrollWidth <= clientWidth)(document.querySelector('#objectives .scroll'))"
+    )
+
+
 def test_text_from_outside_stays_text(tab, files):
     """Names and messages that look like markup are shown, and none of them runs or becomes an element."""
     tab.open(files / "hostile.html")

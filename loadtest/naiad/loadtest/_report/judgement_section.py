@@ -24,35 +24,35 @@ def objectives(content: Content) -> Child:
         rows = [
             [
                 slo["slo"],
+                _judged(slo),
                 show(slo["metric"], slo["measured"]),
                 show_interval(slo["metric"], slo["interval"]),
-                _judged(slo),
             ]
             for slo in slos
         ]
-        found.append(
-            card(grid(("objective", "measured", "95 % interval", ""), rows, numbers=(1, 2), name="objectives-table"))
-        )
+        notes = [el("p", f"{slo['slo']}: {slo['note']}", class_="note") for slo in slos if slo["note"]]
+        head = ("objective", "", "measured", "95 % interval")
+        found.append(card(grid(head, rows, numbers=(2, 3), name="objectives-table"), notes))
     if comparisons:
         rows = [
             [
                 item["metric"],
+                pill("worse" if item["regressed"] else "within the margin", "bad" if item["regressed"] else "good"),
                 show(item["metric"], item["baseline"]),
                 show(item["metric"], item["measured"]),
-                pill("worse" if item["regressed"] else "within the margin", "bad" if item["regressed"] else "good"),
             ]
             for item in comparisons
         ]
-        head = ("against the stored baseline", "baseline", "measured", f"margin {comparisons[0]['margin']:.0%}")
-        found.append(card(grid(head, rows, name="baseline-table")))
+        margin = f"margin {comparisons[0]['margin']:.0%}"
+        head = ("against the baseline", margin, "baseline", "measured")
+        found.append(card(grid(head, rows, numbers=(2, 3), name="baseline-table")))
     return el("div", found, class_="columns" if len(found) == 2 else None)
 
 
 def _judged(slo: Content) -> Child:
     word = "met" if slo["met"] else "missed"
     look = "bad" if not slo["met"] else "good" if slo["proven"] or slo["interval"] is None else "doubt"
-    judged = pill(word if slo["proven"] or slo["interval"] is None else f"{word}, not proven", look)
-    return [judged, el("div", slo["note"], class_="note") if slo["note"] else None]
+    return pill(word if slo["proven"] or slo["interval"] is None else f"{word}, not proven", look)
 
 
 def errors(results: Content) -> Child:

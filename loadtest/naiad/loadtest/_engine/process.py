@@ -182,8 +182,8 @@ class _Job:
 def _steady_memory() -> Iterator[None]:
     """Keep the garbage collector from stopping the loop: what was prepared is not looked at again.
 
-    A full collection walks over every sample and module, more than ten milliseconds in which nothing would leave. The loop
-    makes no cycles; what errors leave behind goes between intervals, see :meth:`_Job._between`.
+    A full collection walks over every sample and module, more than ten milliseconds in which nothing would leave. The
+    loop makes no cycles; what errors leave behind goes between intervals, see :meth:`_Job._between`.
     """
     gc.collect()
     gc.freeze()

@@ -110,12 +110,12 @@ def test_what_was_sent_leaves_with_a_flush(server: Programmed, wire: Wire) -> No
 
 def test_a_call_ends_with_its_deadline(wire: Wire, server: Programmed) -> None:
     """The server knows the deadline, is told when the call is given up, and other calls are not touched."""
-    wire.send(wire.prepare(command(wait=True)), 1, 0.3)
+    wire.send(wire.prepare(command(wait=True)), 1, 1.0)
     wire.send(wire.prepare(command(echo="other")), 2, LONG_S)
     ends = ends_of(wire, 2)
     assert (ends[1].status, ends[1].message) == (4, None)
     assert ends[2].message == b"other"
-    waiting = next(call for call in server.calls if (call.time_remaining_s or LONG_S) < 1)
+    waiting = next(call for call in server.calls if (call.time_remaining_s or LONG_S) < 5)
     assert waiting.cancelled.wait(LONG_S)
 
 
@@ -153,13 +153,13 @@ def test_headers_come_with_every_request(server: Programmed, transport: str) -> 
 
 def test_different_timeouts_reach_the_server(server: Programmed, transport: str) -> None:
     """Each request has its own deadline, however many there are."""
-    timeouts = [0.9 + number / 100 for number in range(60)] + [100_000.0]
+    timeouts = [100.0 * number for number in range(1, 60)] + [100_000.0]
     with wire_to(server.url, transport) as wire:
         for timeout_s in timeouts:
             assert answer_to(wire, command(), timeout_s).status == 0
     for timeout_s, call in zip(timeouts, server.calls[-len(timeouts) :], strict=True):
         assert call.time_remaining_s is not None
-        assert timeout_s / 2 < call.time_remaining_s + LONG_S
+        assert timeout_s - call.time_remaining_s < LONG_S
         assert call.time_remaining_s <= 1.01 * timeout_s
 
 
@@ -298,6 +298,7 @@ def test_no_more_calls_at_once_than_the_server_wants(transport: str) -> None:
             wire.send(wire.prepare(command(echo="fast")), token, LONG_S)
         early = ends_of(wire, 2)
         assert {token: end.status for token, end in early.items()} == {3: 4, 4: 1}
+        events_until(wire, lambda _: len(server.calls) >= 3)
         assert len(server.calls) == 3
         server.release.set()
         ends = ends_of(wire, 38)

@@ -40,6 +40,13 @@ def test_a_better_configuration_is_found_and_confirmed(found: Tuning) -> None:
     assert "throughput ×" in found.text
 
 
+def test_of_equals_the_plainest_wins(found: Tuning) -> None:
+    """More instances bring nothing here, so that the winner has one."""
+    assert found.winner is not None
+    assert found.winner.choice["instances"] == 1
+    assert found.winner.choice["threads"] == 1
+
+
 def test_the_current_configuration_and_tritons_are_measured_to_the_end(found: Tuning) -> None:
     """They are what the others are held against."""
     for label in ("current", "Triton's default"):

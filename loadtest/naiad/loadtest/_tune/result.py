@@ -130,7 +130,7 @@ class Tuning:
             "schema_version": SCHEMA_VERSION,
             "kind": "tune",
             "naiad_version": version("naiad"),
-            "created": self.created.isoformat(),
+            "created": self.created.isoformat(timespec="seconds"),
             "machine": self.machine.to_json(),
             "model": self.test.mix[0].model,
             "slos": [slo.text for slo in self.test.slos],

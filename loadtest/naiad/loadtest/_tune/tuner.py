@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -25,7 +25,7 @@ __all__ = ["Confirm", "TuneProgress", "tune"]
 _RUNGS: Final = 3
 _MOST_REPEATS: Final = 60
 """Proposals in a row that were tried before: the space is small, or the search has made up its mind."""
-_START_USERS: Final = 8
+_AS_GOOD: Final = 0.97
 _WORTH_CONFIRMING: Final = 1.03
 """Less is within what an A/B run of reasonable length can tell."""
 _CONFIRMATIONS: Final = 2
@@ -189,8 +189,7 @@ class _Tuner:
         """Compare the best candidates with what there is, until one is confirmed."""
         reference = self._reference()
         found: list[tuple[Trial, GateResult]] = []
-        candidates = sorted((trial for trial in self._study.trials if trial.best), key=lambda trial: -trial.score)
-        for candidate in candidates[:_CONFIRMATIONS]:
+        for candidate in _ranked(self._study.trials)[:_CONFIRMATIONS]:
             if reference is None or candidate.number == reference.number:
                 break
             if candidate.score < _WORTH_CONFIRMING * reference.score:
@@ -233,9 +232,21 @@ class _Tuner:
         )
 
 
-def searched(test: LoadTest, *, given: bool) -> LoadTest:
-    """Return the test with the number of users at which the search begins, where the caller gave no load."""
-    return test if given else replace(test, load=Users(users=_START_USERS))
+def _ranked(trials: Sequence[Trial]) -> list[Trial]:
+    """Return the trials that kept the objectives, best first; of those nearly as good as the best, the plainest first.
+
+    Which of equals seems best is luck, and more instances or longer delays are not to be had for luck.
+    """
+    good = [trial for trial in trials if trial.best and trial.state == "measured"]
+    best = max((trial.score for trial in good), default=0.0)
+
+    def order(trial: Trial) -> tuple[object, ...]:
+        if trial.score < _AS_GOOD * best:
+            return (1, -trial.score)
+        plain = [trial.choice.get(name, 0) for name in ("instances", "threads", "delay_us", "preferred")]
+        return (0, *plain)
+
+    return sorted(good, key=order)
 
 
 def _subject(test: LoadTest, space: Space, window_s: float) -> dict[str, object]:

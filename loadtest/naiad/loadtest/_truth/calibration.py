@@ -16,6 +16,7 @@ from naiad.loadtest._data.payloads import Payloads, make_payloads, sequence_suff
 from naiad.loadtest._data.target import Target
 from naiad.loadtest._engine.group import EngineGroup
 from naiad.loadtest._engine.messages import Drained, Failed, Interval
+from naiad.loadtest._truth import confidence
 from naiad.loadtest._truth.slots import SLOT_S
 from naiad.loadtest._wire.opening import open_wire
 from naiad.loadtest.latencies import Latencies
@@ -85,6 +86,7 @@ def calibrate(test: LoadTest, target: Target, group: EngineGroup | None = None) 
         else:
             engines = group
             engines.run_next(plan, send_to=null.url)
+        confidence.prepare()  # while the engines get ready
         alone = _probe(engines, _FLOOR_S)
         engines.run_next(replace(plan, load=Users(users=_IN_FLIGHT)), send_to=null.url)
         full = _probe(engines, _CEILING_S)

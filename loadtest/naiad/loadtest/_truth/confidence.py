@@ -28,6 +28,7 @@ __all__ = [
     "Bounds",
     "mean_interval",
     "needed_requests",
+    "prepare",
     "quantile_interval",
     "rate_interval",
     "share_interval",
@@ -41,6 +42,11 @@ _NUM_BATCHES: Final = 20
 _MIN_BATCHES: Final = 4
 _MIN_DEGREES: Final = 3.0  # of freedom
 _MAX_CORRELATION: Final = 0.7  # of neighbouring batches; beyond it a window shows next to nothing
+
+
+def prepare() -> None:
+    """Import what the intervals need, which takes some tenths of a second: for a moment in which one waits anyway."""
+    _student(ALPHA, _MIN_DEGREES)
 
 
 def needed_requests(fraction: float) -> int:

@@ -33,7 +33,7 @@ from typing import Any, Final
 
 import gate_model
 import numpy as np
-from measure import machine
+from measure import busy, machine
 from rich.console import Console
 from scipy.stats import binomtest
 
@@ -88,6 +88,7 @@ def simulate_one(job: tuple[list[dict[str, float]], float, int]) -> tuple[str, i
 def simulate(number: int) -> bool:
     """Gates on resampled runs: unchanged, worse by the margin, and worse by 20 %."""
     recorded = json.loads(RUNS.read_text())
+    console.print(f"recorded while other work took {recorded.get('others', 1):.0%} of the machine")
     good = True
     for name, runs in recorded["series"].items():
         console.print(f"[bold]{name}[/]: {len(runs)} recorded runs, {_describe(runs)}")
@@ -208,11 +209,13 @@ def _show_trial(trial: int, result: Any) -> None:
         f"  {trial + 1:>3}: {result.verdict:<14} {result.num_pairs} pairs, {len(result.discarded)} discarded, "
         f"{result.elapsed_s:.0f} s{ratio}"
     )
+    for reason, count in Counter(pair.discarded for pair in result.discarded).most_common(2):
+        console.print(f"       {count} discarded: {reason}", style="dim")
 
 
 def record(number: int) -> None:
     """Measure runs of one unchanged server, one after the other, at two loads."""
-    series = {}
+    series, others = {}, busy()
     with serve({1: BASE_LAYERS}) as url:
         for users in (USERS, 8):
             load = subject(url, 1)
@@ -228,7 +231,12 @@ def record(number: int) -> None:
                     console.print(f"{users} users: {at + 1} of {number} runs")
             session.close()
             series[f"{users} users, windows of {WINDOW_S:g} s"] = runs
-    content = {"recorded": time.strftime("%Y-%m-%d"), "unit": "µs, requests/s", "series": series}
+    content = {
+        "recorded": time.strftime("%Y-%m-%d"),
+        "others": round(others, 2),
+        "unit": "µs, requests/s",
+        "series": series,
+    }
     RUNS.write_text(json.dumps(content, ensure_ascii=False).replace("}, {", "},\n{") + "\n")
     for name, runs in series.items():
         console.print(f"{name}: {_describe(runs)}")

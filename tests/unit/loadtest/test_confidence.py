@@ -41,10 +41,10 @@ def coverage(intervals, truth):
     return sum(low <= truth <= high for low, high in known) / len(known)
 
 
-@pytest.mark.parametrize("rho", [0.0, 0.5, 0.8])
+@pytest.mark.parametrize("rho", [0.0, 0.8])
 def test_intervals_hold_the_truth_as_often_as_they_say(rho):
-    """Of 200 windows of 30 s with correlated quarter seconds, 90 % or more of the intervals have the true value."""
-    windows = [window(seed, num_slots=120, rho=rho) for seed in range(200)]
+    """Of 300 windows of a minute with quarter seconds that are alike, 90 % of the intervals have the true value."""
+    windows = [window(seed, num_slots=240, rho=rho, per_slot=40) for seed in range(300)]
     for fraction in (0.5, 0.9, 0.99):
         truth_us = MEDIAN_US * math.exp(SPREAD * norm.ppf(fraction))
         assert coverage([quantile_interval(slots, fraction) for slots in windows], truth_us) >= 0.9
@@ -54,7 +54,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(rho):
 @pytest.mark.parametrize("rho", [0.0, 0.8])
 def test_intervals_of_rates_hold_the_truth(rho):
     """The same for the throughput of a server whose speed comes and goes."""
-    series = [100 + 20 * autocorrelated(np.random.default_rng(seed), 120, rho) for seed in range(200)]
+    series = [100 + 20 * autocorrelated(np.random.default_rng(seed), 120, rho) for seed in range(300)]
     assert coverage([rate_interval(counts, 0.25) for counts in series], 400) >= 0.9
 
 

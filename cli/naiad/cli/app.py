@@ -33,7 +33,6 @@ _EXTRAS = {
     "locust": "loadtest",
     "cloudpickle": "export",
     "cryptography": "export",
-    "hdrh": "loadtest",
     "onnx": "export",
     "onnxruntime": "export",
     "onnxscript": "export",

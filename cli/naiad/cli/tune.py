@@ -85,6 +85,7 @@ def tune(
     golden: load.Golden = None,
     data: load.DataPath = None,
     shape: load.Shape = None,
+    range: load.Range = None,  # noqa: A002  (the option's name)
     header: load.Header = None,
     engines: load.Engines = None,
     seed: load.Seed = None,
@@ -142,7 +143,7 @@ def tune(
 
 
 _LOAD: Final = frozenset(
-    {"users", "rate", "batch", "golden", "data", "shape", "header", "engines", "seed"},
+    {"users", "rate", "batch", "golden", "data", "shape", "range", "header", "engines", "seed"},
 )
 
 

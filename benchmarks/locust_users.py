@@ -70,6 +70,8 @@ def main() -> None:
         sys.stdout,
     )
     sys.stdout.flush()
+    with gevent.Timeout(5, False):
+        runner.quit()
     os._exit(0)  # an orderly end of users, gevent and gRPC may wait for ever
 
 

@@ -3,8 +3,8 @@
     make bench-loadtest      or: python benchmarks/loadtest.py [--rounds 5] [--perf-analyzer PATH]
 
 All of them load one embedded Triton in turn, in every round in another order; what counts is the ratio within a round.
-A small model with dynamic batching, one row per request. The server's own p50 comes from its traces of the same window
-(one request in twenty).
+A small model with dynamic batching, one row per request. How far the client's p50 is from the server's own, which comes
+from the summaries among its metrics, is measured with a server for each side and round.
 
 Then the server is stopped (SIGSTOP) for one second of every ten, under a fixed rate. The truth is what an independent
 asyncio client sees in the same seconds, counting from when each of its requests was due.
@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import grpc
+import httpx
 import numpy as np
 import onnx
 import psutil
@@ -42,15 +43,16 @@ from rich.console import Console
 from rich.table import Table
 
 from naiad.client import ClientError
-from naiad.loadtest import Connection, LoadTest, Rate, Traffic, Users, run
-from naiad.loadtest import LoadTestError as NaiadError
+from naiad.loadtest import Connection, LoadTest, LoadTestError, Rate, Traffic, Users, run
 from naiad.server import EmbeddedTriton
 
 MODEL: Final = "mlp"
 SIZES: Final = (784, 128, 10)
 IN_FLIGHT: Final = (8, 32, 64)
 WARMUP_S: Final = 1.5
-TRACED: Final = 20  # one request in so many
+SUMMARIES: Final = ("--metrics-config=summary_latencies=true", "--metrics-config=summary_quantiles=0.5:0.005")
+GAP_USERS: Final = 64
+PARTS: Final = ("rates", "gaps", "frozen")
 RATE_PER_S: Final = 200.0
 FROZEN_S, EVERY_S = 1.0, 10.0
 GOALS: Final = {("locust", 64): 2.5, **{("perf_analyzer", number): 1.0 for number in IN_FLIGHT}}
@@ -89,31 +91,37 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="that each side is measured in a round")
     parser.add_argument("--frozen-rounds", type=int, default=3, help="of ten seconds, with the server stopped for one")
     parser.add_argument("--perf-analyzer", metavar="PATH", default=shutil.which("perf_analyzer"))
+    parser.add_argument("--only", choices=PARTS, action="append", help="one part of it; repeatable")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all samples")
     options = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 150)
-    others = busy()
+    parts = options.only or PARTS
+    samples: dict[str, Any] = {"machine": machine(), "others": busy()}
+    console.print(f"{samples['machine']}; other work took {samples['others']:.0%} of it when this began")
+    met = []
     with tempfile.TemporaryDirectory() as folder:
         repository = Path(folder) / "repository"
         write_model(repository)
-        seen, timed = rounds(repository, Path(folder), options, console)
-        with EmbeddedTriton(repository, supervise=False) as triton:
-            frozen = [freeze_round(triton, number) for number in range(options.frozen_rounds)]
-    met = [show_rates(console, seen, others), show_gaps(console, seen, timed), show_frozen(console, frozen)]
+        if "rates" in parts:
+            seen = rounds(repository, options, console)
+            samples["rates"] = [vars_of(item) for item in seen]
+            met.append(show_rates(console, seen))
+        if "gaps" in parts:
+            samples["gaps"] = gap_rounds(repository, options)
+            met.append(show_gaps(console, samples["gaps"]))
+        if "frozen" in parts:
+            with EmbeddedTriton(repository, supervise=False) as triton:
+                samples["frozen"] = [freeze_round(triton, number) for number in range(options.frozen_rounds)]
+            met.append(show_frozen(console, samples["frozen"]))
     if not options.perf_analyzer:
         console.print("perf_analyzer is not installed here: it was not compared")
     if options.json:
-        samples = [{**vars_of(item), "server_p50_us": timed[index]} for index, item in enumerate(seen)]
-        options.json.write_text(json.dumps({"machine": machine(), "rounds": samples, "frozen": frozen}))
+        options.json.write_text(json.dumps(samples))
     sys.exit(0 if all(met) else 1)
 
 
 def vars_of(item: Seen) -> dict[str, Any]:
     return {name: getattr(item, name) for name in Seen.__slots__}
-
-
-def trace_settings(path: Path) -> list[str]:
-    return ["level=TIMESTAMPS", f"rate={TRACED}", "count=-1", f"triton,file={path}"]
 
 
 def write_model(repository: Path) -> None:
@@ -137,10 +145,8 @@ def write_model(repository: Path) -> None:
     (repository / MODEL / "config.pbtxt").write_text(f'name: "{MODEL}"\n{CONFIG}')
 
 
-def rounds(
-    repository: Path, folder: Path, options: argparse.Namespace, console: Console
-) -> tuple[list[Seen], list[float]]:
-    """Return what every side saw, and the server's own p50 of the same time; every round has a server of its own.
+def rounds(repository: Path, options: argparse.Namespace, console: Console) -> list[Seen]:
+    """Return what every side saw; every round has a server of its own.
 
     A round that a side or the server did not survive is told and left out, for all sides.
     """
@@ -148,24 +154,40 @@ def rounds(
     if options.perf_analyzer:
         sides["perf_analyzer"] = lambda *given: perf_analyzer(options.perf_analyzer, *given)
     seen: list[Seen] = []
-    timed: list[float] = []
     for number, users in itertools.product(range(options.rounds), IN_FLIGHT):
         order = list(sides)
         random.Random(number * 100 + users).shuffle(order)
-        traces = folder / f"{number}-{users}"
-        traces.mkdir()
-        arguments = [f"--trace-config={setting}" for setting in trace_settings(traces / "trace.json")]
         found: list[Seen] = []
         try:
-            with EmbeddedTriton(repository, supervise=False, extra_args=arguments) as triton:
+            with EmbeddedTriton(repository, supervise=False) as triton:
                 for side in order:
                     found.append(sides[side](triton.grpc_address, users, number, options.seconds))
-        except (subprocess.SubprocessError, NaiadError, ClientError) as exc:
+        except (subprocess.SubprocessError, LoadTestError, ClientError) as exc:
             console.print(f"round {number} with {users} in flight is left out: {order[len(found)]} failed: {exc}")
-            continue
-        seen += found
-        timed += server_p50s(traces, found)
-    return seen, timed
+        else:
+            seen += found
+    return seen
+
+
+def gap_rounds(repository: Path, options: argparse.Namespace) -> list[dict[str, float]]:
+    """Return for each round by how much each side's p50 is above the server's, in µs."""
+    found = []
+    for number in range(options.rounds):
+        gaps = {}
+        for side, send in (("naiad", naiad), ("locust", locust))[:: 1 - 2 * (number % 2)]:
+            with EmbeddedTriton(repository, supervise=False, extra_args=SUMMARIES) as triton:
+                p50_us = send(triton.grpc_address, GAP_USERS, number, options.seconds).p50_us
+                gaps |= {side: p50_us, f"{side}_server": server_p50(triton.metrics_url)}
+        found.append(gaps)
+    return found
+
+
+def server_p50(metrics_url: str) -> float:
+    """Return the median time of a request in the server, in µs, by its metrics."""
+    for line in httpx.get(metrics_url).text.splitlines():
+        if line.startswith("nv_inference_request_summary_us{") and 'quantile="0.5"' in line:
+            return float(line.rpartition(" ")[2])
+    raise LookupError("the server has no summaries")
 
 
 def naiad(address: str, users: int, number: int, seconds: float) -> Seen:
@@ -235,20 +257,6 @@ def perf_analyzer(program: str, address: str, users: int, number: int, seconds: 
     )
 
 
-def server_p50s(folder: Path, seen: Sequence[Seen]) -> list[float]:
-    """Return, for each of ``seen``, the median time in the server of the requests traced in its window."""
-    times: dict[int, dict[str, int]] = {}
-    for path in folder.glob("trace.json*"):
-        for entry in json.loads(path.read_text()):
-            for stamp in entry.get("timestamps", ()):
-                times.setdefault(entry["id"], {})[stamp["name"]] = stamp["ns"]
-    pairs = np.array(
-        [(found["REQUEST_START"], found["REQUEST_END"]) for found in times.values() if "REQUEST_END" in found]
-    )
-    starts, lengths = pairs[:, 0], (pairs[:, 1] - pairs[:, 0]) / 1000
-    return [float(np.median(lengths[(starts >= item.start_ns) & (starts < item.end_ns)])) for item in seen]
-
-
 def freeze_round(triton: EmbeddedTriton, number: int) -> dict[str, float]:
     """Load the server for ten seconds at a fixed rate, stop it for one of them, and compare what each side says."""
     address = triton.grpc_address
@@ -272,7 +280,7 @@ def naiad_at_rate(address: str, number: int) -> float:
         duration_s=EVERY_S,
         seed=number,
     )
-    p99 = run(test, calibrate=False).measurement.latencies.percentile_us(99)
+    p99 = run(test, calibration=False).measurement.latencies.percentile_us(99)
     assert p99 is not None
     return p99
 
@@ -320,8 +328,8 @@ def freeze(pids: Sequence[int]) -> None:
         os.kill(pid, signal.SIGCONT)
 
 
-def show_rates(console: Console, seen: Sequence[Seen], others: float) -> bool:
-    table = Table(title=machine(), title_justify="left", caption="median of the rounds (lowest–highest)")
+def show_rates(console: Console, seen: Sequence[Seen]) -> bool:
+    table = Table(caption="median of the rounds (lowest–highest)")
     for column in ("peer", "in flight", "naiad", "peer's", "ratio", "naiad p50", "peer's p50", "goal", ""):
         table.add_column(column, justify="left" if column == "peer" else "right", no_wrap=True)
     met = True
@@ -349,44 +357,28 @@ def show_rates(console: Console, seen: Sequence[Seen], others: float) -> bool:
         f"naiad's own verdicts on its {len(notes)} runs: {notes.count('passed')} passed, "
         f"{notes.count('invalid')} invalid (the generator was the limit)"
     )
-    console.print(f"Other work took {others:.0%} of the machine when this began")
     return met
 
 
-def show_gaps(console: Console, seen: Sequence[Seen], server_p50: Sequence[float]) -> bool:
-    """Print how far the client's p50 is from the server's own; at 64 in flight ours is to be a tenth of Locust's."""
-    gaps = {id(item): item.p50_us - server for item, server in zip(seen, server_p50, strict=True)}
-    table = Table(caption="client p50 − server p50, median of the rounds (lowest–highest)")
-    for column in ("side", "in flight", "gap", "server p50", "CPU per request"):
+def show_gaps(console: Console, gaps: Sequence[dict[str, float]]) -> bool:
+    """Print how far each side's p50 is from the server's own; ours is to be a tenth of Locust's."""
+    table = Table(caption=f"{GAP_USERS} in flight, median of the rounds (lowest–highest)")
+    for column in ("side", "its p50", "server's p50", "gap"):
         table.add_column(column, justify="left" if column == "side" else "right", no_wrap=True)
-    servers = dict(zip(map(id, seen), server_p50, strict=True))
-    for side in sorted({item.side for item in seen}):
-        for users in IN_FLIGHT:
-            items = of(seen, side, users)
-            cpu = [item.cpu_us for item in items if item.cpu_us is not None]
-            table.add_row(
-                side,
-                str(users),
-                spread([gaps[id(item)] for item in items], " µs", 0),
-                f"{statistics.median(servers[id(item)] for item in items):,.0f} µs",
-                f"{statistics.median(cpu):,.0f} µs" if cpu else "",
-            )
+    found = {side: [entry[side] - entry[f"{side}_server"] for entry in gaps] for side in ("naiad", "locust")}
+    for side, values in found.items():
+        cells = [spread([entry[name] for entry in gaps], " µs", 0) for name in (side, f"{side}_server")]
+        table.add_row(side, *cells, spread(values, " µs", 0))
     console.print(table)
-    ratios = [
-        gaps[id(mine)] / gaps[id(theirs)]
-        for mine, theirs in zip(of(seen, "naiad", 64), of(seen, "locust", 64), strict=True)
-    ]
+    ratios = [ours / theirs for ours, theirs in zip(found["naiad"], found["locust"], strict=True)]
     reached = statistics.median(ratios) <= GAP_GOAL
     console.print(
-        f"gap at 64 in flight, naiad over Locust: {spread(ratios, '', 3)}, goal ≤ {GAP_GOAL:g}: "
-        f"{'reached' if reached else 'missed'}"
+        f"gap, naiad over Locust: {spread(ratios, '', 3)}, goal ≤ {GAP_GOAL:g}: {'reached' if reached else 'missed'}"
     )
     return reached
 
 
 def show_frozen(console: Console, frozen: Sequence[dict[str, float]]) -> bool:
-    if not frozen:
-        return True
     table = Table(caption=f"p99, {RATE_PER_S:g} requests/s, the server stopped for {FROZEN_S:g} s in {EVERY_S:g}")
     for column in ("round", "truth", "naiad", "off by", "Locust, constant_throughput"):
         table.add_column(column, justify="right", no_wrap=True)

@@ -202,8 +202,8 @@ def test_the_window_fits_the_rate(rate, metrics, expected):
     assert fitting_window_s(rate, metrics) == expected
 
 
-def calm(canary_s=0.005, pressure=0.0, steal=0, total=0):
-    return Calm(canary_s=canary_s, pressure=pressure, steal_ticks=steal, total_ticks=total)
+def calm(canary_s=0.005, wait=0.0, steal=0, total=0):
+    return Calm(canary_s=canary_s, wait=wait, steal_ticks=steal, total_ticks=total)
 
 
 @pytest.mark.parametrize(
@@ -212,8 +212,8 @@ def calm(canary_s=0.005, pressure=0.0, steal=0, total=0):
         ([calm(), calm(total=100), calm(total=200)], ""),
         ([calm(), calm(canary_s=0.009), calm()], "canary"),
         ([calm(), calm(), calm(steal=30, total=200)], "stolen"),
-        ([calm(pressure=0.9), calm(pressure=0.8), calm()], "waited"),
-        ([calm(), calm(pressure=0.9), calm()], ""),
+        ([calm(wait=0.9), calm(wait=0.8), calm()], "waited"),
+        ([calm(), calm(wait=0.9), calm()], ""),
     ],
 )
 def test_the_noise_rule(looks, reason):
@@ -234,7 +234,7 @@ def test_the_machine_can_be_looked_at():
 def test_the_rule_discards_pairs_in_a_gate():
     """A rule that nothing meets leaves no pair, and the reason names the canary."""
     strict = NoiseRule(max_canary_ratio=1.0000001)
-    result = judge_session(DrawnSession(), replace(OPTIONS, noise=replace(strict, max_pressure=-1.0)))
+    result = judge_session(DrawnSession(), replace(OPTIONS, noise=replace(strict, max_wait=-1.0)))
     assert result.verdict == "invalid"
     assert all(pair.noise for pair in result.discarded)
     assert all(pair.canary_s for pair in result.pairs)

@@ -1,9 +1,13 @@
-"""What else the machine did: a canary, stolen time and pressure, and the rule that discards pairs, fixed beforehand.
+"""What else the machine did: a canary, its waits, stolen time, and the rule that discards pairs, fixed beforehand.
 
 The canary is a small piece of work that never changes, timed while no load runs: before and after each run. The rule
-looks at nothing that the subjects themselves cause (pressure and CPU use under load would be such), since a rule that
-discards the runs of a slower candidate more often than those of its baseline would bend the verdict. It discards a pair
-or keeps it, never one of its runs.
+looks at nothing that the subjects themselves cause (waits for a core and CPU use under load would be such), since a rule
+that discards the runs of a slower candidate more often than those of its baseline would bend the verdict. It discards a
+pair or keeps it, never one of its runs.
+
+The canary's waits are those that the kernel counts for this thread (/proc/PID/schedstat). The pressure stall
+information would tell of all processes, but is brought up to date every two seconds only: what is read right after a
+run is of the run.
 """
 
 from __future__ import annotations
@@ -34,8 +38,8 @@ class NoiseRule:
     """The slowest canary of a pair, against the median before the first pair."""
     max_steal: float = 0.05
     """Share of the machine's CPU time that its host gave to others, over the pair."""
-    max_pressure: float = 0.30
-    """Share of the canaries' time in which some process waited for a core."""
+    max_wait: float = 0.30
+    """Share of the canaries' time in which they were ready to run, and had no core."""
 
     def __post_init__(self) -> None:
         if self.max_canary_ratio <= 1:
@@ -49,9 +53,9 @@ class NoiseRule:
         steal = steal_share(looks[0], looks[-1])
         if steal > self.max_steal:
             return f"{steal:.0%} of the machine's CPU time was stolen"
-        pressure = median(look.pressure for look in looks)
-        if pressure > self.max_pressure:
-            return f"processes waited for a core {pressure:.0%} of the time in which no load ran"
+        wait = median(look.wait for look in looks)
+        if wait > self.max_wait:
+            return f"the canary waited for a core {wait:.0%} of its time, although no load ran"
         return ""
 
     def to_json(self) -> dict[str, Any]:
@@ -59,7 +63,7 @@ class NoiseRule:
         return {
             "max_canary_ratio": self.max_canary_ratio,
             "max_steal": self.max_steal,
-            "max_pressure": self.max_pressure,
+            "max_wait": self.max_wait,
         }
 
 
@@ -69,20 +73,20 @@ class Calm:
 
     canary_s: float
     """Wall-clock time of the canary, which takes about 2 ms of a core: the median of three."""
-    pressure: float
-    """Share of the canaries' time in which some process waited for a core; 0 where the system does not tell."""
+    wait: float
+    """Share of the canaries' time in which they waited for a core; 0 where the system does not tell."""
     steal_ticks: int
     total_ticks: int
 
 
 def look_at_machine() -> Calm:
     """Run the canary a few times, and read the machine's counters."""
-    waited, began = _waited_us(), time.perf_counter()
+    waited, began = _waited_s(), time.perf_counter()
     canary_s = median(_canary_s() for _ in range(_TIMES))
     elapsed_s = time.perf_counter() - began
     steal, total = _ticks()
-    pressure = min(1.0, max(0.0, (_waited_us() - waited) / (elapsed_s * 1e6)))
-    return Calm(canary_s=canary_s, pressure=pressure, steal_ticks=steal, total_ticks=total)
+    wait = min(1.0, max(0.0, (_waited_s() - waited) / elapsed_s))
+    return Calm(canary_s=canary_s, wait=wait, steal_ticks=steal, total_ticks=total)
 
 
 def _canary_s() -> float:
@@ -113,10 +117,9 @@ def _ticks() -> tuple[int, int]:
     return (fields[7] if len(fields) > 7 else 0), sum(fields)
 
 
-def _waited_us() -> int:
-    """Return for how long some process has waited for a core, in µs; 0 where the system does not tell."""
+def _waited_s() -> float:
+    """Return for how long this thread has been ready to run without a core; 0 where the system does not tell."""
     try:
-        line = Path("/proc/pressure/cpu").read_text("ascii").splitlines()[0]
-        return int(line.rpartition("total=")[2])
+        return int(Path("/proc/thread-self/schedstat").read_text("ascii").split()[1]) * 1e-9
     except (OSError, ValueError, IndexError):
-        return 0
+        return 0.0

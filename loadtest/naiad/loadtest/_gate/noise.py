@@ -1,9 +1,9 @@
 """What else the machine did: a canary, its waits, stolen time, and the rule that discards pairs, fixed beforehand.
 
 The canary is a small piece of work that never changes, timed while no load runs: before and after each run. The rule
-looks at nothing that the subjects themselves cause (waits for a core and CPU use under load would be such), since a rule
-that discards the runs of a slower candidate more often than those of its baseline would bend the verdict. It discards a
-pair or keeps it, never one of its runs.
+looks at nothing that the subjects themselves cause (waits for a core and CPU use under load would be such), since a
+rule that discards the runs of a slower candidate more often than those of its baseline would bend the verdict. It
+discards a pair or keeps it, never one of its runs.
 
 The canary's waits are those that the kernel counts for this thread (/proc/PID/schedstat). The pressure stall
 information would tell of all processes, but is brought up to date every two seconds only: what is read right after a

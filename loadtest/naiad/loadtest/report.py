@@ -39,6 +39,9 @@ class Doubt(Protocol):
     """A reason to doubt that the result describes the server; ``invalid``: it surely does not."""
 
     @property
+    def kind(self) -> str: ...
+
+    @property
     def text(self) -> str: ...
 
     @property

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from naiad.loadtest._sweep.edge import Edge, Observation
 from naiad.loadtest._sweep.point import Point
+from naiad.loadtest._sweep.written import Written
 from naiad.loadtest.slo import Slo
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class RatePoint:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Capacity:
+class Capacity(Written):
     """The highest rate that keeps the objectives, in requests per second."""
 
     slos: tuple[Slo, ...]
@@ -126,25 +126,9 @@ class Capacity:
         best = best or min(self.points, key=lambda point: point.rate_per_s, default=None)
         return best.report if best else None
 
-    def write(
-        self,
-        *,
-        html: Path | None = None,
-        json: Path | None = None,
-        csv: Path | None = None,
-        command: str | None = None,
-        scenario: str | None = None,
-    ) -> None:
-        """Write the report: the curve, and the fastest run that kept the objectives.
-
-        ``command`` and ``scenario`` say how to get it again.
-
-        Raises:
-            OutputNotWritable: a file cannot be written where it was asked for.
-        """
-        if self.report is not None:
-            report = replace(self.report, sweep=self, command=command, scenario=scenario)
-            report.write(html=html, json=json, csv=csv)
+    def representative(self) -> Report | None:
+        """Return the report of the fastest run that kept the objectives."""
+        return self.report
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values, as in report.json."""

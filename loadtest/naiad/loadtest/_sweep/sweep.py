@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from naiad.loadtest._sweep.axis import Axis, parse_axis
 from naiad.loadtest._sweep.knee import Knee, NoKnee, find_knee
 from naiad.loadtest._sweep.point import Point, Run, SweepProgress
 from naiad.loadtest._sweep.runs import Runs
+from naiad.loadtest._sweep.written import Written
 from naiad.loadtest.plan import LoadTest
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ __all__ = ["Sweep", "sweep"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sweep:
+class Sweep(Written):
     """What was measured along an axis."""
 
     axis: Axis
@@ -47,25 +47,9 @@ class Sweep:
         report = best[-1][1] if best else None
         return cls(axis=axis, points=points, knee=knee, text=text, interrupted=interrupted, report=report)
 
-    def write(
-        self,
-        *,
-        html: Path | None = None,
-        json: Path | None = None,
-        csv: Path | None = None,
-        command: str | None = None,
-        scenario: str | None = None,
-    ) -> None:
-        """Write the report: the curve, and the run at the knee.
-
-        ``command`` and ``scenario`` say how to get it again.
-
-        Raises:
-            OutputNotWritable: a file cannot be written where it was asked for.
-        """
-        if self.report is not None:
-            report = replace(self.report, sweep=self, command=command, scenario=scenario)
-            report.write(html=html, json=json, csv=csv)
+    def representative(self) -> Report | None:
+        """Return the report of the run at the knee."""
+        return self.report
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values, as in report.json."""

@@ -115,8 +115,10 @@ class Report:
 
     def _broken(self) -> list[str]:
         found = list(self.incidents)
-        if not self.measurement.latencies.count:
-            found.append(f"no request succeeded{_most_common(self.measurement)}")
+        measured = self.measurement
+        if not measured.latencies.count:
+            early = measured.counted is not None and not measured.window_s and not measured.failed
+            found.append(_too_early(measured) if early else f"no request succeeded{_most_common(measured)}")
         return found
 
     def _not_good_enough(self) -> list[str]:
@@ -237,6 +239,11 @@ def _comparison_line(item: Comparison) -> str:
     how = f"{abs(change):.0%} {'worse' if change > 0 else 'better'}" if change != float("inf") else "nothing left"
     now, before = show(item.metric, item.measured), show(item.metric, item.baseline)
     return f"{item.metric} {now}, baseline {before}: {how} (margin {item.margin:.0%})"
+
+
+def _too_early(measurement: Measurement) -> str:
+    num_answers = measurement.counted.client if measurement.counted else 0
+    return f"the run ended before anything could be measured ({num_answers:,} requests were answered)"
 
 
 def _most_common(measurement: Measurement) -> str:

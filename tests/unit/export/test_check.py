@@ -106,6 +106,7 @@ def test_public_names() -> None:
         "CaptureFailed",
         "CaseParity",
         "CheckFailed",
+        "Configured",
         "ContractChanged",
         "CorruptVersion",
         "Divergence",

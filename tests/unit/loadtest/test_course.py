@@ -122,6 +122,14 @@ def test_a_run_that_is_closed_in_its_warmup_is_its_own_window():
     assert course.window == (0.0, 2.0)
 
 
+def test_a_run_that_is_closed_as_its_window_begins_is_its_own_window():
+    """Nothing was measured after the warm-up, but something in it."""
+    course = Course(plan(Rate(per_s=10), warmup_s=2))
+    follow(course, 2)
+    course.close()
+    assert course.window == (0.0, 2.0)
+
+
 def test_errors_are_counted_over_the_whole_run():
     """Also those of the warm-up, for whoever watches."""
     course = Course(plan(warmup_s=1, duration_s=1))

@@ -100,6 +100,15 @@ def test_too_many_discarded_pairs_are_no_verdict():
     result = judge_session(DrawnSession(slower=2.0, spoil=lambda number: "late"), OPTIONS)
     assert (result.verdict, result.exit_code) == ("invalid", 4)
     assert "late" in result.reason
+    assert len(result.discarded) == OPTIONS.max_pairs // 2 + 1
+
+
+def test_a_bad_start_is_gone_through():
+    """The first ten pairs do not count, and the gate comes to its verdict with those after them."""
+    session = DrawnSession(slower=2.0, spoil=lambda number: "late" if number < 20 else "")
+    result = judge_session(session, OPTIONS)
+    assert (result.verdict, result.num_pairs) == ("regression", 8)
+    assert len(result.discarded) >= 8
 
 
 def test_an_objective_that_the_candidate_misses_has_its_own_exit_code():

@@ -41,6 +41,7 @@ from naiad.loadtest._report.content import EMBEDDED
 from naiad.loadtest._report.files import write_atomically
 from naiad.loadtest._report.tables import PERCENTILE_COLUMNS, POINT_COLUMNS, percentiles_csv, points_csv
 from naiad.loadtest._report.writing import files_of
+from naiad.loadtest._truth.window import Counted
 
 SCHEMA = json.loads(files("naiad.loadtest._report").joinpath("report.schema.json").read_text("utf-8"))
 EMPTY = server_times(requests=0, executions=0, inferences=0, batches={})
@@ -77,6 +78,13 @@ def test_a_run_without_one_success_never_passes():
     assert report(measurement([])).failures() == ["no request succeeded"]
     (failure,) = report(measurement([], errors={"ServerUnavailable": 7})).failures()
     assert failure == "no request succeeded; 7 × ServerUnavailable: what ServerUnavailable says"
+
+
+def test_a_run_that_ended_at_once_says_so():
+    """Requests were answered, but in no window: that is not the same as a server that answers none."""
+    counted = Counted(client=358, client_failed=0, server=358)
+    (failure,) = report(replace(measurement([]), window_s=0.0, counted=counted)).failures()
+    assert "before anything could be measured (358 requests were answered)" in failure
 
 
 def test_errors_beyond_the_budget_fail_a_run_that_says_nothing_about_errors():

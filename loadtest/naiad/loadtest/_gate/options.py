@@ -74,7 +74,8 @@ class GateOptions:
     noise: NoiseRule | None = field(default_factory=NoiseRule)
     """Which pairs are discarded; ``None`` discards none for noise."""
     max_discarded: float = 0.5
-    """Share of the pairs: with more discarded, there is no verdict."""
+    """Share of the pairs, of the budget while fewer were measured: with more discarded, there is no verdict. A few bad
+    seconds at the beginning end no gate."""
     refuse_blind: bool = True
     """End early where the noise would hide a change of the margin's size even with all pairs of the budget."""
     seed: int | None = None

@@ -134,8 +134,8 @@ class Pairs:
     @property
     def too_many_discarded(self) -> bool:
         """Whether so many pairs do not count that there is no verdict."""
-        total = len(self.kept) + len(self.discarded)
-        return total >= self._options.pairs and len(self.discarded) > self._options.max_discarded * total
+        total = max(len(self.kept) + len(self.discarded), self._options.max_pairs)
+        return len(self.discarded) > self._options.max_discarded * total
 
     def differences(self) -> dict[str, list[float]]:
         """Return the logarithms of the ratios of the pairs that count, by metric, where every pair has one."""

@@ -113,8 +113,8 @@ class Course:
             self.window_start_s = 0.0
 
     def close(self) -> None:
-        """End the window here, where it has not ended yet."""
-        if self.window_start_s is None:
+        """End the window here, where it has not ended yet; if it has hardly begun, the whole run is the window."""
+        if self.window_start_s is None or (self.window_end_s is None and self.edge_s <= self.window_start_s):
             self.window_start_s = 0.0
         if self.window_end_s is None:
             self.window_end_s = max(self.window_start_s, self.edge_s)

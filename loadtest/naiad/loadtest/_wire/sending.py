@@ -69,7 +69,8 @@ class Sender:
         return call
 
     def write(self, call: Call, parts: tuple[bytes, ...], *, ends: bool = False) -> int:
-        """Send a message on a stream, and maybe its end."""
+        """Send a message on a stream, and maybe its end; return when its first byte left, or would have."""
+        now_ns = _now_ns()
         if (outgoing := call.outgoing) is not None:
             if call.number and not outgoing.wants:
                 size = sum(map(len, parts))
@@ -82,7 +83,7 @@ class Sender:
             outgoing.add(*parts)
             outgoing.ends = outgoing.ends or ends
             self._pump()
-        return _now_ns()
+        return now_ns
 
     def flush(self) -> None:
         """Hand everything to the kernel that it and the server's windows take."""
@@ -131,12 +132,16 @@ class Sender:
             outgoing.stop()
 
     def _queue(self, parts: tuple[bytes, ...], token: int, timeout_s: float) -> int:
-        """Send a unary request as far as the server's limits allow, the rest when they do."""
+        """Send a unary request as far as the server's limits allow, the rest when they do.
+
+        It leaves with its first byte: a server on this machine may take the core away before the last is written.
+        """
+        now_ns = _now_ns()
         outgoing = self._begin(token, MODEL_INFER, timeout_s)
         outgoing.add(*parts)
         outgoing.ends = True
         self._pump()
-        return _now_ns()
+        return now_ns
 
     def _begin(self, token: int, method: str, timeout_s: float | None) -> Outgoing:
         call = Call(token, NEVER_NS if timeout_s is None else _now_ns() + timeout_s * 1e9)

@@ -305,6 +305,22 @@ def test_a_servers_windows_are_kept_to(ready: Ends) -> None:
     assert new[-1][0] == http2.END_STREAM
 
 
+def test_a_large_request_leaves_with_its_first_byte(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the kernel does until the last byte is written (a server on this machine takes our core) is no delay of ours."""
+    ends.give(SETTINGS, window_update(0, 1 << 20))
+    written = []
+    send_parts = Line.send_parts
+
+    def slow(line: Line, parts: list[memoryview]) -> int:
+        written.append(now_ns())
+        return send_parts(line, parts)
+
+    monkeypatch.setattr(Line, "send_parts", slow)
+    left_ns = ends.ours.send(Prepared(b"x" * 200_000), 1, 60.0, b"")
+    assert written
+    assert left_ns <= written[0]
+
+
 def test_the_connections_window_is_shared(ready: Ends) -> None:
     """Beyond the connection's window nothing leaves, on any stream; small requests get their turn."""
     ready.give(settings({0x4: 1 << 30}))

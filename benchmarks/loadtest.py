@@ -26,6 +26,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -145,15 +146,20 @@ def write_model(repository: Path) -> None:
     (repository / MODEL / "config.pbtxt").write_text(f'name: "{MODEL}"\n{CONFIG}')
 
 
+def all_sides(options: argparse.Namespace) -> dict[str, Callable[[str, int, int, float], Seen]]:
+    """Return what can load a server here: called with address, users, round and seconds."""
+    sides: dict[str, Callable[[str, int, int, float], Seen]] = {"naiad": naiad, "locust": locust}
+    if options.perf_analyzer:
+        sides["perf_analyzer"] = lambda *given: perf_analyzer(options.perf_analyzer, *given)
+    return sides
+
+
 def rounds(repository: Path, options: argparse.Namespace, console: Console) -> list[Seen]:
     """Return what every side saw; every round has a server of its own.
 
     A round that a side or the server did not survive is told and left out, for all sides.
     """
-    sides: dict[str, Callable[[str, int, int, float], Seen]] = {"naiad": naiad, "locust": locust}
-    if options.perf_analyzer:
-        sides["perf_analyzer"] = lambda *given: perf_analyzer(options.perf_analyzer, *given)
-    seen: list[Seen] = []
+    sides, seen = all_sides(options), []
     for number, users in itertools.product(range(options.rounds), IN_FLIGHT):
         order = list(sides)
         random.Random(number * 100 + users).shuffle(order)
@@ -171,10 +177,10 @@ def rounds(repository: Path, options: argparse.Namespace, console: Console) -> l
 
 def gap_rounds(repository: Path, options: argparse.Namespace) -> list[dict[str, float]]:
     """Return for each round by how much each side's p50 is above the server's, in µs."""
-    found = []
+    found, sides = [], list(all_sides(options).items())
     for number in range(options.rounds):
         gaps = {}
-        for side, send in (("naiad", naiad), ("locust", locust))[:: 1 - 2 * (number % 2)]:
+        for side, send in sides[:: 1 - 2 * (number % 2)]:
             with EmbeddedTriton(repository, supervise=False, extra_args=SUMMARIES) as triton:
                 p50_us = send(triton.grpc_address, GAP_USERS, number, options.seconds).p50_us
                 gaps |= {side: p50_us, f"{side}_server": server_p50(triton.metrics_url)}
@@ -215,7 +221,7 @@ def naiad(address: str, users: int, number: int, seconds: float) -> Seen:
         p50_us=p50,
         p99_us=p99,
         cpu_us=measured.cpu_share * 1e6 / measured.throughput,
-        note=report.verdict,
+        note=" ".join([report.verdict, *sorted({doubt.kind for doubt in report.doubts if doubt.invalid})]),
     )
 
 
@@ -353,10 +359,8 @@ def show_rates(console: Console, seen: Sequence[Seen]) -> bool:
             )
     console.print(table)
     notes = [item.note for item in seen if item.side == "naiad"]
-    console.print(
-        f"naiad's own verdicts on its {len(notes)} runs: {notes.count('passed')} passed, "
-        f"{notes.count('invalid')} invalid (the generator was the limit)"
-    )
+    counts = ", ".join(f"{count} {note}" for note, count in Counter(notes).most_common())
+    console.print(f"naiad's own verdicts on its {len(notes)} runs: {counts}")
     return met
 
 
@@ -365,7 +369,8 @@ def show_gaps(console: Console, gaps: Sequence[dict[str, float]]) -> bool:
     table = Table(caption=f"{GAP_USERS} in flight, median of the rounds (lowest–highest)")
     for column in ("side", "its p50", "server's p50", "gap"):
         table.add_column(column, justify="left" if column == "side" else "right", no_wrap=True)
-    found = {side: [entry[side] - entry[f"{side}_server"] for entry in gaps] for side in ("naiad", "locust")}
+    sides = [name for name in gaps[0] if not name.endswith("_server")]
+    found = {side: [entry[side] - entry[f"{side}_server"] for entry in gaps] for side in sorted(sides)}
     for side, values in found.items():
         cells = [spread([entry[name] for entry in gaps], " µs", 0) for name in (side, f"{side}_server")]
         table.add_row(side, *cells, spread(values, " µs", 0))

@@ -290,6 +290,7 @@ def content(**changed: Any) -> dict[str, Any]:
             "engines": 1,
             "connections": 1,
             "transport": "http2",
+            "realtime": False,
             "seed": 0,
             "price_per_hour": 4.1,
         },

@@ -88,6 +88,15 @@ Transport = Annotated[
     str | None, _option(_GENERATOR, "http2 (our own) or grpcio (the gRPC library's).", metavar="KIND")
 ]
 Connections = Annotated[int | None, _option(_GENERATOR, "Connections of each engine (1).")]
+Realtime = Annotated[
+    bool | None,
+    _option(
+        _GENERATOR,
+        "Run before all ordinary processes of this machine, so that a server beside it cannot delay requests "
+        "(root or CAP_SYS_NICE).",
+        "--realtime/--no-realtime",
+    ),
+]
 Seed = Annotated[int | None, _option(_GENERATOR, "Of random samples and arrivals (0).")]
 
 _Key = tuple[str, ...]
@@ -130,6 +139,7 @@ _KEYS: Final[dict[str, tuple[str, _Key]]] = {
     "engines": ("--engines", ("load", "engines")),
     "transport": ("--transport", ("load", "transport")),
     "connections": ("--connections", ("load", "connections")),
+    "realtime": ("--realtime", ("load", "realtime")),
     "seed": ("--seed", ("load", "seed")),
     "slo": ("--slo", ("slos",)),
     "price_per_hour": ("--price-per-hour", ("report", "price-per-hour")),

@@ -64,6 +64,7 @@ def gate(
     key: load.CertificateKey = None,
     engines: load.Engines = None,
     transport: load.Transport = None,
+    realtime: load.Realtime = None,
     callers: Annotated[
         list[str] | None, _option(_COMPARED, "Wheels: sync (threads), asyncio, or both. Repeatable.", metavar="KIND")
     ] = None,

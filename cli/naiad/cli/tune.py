@@ -88,6 +88,7 @@ def tune(
     range: load.Range = None,  # noqa: A002  (the option's name)
     header: load.Header = None,
     engines: load.Engines = None,
+    realtime: load.Realtime = None,
     seed: load.Seed = None,
 ) -> None:
     """Find the configuration with which a model answers the most requests within the objectives, and write it.
@@ -143,7 +144,7 @@ def tune(
 
 
 _LOAD: Final = frozenset(
-    {"users", "rate", "batch", "golden", "data", "shape", "range", "header", "engines", "seed"},
+    {"users", "rate", "batch", "golden", "data", "shape", "range", "header", "engines", "realtime", "seed"},
 )
 
 

@@ -241,6 +241,9 @@ class LoadTest:
     """Our own HTTP/2 connection, which costs little CPU time, or the gRPC library's."""
     connections: int = 1
     """Connections of each engine."""
+    realtime: bool = False
+    """Have the engines run before all ordinary processes of their machine (Linux; needs root or CAP_SYS_NICE), so that
+    a server beside them cannot delay them: it then has what they leave."""
     seed: int = 0
     """Of the samples and the arrivals."""
     price_per_hour: float | None = None

@@ -7,16 +7,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from naiad.loadtest import Connection, EngineFailed, LoadTest, Rate, Slo, Synthetic, Trace, Traffic, Users
+from naiad.loadtest import Connection, EngineFailed, InvalidPlan, LoadTest, Rate, Slo, Synthetic, Trace, Traffic, Users
 from naiad.loadtest._engine.group import EngineGroup
 from naiad.loadtest._engine.link import EngineLink
 from naiad.loadtest._engine.messages import Drained, Exhausted, Failed, Interval, Lost, Ready
 from naiad.loadtest._engine.plans import decode_test, encode_test
+from naiad.loadtest._engine.priority import realtime
 from naiad.loadtest.latencies import Latencies
 from programmed_server import MODEL, Holds, ProgrammedServer
 
@@ -87,6 +89,40 @@ def test_two_engines_send_what_was_planned_and_count_what_the_server_counts(serv
         (i.start_s, i.end_s) for i in by_engine[1][:common]
     ]
     assert all(i.cpu_s > 0 for i in intervals(found))
+
+
+def test_an_engine_with_real_time_priority_has_it_for_its_test_alone(server):
+    """Where this user may have it; else the test is refused with what it needs. The next test runs as others do."""
+    test = replace(plan(server.url), realtime=True)
+    if not may_be_realtime():
+        with pytest.raises(EngineFailed, match="CAP_SYS_NICE"):
+            EngineGroup(test)
+        return
+    with EngineGroup(test) as group:
+        (pid,) = group.pids
+        group.start()
+        assert os.sched_getscheduler(pid) == os.SCHED_FIFO
+        collect(group, lambda messages: completed(messages) > 0)
+        group.run_next(plan(server.url))
+        group.start()
+        assert os.sched_getscheduler(pid) == os.SCHED_OTHER
+
+
+def may_be_realtime() -> bool:
+    """Asked of a process of its own."""
+    ask = "import os; os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))"
+    return subprocess.run([sys.executable, "-c", ask], stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def test_real_time_priority_that_is_refused_says_what_it_needs(monkeypatch):
+    """As of an ordinary user."""
+
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    with pytest.raises(InvalidPlan, match=r"Operation not permitted.*CAP_SYS_NICE"), realtime():
+        pass
 
 
 @pytest.mark.parametrize("num", [1, 3])

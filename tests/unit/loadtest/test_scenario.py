@@ -66,6 +66,7 @@ def test_a_whole_scenario_becomes_a_plan(write, monkeypatch):
         warmup = "auto"
         precision = "p99.9±2.5%"
         engines = 2
+        realtime = true
         seed = 7
         [data]
         shapes = { ids = [128] }
@@ -98,6 +99,7 @@ def test_a_whole_scenario_becomes_a_plan(write, monkeypatch):
     )
     assert test.load == Rate(per_s=250, arrivals="constant", max_in_flight=99)
     assert (test.duration_s, test.warmup_s, test.engines, test.seed) == (120, None, 2, 7)
+    assert test.realtime
     assert test.precision == Precision(percentile=99.9, within=0.025)
     assert test.mix == (
         Traffic(

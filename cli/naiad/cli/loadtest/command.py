@@ -92,6 +92,7 @@ def loadtest(
     engines: load.Engines = None,
     transport: load.Transport = None,
     connections: load.Connections = None,
+    realtime: load.Realtime = None,
     seed: load.Seed = None,
     master: Annotated[bool, _option(_MACHINES, "Conduct workers on this or other machines.", "--master")] = False,
     worker: Annotated[bool, _option(_MACHINES, "Send for a master; the rest comes from there.", "--worker")] = False,

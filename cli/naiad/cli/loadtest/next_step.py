@@ -28,7 +28,12 @@ def next_step(content: Content) -> str:
 def _when_invalid(content: Content) -> str:
     kinds = {doubt["kind"] for doubt in content["doubts"] if doubt["invalid"]}
     engines = content["results"]["generator"]["engines"]
-    if kinds & {"generator", "cpu", "lag", "generator_cpu", "in_flight"}:
+    if "generator_lag" in kinds and not content["test"]["realtime"]:
+        return (
+            "a server on the same cores keeps the load generator waiting: keep a core free for it, have --realtime put "
+            "it first (root or CAP_SYS_NICE), or use another machine (--master, --worker)"
+        )
+    if kinds & {"generator_cpu", "generator_lag", "in_flight"}:
         return (
             f"give the load generator more (--engines {max(2, engines * 2)}), or another machine (--master, --worker)"
         )

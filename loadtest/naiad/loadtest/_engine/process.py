@@ -31,6 +31,7 @@ from naiad.loadtest._engine.messages import (
 )
 from naiad.loadtest._engine.orders import ENDED, Orders
 from naiad.loadtest._engine.plans import decode_test
+from naiad.loadtest._engine.priority import realtime
 from naiad.loadtest._engine.schedule import Mix, arrivals
 from naiad.loadtest._engine.sources import Crowd, Source, Timetable
 from naiad.loadtest._engine.speaker import Speaker
@@ -106,6 +107,8 @@ class _Job:
         self._source = self._make_source(test, weights)
         if self._users is not None:
             self._source.set_users(self._users)
+        if test.realtime:
+            stack.enter_context(realtime())
         self._say(
             Ready(
                 num_samples=sum(made.num_samples for made in payloads),

@@ -28,6 +28,7 @@ def test_json(test: LoadTest) -> dict[str, Any]:
         "engines": test.engines,
         "connections": test.connections,
         "transport": test.transport,
+        "realtime": test.realtime,
         "seed": test.seed,
         "price_per_hour": test.price_per_hour,
     }

@@ -36,7 +36,8 @@ def setup(content: Content) -> Html:
         (
             "sent by",
             f"{_several(test['engines'], 'process', 'processes')}, "
-            f"{_several(test['connections'], 'connection')} each, {test['transport']}",
+            f"{_several(test['connections'], 'connection')} each, {test['transport']}"
+            f"{', real-time priority' if test['realtime'] else ''}",
         ),
         ("seed", str(test["seed"])),
         ("price per hour", show_count(test["price_per_hour"]) if test["price_per_hour"] else None),

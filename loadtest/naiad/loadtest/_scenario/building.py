@@ -42,6 +42,7 @@ _RUN: Final = {
     "engines": "engines",
     "transport": "transport",
     "connections": "connections",
+    "realtime": "realtime",
     "seed": "seed",
 }
 _SYNTHETIC: Final = {

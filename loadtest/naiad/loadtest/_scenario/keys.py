@@ -310,6 +310,7 @@ SCENARIO: Final = Table(
                     _one_of("http2", "grpcio"), "Our own HTTP/2, or the gRPC library's.", {"enum": ["http2", "grpcio"]}
                 ),
                 "connections": Key(_whole, "Connections of each engine.", _WHOLE),
+                "realtime": Key(_flag, "Engines run before all ordinary processes; needs CAP_SYS_NICE.", _FLAG),
                 "seed": Key(_whole, "Of samples and arrivals.", {"type": "integer"}),
             },
             "How requests arrive, and how long.",

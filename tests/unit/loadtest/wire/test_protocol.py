@@ -306,7 +306,7 @@ def test_a_servers_windows_are_kept_to(ready: Ends) -> None:
 
 
 def test_a_large_request_leaves_with_its_first_byte(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the kernel does until the last byte is written (a server on this machine takes our core) is no delay of ours."""
+    """What happens until the last byte is written (a server on this machine takes our core) is no delay of ours."""
     ends.give(SETTINGS, window_update(0, 1 << 20))
     written = []
     send_parts = Line.send_parts

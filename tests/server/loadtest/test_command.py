@@ -19,7 +19,6 @@ from naiad.server import EmbeddedTriton
 SHORT = ("--users", 4, "--duration", "500ms", "--warmup", "0s")
 MEASURED = (0, 4)
 """Exit codes of a run that took place: on a busy machine the load generator may have been the limit."""
-SCENARIOS = Path(__file__).resolve().parents[3] / "loadtest" / "scenarios"
 
 
 def files(folder: Path) -> list[str]:
@@ -111,25 +110,6 @@ def test_a_server_that_is_not_there_is_an_error_that_says_what_to_do(naiad):
     nobody = naiad("linear", "--url", "grpc://127.0.0.1:1")
     assert nobody.returncode == 5
     assert "naiad serve" in nobody.stderr
-
-
-@pytest.mark.parametrize("name", ["single-request", "rate-with-slo", "trace-replay", "shared-memory"])
-def test_the_scenarios_that_come_with_naiad_run(naiad, triton, name):
-    """On a model of the demo's name, for half a second: every request is answered."""
-    duration = () if name == "trace-replay" else ("--duration", "500ms", "--warmup", "0s")
-    precision = ("--precision", "p99:90%", "--max-duration", "2s") if name == "single-request" else ()
-    speed = ("--speed", 10) if name == "trace-replay" else ()
-    file = SCENARIOS / f"{name}.toml"
-    batch = ("--batch", 8) if name == "shared-memory" else ()
-    url = triton.grpc_url.replace("://", f"://:{triton.admin_secret}@") if name == "shared-memory" else triton.grpc_url
-    done = naiad(file, "--url", url, *duration, *precision, *speed, *batch, "--json")
-    results = json.loads(done.stdout)["results"]
-    assert results["completed"] > 0
-    assert results["errors"] == {}
-    if name == "trace-replay":
-        assert results["counted"]["client"] == sum(
-            1 for line in (SCENARIOS / "traces" / "burst.txt").read_text().splitlines() if line[:1].isdigit()
-        )
 
 
 def test_a_sweep_prints_its_curve_and_writes_one_report(naiad, triton, tmp_path):

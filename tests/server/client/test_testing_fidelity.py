@@ -588,9 +588,11 @@ def queued(model: str, seconds: float, **parameters: Any) -> Any:
 def refused_by_queue(server: Raw, model: str, **parameters: Any) -> str:
     """What the queue says to a request while two others keep the model busy."""
     ask = server.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-    busy = [ask.future(queued(model, 1.5).SerializeToString(), timeout=20) for _ in range(2)]
+    busy: list[Any] = []
     try:
         while True:
+            busy = [call for call in busy if not call.done()]  # one of them may itself have been refused
+            busy += [ask.future(queued(model, 1.5).SerializeToString(), timeout=20) for _ in range(2 - len(busy))]
             try:
                 ask(queued(model, 0.001, **parameters).SerializeToString(), timeout=0.5)
             except grpc.RpcError as error:

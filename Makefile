@@ -6,7 +6,7 @@ RUNS ?= 10000000
 REQUESTS ?= 1000000
 STUB_SIDE := server/naiad/server/backends/onnxruntime server/naiad/server/backends/pytorch
 
-.PHONY: help setup demo test fuzz soak check types format bench bench-client bench-backend bench-export bench-loadtest bench-gate bench-tune wheel clean
+.PHONY: help setup demo test fuzz soak check types format bench bench-client bench-backend bench-export bench-loadtest bench-gate bench-capacity bench-tune wheel clean
 
 help:            ## what there is to run
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile
@@ -62,6 +62,9 @@ bench-loadtest: $(READY)  ## the load generator against Locust with tritonclient
 
 bench-gate: $(READY)  ## how often the gate errs, and how often it finds 20 % (about half an hour, on a quiet machine)
 	$(BIN)/python benchmarks/gate.py
+
+bench-capacity: $(READY)  ## how often the interval of --find-max holds the truth, on simulated queues (about four minutes)
+	$(BIN)/python benchmarks/capacity.py
 
 bench-tune: $(READY)  ## what `naiad tune` gains on two recipes, by its A/B runs (about half an hour, on a quiet machine)
 	$(BIN)/python benchmarks/tune.py

@@ -8,17 +8,18 @@ more often than not, while shares are right on average, however the slow ones ar
 Two assumptions. Around the edge the logarithm of the share grows in proportion to the rate: log share = log allowed +
 slope · (rate / edge - 1), which is exact for M/M/1, where P(T > t) = exp(-(μ - λ) t), and how the tails of queues with
 light-tailed service behave in general (P. Glynn, W. Whitt, "Logarithmic asymptotics for steady-state tail probabilities
-in a single-server queue", 1994). And the late requests of a run are a negative binomial number, whose variance is its
-mean times the size of a cluster.
+in a single-server queue", 1994). And late requests come in clusters, of which a run has a Poisson number; their sizes
+are exponential, and grow with the square root of the share: the longer a queue, the more are late behind each other
+(the time in which M/M/1 forgets is 1 / (√μ - √λ)²; J. W. Cohen, "The Single Server Queue", 1982).
 
 Objectives on a mean or maximum have no share. There a run gives the excess 1 - limit / measured, which grows in
 proportion to the rate, as waiting goes as 1 / (1 - load) (J. F. C. Kingman, "The single server queue in heavy traffic",
 1961), with noise that has the tails of Student's t.
 
-Edge, slope and cluster size (or noise) are unknown, and all are inferred at once: Bayes' rule on a grid that is flat in
-the logarithms. The interval is that of the edge with the others integrated out. As the assumptions hold nearly, not
-exactly, the evidence of each run counts for a little less than it says (`_TRUST`); the tests find the true capacity of
-simulated queues in the interval about as often as it claims.
+Edge, slope and the size of clusters at the edge (or the noise) are unknown, and all are inferred at once: Bayes' rule
+on a grid that is flat in the logarithms. The interval is that of the edge with the others integrated out. As the
+assumptions hold nearly, not exactly, the evidence of each run counts for a little less than it says (`_TRUST`);
+`benchmarks/capacity.py` shows how often the interval holds the true capacity of simulated queues.
 """
 
 from __future__ import annotations
@@ -168,16 +169,22 @@ def _log_likelihood(rate_per_s: float, outcome: Share | Excess, rates: Floats) -
 
 
 def _of_share(outcome: Share, line: Floats) -> Floats:
-    from scipy.special import gammaln
+    """Return it of a compound Poisson number.
 
-    share = np.exp(np.minimum(math.log(outcome.allowed) + line, 0.0))
-    size = (outcome.requests * share)[:, :, None] / (_CLUSTERS - 1)
-    return np.asarray(
-        gammaln(outcome.beyond + size)
-        - gammaln(size)
-        - size * np.log(_CLUSTERS)
-        + outcome.beyond * np.log1p(-1 / _CLUSTERS)
-    )
+    With N clusters expected, of mean size m, the density of n late requests is
+    exp(-N - n/m) sqrt(N / (n m)) I1(2 sqrt(N n / m)), and there are none with probability exp(-N).
+    """
+    from scipy.special import ive
+
+    line = np.minimum(line, -math.log(outcome.allowed))[:, :, None]
+    size = np.maximum((_CLUSTERS + 1) / 2 * np.exp(line / 2), 1.0)
+    clusters = outcome.requests * outcome.allowed * np.exp(line) / size
+    if not outcome.beyond:
+        return np.asarray(-clusters)
+    in_clusters = outcome.beyond / size
+    root = np.sqrt(clusters * in_clusters)
+    bessel = np.log(np.maximum(ive(1, 2 * root), 1e-300))
+    return np.asarray(2 * root - clusters - in_clusters + bessel + np.log(clusters / in_clusters) / 2 - np.log(size))
 
 
 def _of_excess(outcome: Excess, line: Floats) -> Floats:

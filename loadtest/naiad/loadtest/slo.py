@@ -80,7 +80,7 @@ class Slo:
             known = ", ".join(filter(str.isascii, units))
             raise _wrong(match, "unit", f"the unit of {metric} is one of {known}, found {unit!r}")
         if match["rest"]:
-            raise _wrong(match, "rest", "nothing may follow the unit")
+            raise _wrong(match, "rest", "nothing may follow the unit; another objective is given on its own")
         return cls(text=" ".join(text.split()), metric=metric, operator=op, limit=_exact(value, units[unit]))
 
     def judge(self, measurement: Measurement) -> SloResult:

@@ -208,7 +208,7 @@ def wait_for_end(pids: set[int]) -> None:
 
 
 def test_an_engine_that_dies_ends_the_run_with_a_report(triton, tmp_path):
-    """What was measured is reported, marked as failed."""
+    """What was measured is reported, marked as failed; its last requests, which it never told of, are not others'."""
     served = requests_served(triton, "linear")
     with start(tmp_path, "linear", triton.grpc_url, "--duration", "60s") as process:
         wait_for_load(triton, "linear", served)
@@ -218,6 +218,8 @@ def test_an_engine_that_dies_ends_the_run_with_a_report(triton, tmp_path):
     content = json.loads((tmp_path / "r.json").read_text())
     assert (process.returncode, content["verdict"]) == (5, "failed")
     assert any("signal 9" in failure for failure in content["failures"])
+    assert content["results"]["counted"] is None
+    assert "foreign_load" not in {doubt["kind"] for doubt in content["doubts"]}
 
 
 def test_a_command_that_is_killed_leaves_no_engine_behind(triton, tmp_path):

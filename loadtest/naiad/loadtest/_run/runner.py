@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final, Literal
 
 from naiad.loadtest._data.payloads import check_traffic, make_samples
@@ -120,7 +121,7 @@ class _Log:
         self._incidents: list[str] = []
         self._notes = [*notes]
         self._machine_load: MachineLoad | None = None
-        self._interrupted = self._stopping = self._ended = False
+        self._interrupted = self._stopping = self._ended = self._drained = False
 
     def follow(self) -> None:
         """Collect messages until the end; Ctrl-C ends the run early, a second one at once."""
@@ -152,7 +153,7 @@ class _Log:
         if isinstance(message, Interval):
             self._take_interval(message)
         elif isinstance(message, Drained):
-            self._ended = True
+            self._ended = self._drained = True
         elif isinstance(message, Exhausted):
             self._course.exhausted(message.at_s)
         elif isinstance(message, Lost):
@@ -187,6 +188,9 @@ class _Log:
         measurement = Measurement.of(
             test, targets, course.intervals, self._sampler.samples, window=course.window, looks=course.looks
         )
+        if not self._drained:  # the engines never said what became of the last requests: nothing to hold against counts
+            parts = tuple(replace(part, counted=None) for part in measurement.parts)
+            measurement = replace(measurement, counted=None, parts=parts)
         incidents = list(self._incidents)
         if self._interrupted:
             incidents.append(f"the run was interrupted: {measurement.window_s:.1f} s were measured")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from naiad.loadtest.errors import InvalidPlan
@@ -31,9 +31,8 @@ def realtime() -> Iterator[None]:
 def _set_all(policy: str, priority: int) -> None:
     try:
         for thread in os.listdir("/proc/self/task"):
-            os.sched_setscheduler(int(thread), getattr(os, policy), os.sched_param(priority))
-    except ProcessLookupError:
-        pass  # a thread that has ended
+            with suppress(ProcessLookupError):  # a thread that has ended
+                os.sched_setscheduler(int(thread), getattr(os, policy), os.sched_param(priority))
     except (OSError, AttributeError) as exc:
         raise InvalidPlan(
             f"real-time priority is refused here ({exc}): run as root, give the process CAP_SYS_NICE or `ulimit -r 1`, "

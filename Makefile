@@ -60,7 +60,7 @@ bench-export: $(READY)   ## real nets served as fp32 and as the fastest candidat
 bench-loadtest: $(READY)  ## the load generator against Locust with tritonclient, and perf_analyzer where it is (about eight minutes)
 	$(BIN)/python benchmarks/loadtest.py
 
-bench-gate: $(READY)  ## how often the gate errs, and how often it finds 20 % (about half an hour, on a quiet machine)
+bench-gate: $(READY)  ## how often the gate errs, and how often it finds 20 % (about a quarter of an hour, on a quiet machine)
 	$(BIN)/python benchmarks/gate.py
 
 bench-capacity: $(READY)  ## how often the interval of --find-max holds the truth, on simulated queues (about four minutes)

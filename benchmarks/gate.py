@@ -1,6 +1,6 @@
 """How often the gate errs, and how often it finds what is there.
 
-    make bench-gate                               all of it (about half an hour, on a quiet machine)
+    make bench-gate                               all of it (about a quarter of an hour, on a quiet machine)
     python benchmarks/gate.py --simulate 1000     gates on resampled runs of one server: unchanged, +10 %, +20 %
     python benchmarks/gate.py --a-a 20            real gates of a server against itself
     python benchmarks/gate.py --slowdown 20 --trials 20     real gates of a server against one that takes 20 % longer

@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ["client", "export", "server", "loadtest", "cli"]
+ROOMS = ["client", "export", "server", "deploy", "loadtest", "cli"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 

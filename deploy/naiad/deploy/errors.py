@@ -1,10 +1,10 @@
 """What deployment raises.
 
-    DeployError
-    ├── InvalidService        the description of the service is wrong (also a ValueError)
-    ├── InvalidKeys           the file of API keys is wrong (also a ValueError)
-    ├── GatewayError          the gateway refused its configuration, did not start, or ended
-    └── ToolMissing           a program that this needs is not installed
+DeployError
+├── InvalidService        the description of the service is wrong (also a ValueError)
+├── InvalidKeys           the file of API keys is wrong (also a ValueError)
+├── GatewayError          the gateway refused its configuration, did not start, or ended
+└── ToolMissing           a program that this needs is not installed
 """
 
 

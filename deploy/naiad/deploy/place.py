@@ -26,8 +26,8 @@ class Place:
     config_dir: str
     """The directory with the rendered files, as the gateway sees it."""
     secrets_dir: str
-    """The directory with `api-keys`, `tls.crt`, `tls.key`, `clients.crt`, `clients.crl`, `jwks/<issuer>.json`, `triton-admin-key`,
-    as the gateway sees it. All but what the service needs may be missing."""
+    """The directory with `api-keys`, `tls.crt`, `tls.key`, `clients.crt`, `clients.crl`, `jwks/<issuer>.json` and
+    `triton-admin-key`, as the gateway sees it. What the service does not need may be missing."""
     endpoints: Mapping[str, tuple[Endpoint, ...]] = field(default_factory=dict)
     """The replicas of each pool."""
     host: str = "0.0.0.0"  # noqa: S104 - in a container; the local form says loopback

@@ -1,11 +1,28 @@
 """What deployment raises.
 
-DeployError
-├── InvalidService        the description of the service is wrong (also a ValueError)
-├── InvalidKeys           the file of API keys is wrong (also a ValueError)
-├── GatewayError          the gateway refused its configuration, did not start, or ended
-└── ToolMissing           a program that this needs is not installed
+::
+
+    DeployError
+    ├── InvalidService (ValueError)    the description of the service is wrong: says which key, and which line
+    ├── InvalidKeys (ValueError)       the file of API keys is wrong, or a change to it would be
+    ├── InvalidCertificate (ValueError)  a certificate or key is none, or does not fit the other one
+    ├── OutputNotWritable              a file cannot be written where it was asked for
+    ├── GatewayError                   the gateway refused its configuration, did not start, or ended
+    └── ToolMissing                    a program that this needs is not installed
 """
+
+from __future__ import annotations
+
+__all__ = [
+    "DeployError",
+    "GatewayError",
+    "InvalidCertificate",
+    "InvalidKeys",
+    "InvalidService",
+    "OutputNotWritable",
+    "ToolMissing",
+    "dotted",
+]
 
 
 class DeployError(Exception):
@@ -13,11 +30,31 @@ class DeployError(Exception):
 
 
 class InvalidService(DeployError, ValueError):
-    """The description of the service is wrong; says which key, which line, and what was expected."""
+    """The description of the service is wrong: what was expected there, what was found, what to do.
+
+    ``key`` leads to the value from the root of the description (a number is the place in an array); ``path`` and
+    ``line`` say where it is written, once a file is known.
+    """
+
+    def __init__(self, reason: str, *, key: tuple[str | int, ...] = (), path: str = "", line: int = 0) -> None:
+        where = [f"{path}:{line}" if line else path, dotted(key)]
+        super().__init__(": ".join([part for part in where if part] + [reason]))
+        self.reason = reason
+        self.key = key
+        self.path = path
+        self.line = line
 
 
 class InvalidKeys(DeployError, ValueError):
     """The file of API keys is wrong, or a change to it would be."""
+
+
+class InvalidCertificate(DeployError, ValueError):
+    """A certificate or its private key cannot be read, or they are not each other's."""
+
+
+class OutputNotWritable(DeployError):
+    """A file cannot be written where it was asked for; what was there before is as it was."""
 
 
 class GatewayError(DeployError):
@@ -26,3 +63,11 @@ class GatewayError(DeployError):
 
 class ToolMissing(DeployError):
     """A program that this needs is not installed; says which, and how to get it."""
+
+
+def dotted(key: tuple[str | int, ...]) -> str:
+    """Return ``key`` as people write it, counting from one: ``identities[2].rights.infer``."""
+    text = ""
+    for step in key:
+        text += f"[{step + 1}]" if isinstance(step, int) else f".{step}" if text else step
+    return text

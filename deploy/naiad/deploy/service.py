@@ -3,8 +3,42 @@
 It says nothing about a machine: no address, no port, no path of one. Those belong to a rendering (`Place`).
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Final, Literal
+
+from naiad.deploy._checks import (
+    HEADER,
+    IDENTITY,
+    LABEL,
+    MODEL,
+    PATTERN,
+    check_name,
+    check_names,
+    check_range,
+    check_release,
+    wrong,
+)
+from naiad.deploy._fits import check_fits
+
+__all__ = [
+    "ANONYMOUS",
+    "Canary",
+    "Identity",
+    "Issuer",
+    "Limits",
+    "Objective",
+    "Pool",
+    "Rights",
+    "Service",
+    "Shadow",
+    "Triton",
+]
+
+ANONYMOUS: Final = "anonymous"
+"""What logs and metrics call somebody without an identity."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,6 +55,13 @@ class Triton:
     """Size of a replica's /dev/shm in MiB."""
     exit_timeout_s: int = 30
     """Seconds that Triton gives requests in flight when it is asked to end."""
+
+    def __post_init__(self) -> None:
+        check_release(self.release)
+        if self.gpus_per_replica != "all":
+            check_range(self.gpus_per_replica, "gpus_per_replica", least=1, most=64)
+        check_range(self.shared_memory_mb, "shared_memory_mb", least=64)
+        check_range(self.exit_timeout_s, "exit_timeout_s", least=1, most=3600)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +85,14 @@ class Limits:
     num_pending: int = 4096
     """Requests in flight or waiting per pool before further ones are refused."""
 
+    def __post_init__(self) -> None:
+        check_range(self.request_mb, "request_mb", over=0, most=2047)  # a gRPC message of Triton has at most 2 GiB
+        for name in ("response_timeout_s", "stream_idle_timeout_s", "header_timeout_s"):
+            check_range(getattr(self, name), name, over=0, most=86_400)
+        for name in ("num_connections", "num_concurrent_streams", "num_pending"):
+            check_range(getattr(self, name), name, least=1, most=1_000_000)
+        check_range(self.header_kb, "header_kb", least=1, most=8192)  # the gateway's own bound
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rights:
@@ -55,6 +104,10 @@ class Rights:
     """Models whose metadata, configuration and statistics may be read; with `*` also the repository's index."""
     admin: bool = False
     """May load and unload models, register shared memory, and change trace and log settings."""
+
+    def __post_init__(self) -> None:
+        check_names(self.infer, PATTERN, "infer")
+        check_names(self.observe, PATTERN, "observe")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +127,25 @@ class Identity:
     tokens: tuple[str, ...] = ()
     """JSON Web Tokens that are this identity, as `issuer-name/subject`."""
 
+    def __post_init__(self) -> None:
+        check_name(self.name, IDENTITY, "name")
+        if self.name == ANONYMOUS:
+            raise wrong(
+                "a name of its own", self.name, "name", do="what everybody may do stands in the table [anonymous]"
+            )
+        check_range(self.requests_per_s, "requests_per_s", over=0, most=1_000_000)
+        check_range(self.burst, "burst", least=1, most=1_000_000)
+        check_range(self.request_mb, "request_mb", over=0)
+        if self.burst is not None and self.requests_per_s is None:
+            raise wrong("it beside requests_per_s", self.burst, "burst", do="say how many requests a second there are")
+        for number, name in enumerate(self.certificates):
+            if not name or name != "".join(name.split()):
+                expected = "an alternative name of a certificate, as spiffe://example.com/vision or vision.example.com"
+                raise wrong(expected, name, "certificates", number)
+        for number, token in enumerate(self.tokens):
+            if not all(token.partition("/")):
+                raise wrong("issuer-name/subject", token, "tokens", number)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Issuer:
@@ -87,6 +159,13 @@ class Issuer:
     claim: str = "sub"
     """The claim that names the caller."""
 
+    def __post_init__(self) -> None:
+        check_name(self.name, LABEL, "name")
+        if not self.issuer:
+            raise wrong("the iss claim of its tokens", self.issuer, "issuer")
+        if not self.claim:
+            raise wrong("the name of a claim, as sub", self.claim, "claim")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pool:
@@ -96,6 +175,12 @@ class Pool:
     num_replicas: int = 1
     repository: str | None = None
     """A repository of its own (`s3://…`, or a path beside the description); None for the service's."""
+
+    def __post_init__(self) -> None:
+        check_name(self.name, LABEL, "name")
+        check_range(self.num_replicas, "num_replicas", least=1, most=100)
+        if self.repository is not None and not self.repository.strip():
+            raise wrong("a path, or s3://bucket/path", self.repository, "repository")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,6 +194,13 @@ class Canary:
     header: str = "x-naiad-canary"
     """With the value `always` or `never` a caller chooses for itself."""
 
+    def __post_init__(self) -> None:
+        check_range(self.weight_percent, "weight_percent", least=0, most=100)
+        check_names(self.models, PATTERN, "models")
+        if not self.header.startswith("x-") or self.header in ("x-naiad-identity", "x-naiad-model", "x-api-key"):
+            raise wrong("a header of its own in small letters that begins with x-", self.header, "header")
+        check_name(self.header, HEADER, "header")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shadow:
@@ -118,6 +210,10 @@ class Shadow:
     percent: float = 100.0
     models: tuple[str, ...] = ("*",)
 
+    def __post_init__(self) -> None:
+        check_range(self.percent, "percent", least=0, most=100)
+        check_names(self.models, PATTERN, "models")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Objective:
@@ -126,6 +222,11 @@ class Objective:
     model: str
     p99_ms: float | None = None
     error_percent: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_name(self.model, MODEL, "model")
+        check_range(self.p99_ms, "p99_ms", over=0)
+        check_range(self.error_percent, "error_percent", over=0, most=100)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,3 +250,15 @@ class Service:
     objectives: tuple[Objective, ...] = ()
     trace_percent: float = 1.0
     """Share of requests whose trace goes to the collector, where the caller has not decided."""
+
+    def __post_init__(self) -> None:
+        check_name(self.name, LABEL, "name")
+        check_range(self.trace_percent, "trace_percent", least=0, most=100)
+        check_fits(self)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Service:
+        """Read the description from a TOML file; see :func:`naiad.deploy.load.load_service`."""
+        from naiad.deploy.load import load_service  # it imports this module
+
+        return load_service(path)

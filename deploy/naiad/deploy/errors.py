@@ -7,7 +7,8 @@
     ├── InvalidKeys (ValueError)       the file of API keys is wrong, or a change to it would be
     ├── InvalidCertificate (ValueError)  a certificate or key is none, or does not fit the other one
     ├── OutputNotWritable              a file cannot be written where it was asked for
-    ├── GatewayError                   the gateway refused its configuration, did not start, or ended
+    ├── UnsafeAddress         others could reach an address without TLS or identity (also a ValueError)
+├── GatewayError                   the gateway refused its configuration, did not start, or ended
     └── ToolMissing                    a program that this needs is not installed
 """
 
@@ -55,6 +56,10 @@ class InvalidCertificate(DeployError, ValueError):
 
 class OutputNotWritable(DeployError):
     """A file cannot be written where it was asked for; what was there before is as it was."""
+
+
+class UnsafeAddress(DeployError, ValueError):
+    """Others could reach what listens there, without TLS or without saying who they are."""
 
 
 class GatewayError(DeployError):

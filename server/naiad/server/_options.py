@@ -9,6 +9,16 @@ from typing import Final
 from naiad.server.errors import InvalidOption
 
 _GPUS: Final = re.compile(r"all|none|\d+(,\d+)*")
+_EXPOSING: Final = (
+    "--grpc-address",
+    "--http-address",
+    "--metrics-address",
+    "--allow-sagemaker",
+    "--allow-vertex-ai",
+)
+"""The two platforms' endpoints listen on every interface, and know no restricted APIs in 2.51."""
+_EXPOSING_MIN_LETTERS: Final = len("--grpc-a")
+"""Triton takes any beginning that is unique for an option (getopt_long), as in `--http-addr`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,3 +59,14 @@ class Options:
             raise InvalidOption(f"Expected response_cache_bytes >= 0, found {self.response_cache_bytes}.")
         if self.gpus is not None and not _GPUS.fullmatch(self.gpus):
             raise InvalidOption(f"Expected gpus to be 'all', 'none' or numbers such as '0,1', found {self.gpus!r}.")
+        for argument in filter(_exposes, self.extra_args):
+            raise InvalidOption(
+                f"Expected extra_args that leave Triton on loopback, found {argument!r}: the embedded Triton lacks "
+                "security fixes, so others must not reach it. Use the gateway (`naiad serve --gateway`), or NVIDIA's "
+                "container."
+            )
+
+
+def _exposes(argument: str) -> bool:
+    name = argument.partition("=")[0]
+    return len(name) >= _EXPOSING_MIN_LETTERS and any(option.startswith(name) for option in _EXPOSING)

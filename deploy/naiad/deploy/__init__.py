@@ -7,6 +7,8 @@ from naiad.deploy.errors import InvalidKeys as InvalidKeys
 from naiad.deploy.errors import InvalidService as InvalidService
 from naiad.deploy.errors import OutputNotWritable as OutputNotWritable
 from naiad.deploy.errors import ToolMissing as ToolMissing
+from naiad.deploy.keys import Key as Key
+from naiad.deploy.keys import KeyFile as KeyFile
 from naiad.deploy.load import load_service as load_service
 from naiad.deploy.place import Endpoint as Endpoint
 from naiad.deploy.place import Place as Place

@@ -84,6 +84,8 @@ class Limits:
     """Seconds that a client has to send its headers."""
     num_pending: int = 4096
     """Requests in flight or waiting per pool before further ones are refused."""
+    memory_mb: int = 2048
+    """Memory of the gateway in MiB; close to it, the largest requests and then all new ones are refused."""
 
     def __post_init__(self) -> None:
         check_range(self.request_mb, "request_mb", over=0, most=2047)  # a gRPC message of Triton has at most 2 GiB
@@ -91,6 +93,7 @@ class Limits:
             check_range(getattr(self, name), name, over=0, most=86_400)
         for name in ("num_connections", "num_concurrent_streams", "num_pending"):
             check_range(getattr(self, name), name, least=1, most=1_000_000)
+        check_range(self.memory_mb, "memory_mb", least=128)
         check_range(self.header_kb, "header_kb", least=1, most=8192)  # the gateway's own bound
 
 
@@ -239,6 +242,8 @@ class Service:
     tls: bool = True
     """Whether callers must use TLS."""
     client_certificates: Literal["none", "optional", "required"] = "none"
+    revocations: bool = False
+    """Whether `clients.crl` among the secrets lists client certificates that are no longer valid."""
     identities: tuple[Identity, ...] = ()
     anonymous: Rights | None = None
     """What callers without an identity may do; None for nothing."""

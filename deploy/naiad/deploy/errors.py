@@ -7,8 +7,9 @@
     ├── InvalidKeys (ValueError)       the file of API keys is wrong, or a change to it would be
     ├── InvalidCertificate (ValueError)  a certificate or key is none, or does not fit the other one
     ├── OutputNotWritable              a file cannot be written where it was asked for
-    ├── UnsafeAddress         others could reach an address without TLS or identity (also a ValueError)
-├── GatewayError                   the gateway refused its configuration, did not start, or ended
+    ├── UnsafeAddress (ValueError)     others could reach an address without TLS or identity
+    ├── InvalidTarget (ValueError)     what should be audited is no address, or nothing of Triton's listens there
+    ├── GatewayError                   the gateway refused its configuration, did not start, or ended
     └── ToolMissing                    a program that this needs is not installed
 """
 
@@ -20,8 +21,10 @@ __all__ = [
     "InvalidCertificate",
     "InvalidKeys",
     "InvalidService",
+    "InvalidTarget",
     "OutputNotWritable",
     "ToolMissing",
+    "UnsafeAddress",
     "dotted",
 ]
 
@@ -60,6 +63,10 @@ class OutputNotWritable(DeployError):
 
 class UnsafeAddress(DeployError, ValueError):
     """Others could reach what listens there, without TLS or without saying who they are."""
+
+
+class InvalidTarget(DeployError, ValueError):
+    """What should be audited is no address, or nothing of Triton's listens there."""
 
 
 class GatewayError(DeployError):

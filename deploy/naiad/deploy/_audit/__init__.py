@@ -1,0 +1,1 @@
+"""The checks of an audit: first facts are gathered (`survey`), then plain functions judge them (`judge_*`)."""

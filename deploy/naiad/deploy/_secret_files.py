@@ -43,20 +43,20 @@ def make_directory(path: Path, *, owner: int | None = None) -> None:
         raise OutputNotWritable(f"expected to make the directory {path}: {exc.strerror or exc}") from exc
 
 
-def write_secret(path: Path, content: bytes) -> None:
+def write_secret(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     """Put ``content`` at ``path`` in one step, while the directory is :func:`locked`.
 
     A reader sees the old content or the new one, also after a crash. The new file belongs to whom the old one did, and
-    is as readable; a first one belongs to the directory's owner, and nobody else reads it.
+    is as readable; a first one belongs to the directory's owner, and gets ``mode``: nobody else reads it.
 
     Raises:
         OutputNotWritable: the directory is missing, forbidden or full; what was there is as it was.
     """
     beside = path.with_name(f".{path.name}.new")
     try:
-        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
         with os.fdopen(handle, "wb") as file:
-            _hand_over(handle, path)
+            _hand_over(handle, path, mode)
             file.write(content)
             file.flush()
             os.fsync(handle)
@@ -111,11 +111,12 @@ def _lock(handle: int, directory: Path) -> None:
         time.sleep(_POLL_S)
 
 
-def _hand_over(handle: int, path: Path) -> None:
+def _hand_over(handle: int, path: Path, mode: int) -> None:
     try:
         model = path.stat()
-        os.fchmod(handle, model.st_mode & 0o777)
+        mode = model.st_mode & 0o777
     except FileNotFoundError:
         model = path.parent.stat()
+    os.fchmod(handle, mode)
     if os.geteuid() == 0 and model.st_uid != 0:
         os.fchown(handle, model.st_uid, model.st_gid)

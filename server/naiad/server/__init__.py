@@ -1,6 +1,9 @@
 """The real Triton on this machine: fetched, started, supervised, stopped."""
 
 from naiad.server._embedded import EmbeddedTriton as EmbeddedTriton
+from naiad.server._replicas import Balancer as Balancer
+from naiad.server._replicas import Replicas as Replicas
+from naiad.server._replicas import RestartStep as RestartStep
 from naiad.server._running import RunningServer as RunningServer
 from naiad.server._running import find_running as find_running
 from naiad.server.errors import AdminRefused as AdminRefused
@@ -11,8 +14,10 @@ from naiad.server.errors import ModelLoadFailed as ModelLoadFailed
 from naiad.server.errors import NotRunning as NotRunning
 from naiad.server.errors import PortInUse as PortInUse
 from naiad.server.errors import PreflightFailed as PreflightFailed
+from naiad.server.errors import ReplicaLost as ReplicaLost
 from naiad.server.errors import RepositoryError as RepositoryError
 from naiad.server.errors import RepositoryNotFound as RepositoryNotFound
+from naiad.server.errors import RestartUnderWay as RestartUnderWay
 from naiad.server.errors import ServerDied as ServerDied
 from naiad.server.errors import ServerError as ServerError
 from naiad.server.errors import StartError as StartError

@@ -12,6 +12,7 @@ from naiad.server.errors import AdminRefused, Unreachable
 
 _IDLE_S: Final = 30.0
 _TIMEOUT_S: Final = 5.0
+_FIRST_TIMEOUT_S: Final = 60.0
 _MOST_PROBES: Final = 8
 _UNHEALTHY: Final = re.compile(r"Stub process '[^']*' is not healthy")
 _STRING: Final = "TYPE_STRING"
@@ -88,6 +89,24 @@ class Canary:
             if _UNHEALTHY.search(error):
                 return True
         return False
+
+
+def first_trouble(admin: Admin) -> str:
+    """Ask every model that is served for one inference; returns "" or what one said that does not work.
+
+    A model's complaint about zeros is no trouble: what counts is that its processes answer. Left out are those that a
+    probe could harm: models that keep state, answer more than once, or run the user's own Python code.
+
+    Raises: `Unreachable`.
+    """
+    for model in sorted(admin.ready_models()):
+        config = admin.config(model)
+        if _has_state(config) or config.get("backend") == "python":
+            continue
+        error = admin.infer(model, *request(config), _FIRST_TIMEOUT_S)
+        if _UNHEALTHY.search(error):
+            return f"{model}: {error}"
+    return ""
 
 
 def request(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[bytes]]:

@@ -2,20 +2,23 @@
 
 import logging
 import os
+import threading
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from naiad.client import Client
 from naiad.server import _log, _source
-from naiad.server._options import Options
+from naiad.server._canary import first_trouble
+from naiad.server._options import ALONE, Company, Options
 from naiad.server._ports import LOOPBACK
 from naiad.server._running import RunningServer, announce
 from naiad.server._server import Server
 from naiad.server._supervisor import Supervisor
-from naiad.server.errors import NotRunning, ServerError
+from naiad.server.errors import NotRunning, ServerError, StartError
 
 _log_to = logging.getLogger("naiad.server")
 
@@ -41,6 +44,7 @@ class EmbeddedTriton:
     * `home`: an unpacked Triton to use instead of the one that is found or fetched.
     * `log_path`: where Triton's output goes (appended); by default a file that goes with the server.
     * `gpus`: "all", "none", or numbers as in "0,1"; None leaves the choice to the environment.
+    * `admin_secret`: what the administrative APIs ask for; None for a random one.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class EmbeddedTriton:
         home: str | os.PathLike[str] | None = None,
         log_path: str | os.PathLike[str] | None = None,
         gpus: str | None = None,
+        admin_secret: str | None = None,
     ) -> None:
         self._options = Options(
             repository=_source.parse(repository),
@@ -80,7 +85,11 @@ class EmbeddedTriton:
             home=Path(home) if home else None,
             log_path=Path(log_path).absolute() if log_path else None,
             gpus=gpus,
+            admin_secret=admin_secret,
         )
+        self._company: Company = ALONE
+        self._stopping = threading.Event()
+        self._announced = False
         self._running: Server | None = None
 
     def start(self) -> Self:
@@ -89,14 +98,19 @@ class EmbeddedTriton:
         Raises: a `naiad.server.ServerError` that says what is missing; nothing is left behind then.
         """
         if self._running is None:
-            self._running = Server(self._options)
+            self._stopping = threading.Event()
+            self._running = Server(self._options, self._stopping)
             self._owner = os.getpid()
             self._supervisor = self._look_after(self._running)
             _log_to.info("Triton is ready: gRPC %s, HTTP %s", self.grpc_address, self.http_url)
         return self
 
     def stop(self) -> None:
-        """Let requests in flight finish, end Triton and remove what it made; without effect if it is stopped."""
+        """Let requests in flight finish, end Triton and remove what it made; without effect if it is stopped.
+
+        Called by another thread while Triton starts, it ends the start: `start()` raises `StartError` there.
+        """
+        self._stopping.set()
         running, self._running = self._running, None
         # A forked child has a copy of this object, but the server is its parent's.
         if running is not None and self._owner == os.getpid():
@@ -104,9 +118,33 @@ class EmbeddedTriton:
             if self._supervisor is not None:
                 self._supervisor.join()
 
+    def restart(self) -> None:
+        """Let requests in flight finish, end Triton, and start it again on the same ports.
+
+        It takes its models anew from the repository, and so serves what a fresh start would. Started again after a
+        restart that failed, too.
+
+        Raises: as `start()`; Triton is stopped then.
+        """
+        if self._running is not None:
+            ports = self._running.ports
+            self._options = replace(
+                self._options, grpc_port=ports.grpc, http_port=ports.http, metrics_port=ports.metrics
+            )
+            self.stop()
+        self.start()
+        if self._announced:
+            self.announce()
+
+    def _check(self) -> None:
+        """Raise `StartError` unless every model answers an inference."""
+        trouble = first_trouble(self._server.admin)
+        if trouble:
+            raise StartError(f"Triton is ready, but its models do not answer: {trouble}", log_tail=self.log_tail())
+
     def _look_after(self, running: Server) -> Supervisor | None:
         supervise, watch = self._options.supervise, self._options.watch
-        return Supervisor(running, supervise=supervise, watch=watch) if supervise or watch else None
+        return Supervisor(running, self._company, supervise=supervise, watch=watch) if supervise or watch else None
 
     def __enter__(self) -> Self:
         return self.start()
@@ -185,6 +223,7 @@ class EmbeddedTriton:
             pid=os.getpid(),
         )
         self._server.private.claim(state_files=[str(announce(server))])
+        self._announced = True
 
     def log_tail(self, lines: int = 20) -> str:
         """The last lines of Triton's output."""

@@ -1,14 +1,30 @@
 """What an embedded Triton is started with."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from naiad.server.errors import InvalidOption
 
 _GPUS: Final = re.compile(r"all|none|\d+(,\d+)*")
+# Triton splits the option that carries it at the other characters.
+_SECRET: Final = re.compile(r"[A-Za-z0-9_.~-]+")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Company:
+    """What a server that serves beside others shares with them."""
+
+    turn: AbstractContextManager[object] = field(default_factory=nullcontext)
+    """Held while changed models are loaded: one server at a time."""
+    tell: Callable[[bool], None] = lambda fit: None
+    """Called with False when a process of this server was found dead or hanging, with True when it serves again."""
+
+
+ALONE: Final = Company()
 _EXPOSING: Final = (
     "--grpc-address",
     "--http-address",
@@ -46,6 +62,8 @@ class Options:
     log_path: Path | None = None
     gpus: str | None = None
     """"all", "none", or their numbers as "0,1"; None leaves the choice to the environment."""
+    admin_secret: str | None = None
+    """What the restricted APIs ask for; None for a random one."""
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense."""
@@ -59,6 +77,8 @@ class Options:
             raise InvalidOption(f"Expected response_cache_bytes >= 0, found {self.response_cache_bytes}.")
         if self.gpus is not None and not _GPUS.fullmatch(self.gpus):
             raise InvalidOption(f"Expected gpus to be 'all', 'none' or numbers such as '0,1', found {self.gpus!r}.")
+        if self.admin_secret is not None and not _SECRET.fullmatch(self.admin_secret):
+            raise InvalidOption("Expected admin_secret of letters, digits and _ . ~ - only, found something else.")
         for argument in filter(_exposes, self.extra_args):
             raise InvalidOption(
                 f"Expected extra_args that leave Triton on loopback, found {argument!r}: the embedded Triton lacks "

@@ -57,9 +57,18 @@ class Repair:
                 self._end(former.stub)
                 del self._retired[pid]
 
+    def finds_all_alive(self) -> bool:
+        """Look whether a stub died; False as long as one that did was not replaced."""
+        for pid, stub in list(self._alive.items()):
+            now = self._process.stub(pid)
+            if now is None or now.dead:
+                del self._alive[pid]
+                if now is not None:
+                    self._dead[pid] = _Former(stub=stub)
+        return not self._dead
+
     def repair(self) -> None:
         """Load the models again whose stubs died a moment ago. Raises `Unreachable`, `AdminRefused`."""
-        self._note_deaths()
         # Triton collects a stub that it ended itself at once; only one that died alone stays a zombie.
         for pid, death in list(self._dead.items()):
             if not death.older_than(_RESTS_S):
@@ -92,14 +101,6 @@ class Repair:
         self.survey()
         _log.info("Model %s serves again after %.1f s", model, time.monotonic() - started)
         return True
-
-    def _note_deaths(self) -> None:
-        for pid, stub in list(self._alive.items()):
-            now = self._process.stub(pid)
-            if now is None or now.dead:
-                del self._alive[pid]
-                if now is not None:
-                    self._dead[pid] = _Former(stub=stub)
 
     def _load(self, model: str) -> list[Stub]:
         """Load the model again; returns the living stubs that it had."""

@@ -29,6 +29,16 @@ class RunningServer:
     """A directory, or the URL of a bucket."""
     pid: int
     """The process that owns it, not Triton's own."""
+    tls: bool = False
+    """Whether callers must use TLS."""
+    certificate: str = ""
+    """File of the authority that its certificate is checked against; "" for the system's."""
+    replicas: tuple[str, ...] = ()
+    """Host and port of each Triton where several serve behind the address; their statistics are read there."""
+    replica_secret: str = field(default="", repr=False)
+    """The replicas' own secret for model control."""
+    control: str = ""
+    """UNIX socket on which the owner takes orders; "" where it takes none."""
 
 
 def announce(server: RunningServer) -> Path:
@@ -72,7 +82,8 @@ def _in_folder(folder: Path) -> list[RunningServer]:
             if _started(values["pid"]) != values.pop("started"):
                 path.unlink()
                 continue
-            servers.append(RunningServer(**values | {"repository": parse(values["repository"])}))
+            typed = {"repository": parse(values["repository"]), "replicas": tuple(values.get("replicas", ()))}
+            servers.append(RunningServer(**values | typed))
     return servers
 
 

@@ -18,7 +18,7 @@ from naiad.server._options import Options
 from naiad.server._private import PrivateDirectory, remove_abandoned
 from naiad.server._process import Process
 from naiad.server._source import open_source
-from naiad.server.errors import AdminRefused, ModelLoadFailed, PortInUse, ServerDied, ServerError
+from naiad.server.errors import AdminRefused, ModelLoadFailed, PortInUse, ServerDied, ServerError, StartError
 
 _log_to = logging.getLogger("naiad.server")
 _ATTEMPTS: Final = 4
@@ -29,14 +29,14 @@ _NO_VERSION: Final = "no version of it is served"
 class Server:
     """One private directory with one Triton in it; a restart puts another process there."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, stopping: threading.Event | None = None) -> None:
         self.options = options
         self.source = open_source(options.repository)
         self.models = self.source.select(options.models)
         self.restarts = 0
         self.failure: ServerError | None = None
-        self.admin_secret = secrets.token_urlsafe(24)
-        self.stopping = threading.Event()
+        self.admin_secret = options.admin_secret or secrets.token_urlsafe(24)
+        self.stopping = stopping or threading.Event()
         self._swap = threading.Lock()
         self._untranslated: dict[str, str] = {}
         requested = (options.grpc_port, options.http_port, options.metrics_port)
@@ -156,6 +156,8 @@ class Server:
                     raise PortInUse(f"Port {taken} was taken while Triton started. Name another.", port=taken) from exc
                 self.ports = _chosen(requested)
             else:
+                if self.stopping.is_set():
+                    raise StartError("Triton was stopped while it started.")
                 self._load_translated(self.models)
                 return
 

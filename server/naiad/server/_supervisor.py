@@ -10,6 +10,7 @@ from typing import Final
 
 from naiad.server._admin import Stranger
 from naiad.server._canary import Canary
+from naiad.server._options import Company
 from naiad.server._repair import Repair
 from naiad.server._server import Server
 from naiad.server._watch import Watch
@@ -18,7 +19,7 @@ from naiad.server.errors import AdminRefused, StartError, Unreachable
 _log = logging.getLogger("naiad.server")
 _TICK_S: Final = 0.2
 _SURVEY_S: Final = 1.0
-_CANARY_S: Final = 2.0
+_CANARY_S: Final = 0.5
 _FIRST_PAUSE_S: Final = 0.1
 _MOST_RESTARTS: Final = 6
 _STABLE_AFTER_S: Final = 60.0
@@ -27,12 +28,14 @@ _STABLE_AFTER_S: Final = 60.0
 class Supervisor:
     """Runs from construction until the server stops; `join()` waits for its end."""
 
-    def __init__(self, server: Server, *, supervise: bool, watch: bool) -> None:
+    def __init__(self, server: Server, company: Company, *, supervise: bool, watch: bool) -> None:
         self._server = server
         self._models = server.models
         self._deaths = 0
         self._due: dict[str, float] = {}
-        self._watch = Watch(server) if watch else None
+        self._company = company
+        self._fit = True
+        self._watch = Watch(server, company.turn) if watch else None
         self._attend()
         # Two threads: loading a changed model may take long, and must not keep a dead server from being noticed.
         self._threads = [
@@ -82,6 +85,7 @@ class Supervisor:
         if time.monotonic() - self._since > _STABLE_AFTER_S:
             self._deaths = 0
         died = self._server.process.died()
+        self._tell(fit=False)
         while self._deaths < _MOST_RESTARTS:
             self._deaths += 1
             if self._server.stopping.wait(_FIRST_PAUSE_S * 2 ** (self._deaths - 1)) or self._restart(died.returncode):
@@ -98,11 +102,14 @@ class Supervisor:
             return False
         if not self._server.stopping.is_set():
             self._attend()
+            self._tell(fit=True)
             _log.info("Triton serves again after %.1f s", time.monotonic() - started)
         return True
 
     def _look_after_models(self) -> None:
-        self._repair.repair()
+        if not self._repair.finds_all_alive():
+            self._tell(fit=False)
+            self._repair.repair()
         if self._is_due("survey", _SURVEY_S):
             self._repair.survey()
             self._claim_folders()
@@ -110,7 +117,15 @@ class Supervisor:
             self._models = tuple(sorted(self._server.admin.ready_models()))
         if self._is_due("canary", _CANARY_S):
             for model in self._canary.unhealthy_models():
+                self._tell(fit=False)
                 self._repair.reload(model, hangs=True)
+        self._tell(fit=self._repair.finds_all_alive())
+
+    def _tell(self, *, fit: bool) -> None:
+        """Let those who send requests here know when that begins or ceases to make sense."""
+        if fit != self._fit and not self._server.stopping.is_set():
+            self._fit = fit
+            self._company.tell(fit)
 
     def _claim_folders(self) -> None:
         """Note where Triton keeps models of a bucket or a load request: nobody removes them if it is killed."""

@@ -1,6 +1,7 @@
 """Loads models again when their files in the repository change, as `naiad models promote` and `rollback` do."""
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
 from naiad.server._repository import ModelFiles
@@ -15,10 +16,12 @@ class Watch:
     """Compares the repository with what was loaded; one call of `apply_changes()` looks once.
 
     A change counts when two looks in a row agree on it: a version that is being copied is left alone until it rests.
+    `turn` is held while models are loaded, so that servers of one repository load them one after the other.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, turn: AbstractContextManager[object] | None = None) -> None:
         self._server = server
+        self._turn = nullcontext() if turn is None else turn
         self._source = server.source
         self._named = None if server.options.models is None else server.models
         self._loaded = self._look()
@@ -31,7 +34,8 @@ class Watch:
         for model in sorted(now.keys() | self._loaded.keys()):
             found = now.get(model, _NOTHING)
             if found != self._loaded.get(model, _NOTHING) and found == before.get(model, _NOTHING):
-                self._apply(model, found)
+                with self._turn:
+                    self._apply(model, found)
                 self._loaded[model] = found
 
     def _apply(self, model: str, found: ModelFiles) -> None:

@@ -17,6 +17,8 @@
     │   └── StartTimeout
     ├── AdminRefused                a running server refused a control call
     ├── Unreachable                 it did not answer, as while it is being restarted
+    ├── RestartUnderWay             a rolling restart was asked for while another one is under way
+    ├── ReplicaLost                 a replica did not come back from its restart
     └── NotRunning                  used before `start()` or after `stop()`
 
 Every field has a default, so that all of them survive pickling.
@@ -34,8 +36,10 @@ __all__ = [
     "NotRunning",
     "PortInUse",
     "PreflightFailed",
+    "ReplicaLost",
     "RepositoryError",
     "RepositoryNotFound",
+    "RestartUnderWay",
     "ServerDied",
     "ServerError",
     "StartError",
@@ -155,6 +159,18 @@ class AdminRefused(ServerError):
 
 class Unreachable(ServerError):
     """The server did not answer: not up yet, being restarted, or gone."""
+
+
+class RestartUnderWay(ServerError):
+    """A rolling restart was asked for while another one is under way."""
+
+
+class ReplicaLost(ServerError):
+    """A replica did not come back from its restart; the rolling restart ended there, and the others serve."""
+
+    def __init__(self, message: str, *, replica: str = "") -> None:
+        super().__init__(message)
+        self.replica = replica
 
 
 class NotRunning(ServerError):

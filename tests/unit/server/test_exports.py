@@ -10,6 +10,7 @@ from naiad.server import ServerError, errors
 
 PUBLIC = {
     "AdminRefused",
+    "Balancer",
     "EmbeddedTriton",
     "FetchError",
     "HashMismatch",
@@ -18,8 +19,12 @@ PUBLIC = {
     "NotRunning",
     "PortInUse",
     "PreflightFailed",
+    "ReplicaLost",
+    "Replicas",
     "RepositoryError",
     "RepositoryNotFound",
+    "RestartStep",
+    "RestartUnderWay",
     "RunningServer",
     "ServerDied",
     "ServerError",

@@ -22,38 +22,34 @@ local function day_s(year, month, day)
   return days * 86400
 end
 
--- A key works until the end of the day it names.
+-- A key ends when the day it names begins.
 local function end_s(date)
   local year, month, day = string.match(date, "^(%d%d%d%d)%-(%d%d)%-(%d%d)$")
   if not year then return nil end
   month, day = tonumber(month), tonumber(day)
   if month < 1 or month > 12 or day < 1 or day > 31 then return nil end
-  return day_s(tonumber(year), month, day) + 86400
+  return day_s(tonumber(year), month, day)
 end
 
-local function parse_options(options)
-  local expires_s = math.huge
-  for option in string.gmatch(string.gsub(options, "#.*$", ""), "%S+") do
-    local name, date = string.match(option, "^(%l+)=(%S+)$")
-    local ends_s = name and end_s(date)
-    if not ends_s or (name ~= "created" and name ~= "expires") then return nil end
-    if name == "expires" then expires_s = ends_s end
-  end
-  return expires_s
+-- What follows the digest: the day it was made, perhaps the day it ends, perhaps a note. nil if it is something else.
+local function parse_end(text)
+  text = string.gsub(string.gsub(text, "#.*$", ""), "[ \t\r]+$", "")
+  local created, rest = string.match(text, "^[ \t]+created=([%d%-]+)(.*)$")
+  if not created or not end_s(created) then return nil end
+  if rest == "" then return math.huge end
+  return end_s(string.match(rest, "^[ \t]+expires=([%d%-]+)$") or "")
 end
 
--- nil and the number of the first wrong line, or the keys by digest.
+-- The keys by digest, or nil and the number of the first wrong line.
 local function parse_keys(text)
   local found, number = {}, 0
-  for line in string.gmatch(text, "([^\n]*)\n?") do
+  for line in string.gmatch(text .. "\n", "([^\n]*)\n") do
     number = number + 1
     if not string.find(line, "^%s*$") and not string.find(line, "^%s*#") then
-      local identity, digest, options = string.match(line, "^%s*(%S+)%s+sha256:(%x+)(.*)$")
-      local expires_s = digest and #digest == 64 and string.find(options, "^%s") and parse_options(options)
-      if options == "" and digest and #digest == 64 then expires_s = math.huge end
-      digest = digest and string.lower(digest)
-      if not expires_s or found[digest] then return nil, number end
-      found[digest] = { identity = identity, expires_s = expires_s }
+      local identity, digest, rest = string.match(line, "^%s*(%S+)[ \t]+sha256:([%da-f]+)(.*)$")
+      local ends_s = digest and #digest == 64 and parse_end(rest)
+      if not ends_s or found[digest] then return nil, number end
+      found[digest] = { identity = identity, expires_s = ends_s }
     end
   end
   return found

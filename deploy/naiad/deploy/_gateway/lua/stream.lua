@@ -94,7 +94,7 @@ local function guard_stream(handle, stream)
     local size = chunk:length()
     if size > 0 then
       local ok, bytes = pcall(chunk.getBytes, chunk, 0, size)
-      local passed = feed_or_end(stream, ok and bytes or error)
+      local passed = feed_or_end(stream, ok and bytes or nil)
       if not ok or passed ~= bytes then chunk:setBytes(passed) end
       pcall(note_stream, handle, stream)
     end

@@ -23,6 +23,7 @@ def render_listeners(service: Service, place: Place) -> dict[str, str]:
         "envoy.config.listener.v3.Listener",
         name="service",
         address={"socket_address": {"address": place.host, "port_value": place.port}},
+        enable_reuse_port=False,  # else two gateways could share a port unnoticed
         per_connection_buffer_limit_bytes=4 * _MIB,
         filter_chains=[chain],
     )

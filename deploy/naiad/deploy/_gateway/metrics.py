@@ -82,6 +82,7 @@ def metrics_listener(place: Place) -> Message:
     return {
         "name": "metrics",
         "address": {"socket_address": {"address": place.metrics_host, "port_value": place.metrics_port}},
+        "enable_reuse_port": False,
         "ignore_global_conn_limit": True,
         "filter_chains": [
             {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}

@@ -1,0 +1,1 @@
+"""The dashboards: one for the whole service, one each for models, the gateway and the GPUs."""

@@ -66,10 +66,11 @@ def make_revocations(authority: Certificate, revoked: Iterable[Certificate] = ()
 def _issue(authority: Certificate, names: Sequence[str], days: float, use: x509.ObjectIdentifier) -> Certificate:
     if not names:
         raise InvalidCertificate("expected at least one name for the certificate, found none")
+    alternatives = [_name(name) for name in names]
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
     builder = _builder(subject, key, days, authority=authority.leaf)
-    builder = builder.add_extension(x509.SubjectAlternativeName([_name(name) for name in names]), critical=False)
+    builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(_usage(signs_certificates=False), critical=True)
     builder = builder.add_extension(x509.ExtendedKeyUsage([use]), critical=False)

@@ -6,6 +6,7 @@ from naiad.deploy.place import Place
 from naiad.deploy.service import Limits, Service
 
 _MIB = 1 << 20
+_REGEX_SIZE = 100_000
 
 
 def render_bootstrap(service: Service, place: Place) -> dict[str, str]:
@@ -23,11 +24,11 @@ def render_bootstrap(service: Service, place: Place) -> dict[str, str]:
         },
         "stats_config": stats_config(),
         "overload_manager": _overload(service.limits),
+        # A pattern of many models is a long regular expression; Envoy's own bound is that of a short one.
         "layered_runtime": {
-            "layers": [{"name": "fixed", "static_layer": {"overload": {"global_downstream_max_connections": None}}}]
+            "layers": [{"name": "fixed", "static_layer": {"re2.max_program_size.error_level": _REGEX_SIZE}}]
         },
     }
-    del bootstrap["layered_runtime"]
     return {"envoy.yaml": document(bootstrap)}
 
 

@@ -25,6 +25,11 @@ def cluster_name(pool: str, protocol: Protocol) -> str:
     return f"{pool}-{protocol}"
 
 
+def fallback_name(pool: str, protocol: Protocol) -> str:
+    """A pool as long as one of its replicas is healthy, and the main pool else."""
+    return f"{pool}-or-main-{protocol}"
+
+
 def render_clusters(service: Service, place: Place) -> dict[str, str]:
     """Return the files of all pools."""
     files: dict[str, str] = {}
@@ -46,6 +51,8 @@ def render_clusters(service: Service, place: Place) -> dict[str, str]:
                     "load_assignment": assignment,
                 }
             clusters.append(_cluster(name, protocol, service.limits, found, shadow=_is_shadow(service, pool)))
+    if service.canary is not None:
+        clusters += [_fallback(service.canary.pool, service.pools[0].name, protocol) for protocol in PROTOCOLS]
     if place.collector:
         clusters.append(_collector(*place.collector))
     return {**files, "clusters.yaml": resources(clusters)}
@@ -115,6 +122,8 @@ def _health_check() -> Message:
         "unhealthy_threshold": 2,
         "healthy_threshold": 1,
         "http_health_check": {"path": "/v2/health/ready"},
+        # A Triton that ends waits for the end of every HTTP connection, idle ones too, until its exit time-out.
+        "reuse_connection": False,
     }
 
 
@@ -147,7 +156,21 @@ def _http_options(protocol: Protocol) -> Message:
         explicit: Message = {"http2_protocol_options": windows}
     else:
         explicit = {"http_protocol_options": {}}
-    return typed(_HTTP_OPTIONS, explicit_http_config=explicit)
+    # Of HTTP, idle connections would keep a Triton from ending (see the health check).
+    idle = {"common_http_protocol_options": {"idle_timeout": "1s"}} if protocol == "http" else {}
+    return typed(_HTTP_OPTIONS, **idle, explicit_http_config=explicit)
+
+
+def _fallback(pool: str, main: str, protocol: Protocol) -> Message:
+    names = [cluster_name(pool, protocol), cluster_name(main, protocol)]
+    config = typed("envoy.extensions.clusters.aggregate.v3.ClusterConfig", clusters=names)
+    return typed(
+        _CLUSTER,
+        name=fallback_name(pool, protocol),
+        connect_timeout="1s",
+        lb_policy="CLUSTER_PROVIDED",
+        cluster_type={"name": "envoy.clusters.aggregate", "typed_config": config},
+    )
 
 
 def _collector(host: str, port: int) -> Message:

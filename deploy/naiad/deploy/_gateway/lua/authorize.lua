@@ -47,7 +47,7 @@ local function check_body(call, method, handle, headers)
   local size = body:length()
   check_size(call, size)
   if not call.grpc then
-    check_http_body(call, method, headers, body, size)
+    check_http_body(call, method, handle:headers(), body, size) -- what was read before the body came is gone
   elseif method.model then
     call.model, call.version = check_grpc_body(call, method, body, size)
   end

@@ -25,7 +25,7 @@ def render_monitoring(service: Service, targets: Targets) -> dict[str, str]:
         "rules/recording.yml": document({"groups": recording.groups(service)}),
         "rules/alerts.yml": document({"groups": _alert_groups(service, targets)}),
         "alertmanager.yml": document(alertmanager.configuration(targets)),
-        "collector.yaml": document(collector.configuration()),
+        "collector.yml": document(collector.configuration()),
         "grafana/provisioning/datasources/prometheus.yml": document(grafana.datasources(targets)),
         "grafana/provisioning/dashboards/naiad.yml": document(grafana.providers(service, targets)),
         **grafana.dashboards(service),

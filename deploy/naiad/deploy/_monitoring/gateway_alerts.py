@@ -132,7 +132,7 @@ def _load(service: Service) -> tuple[Alert, ...]:
             expression=f"{retried} / ({asked} > 0) > {RETRIES:g}",
             hold_s=300,
             severity="warning",
-            summary="{{ $value | humanizePercentage }} of what {{ $labels.envoy_cluster_name }} is sent are repetitions",
+            summary="{{ $value | humanizePercentage }} of what {{ $labels.envoy_cluster_name }} gets are repetitions",
             description="For five minutes {{ $value | humanizePercentage }} of the requests that replicas were sent "
             "were repetitions: callers do not see the failures behind them yet.",
         ),

@@ -93,6 +93,6 @@ def _errors_without_objective(service: Service) -> Alert:
         hold_s=300,
         severity="warning",
         summary="{{ $labels.model }} fails {{ $value | humanizePercentage }} of its inferences",
-        description="{{ $value | humanizePercentage }} of the inferences of {{ $labels.model }} failed in five minutes; "
-        f"{ERROR_RATIO:.0%} would be much already. It has no objective in the service's description.",
+        description="{{ $value | humanizePercentage }} of the inferences of {{ $labels.model }} failed in five "
+        f"minutes; {ERROR_RATIO:.0%} would be much. It has no objective in the service's description.",
     )

@@ -2,9 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Self
 
 from naiad.deploy._monitoring.text import duration
-from naiad.deploy.place import Endpoint
+from naiad.deploy.place import Endpoint, Place
+
+COLLECTOR_PORT = 8888
+"""Where the collector answers GET /metrics about itself."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,3 +56,9 @@ class Targets:
     runbooks: str = "docs/operators.md"
     """The page with what to do at each alert."""
     pace: Pace = field(default_factory=Pace)
+
+    @classmethod
+    def in_containers(cls, place: Place) -> Self:
+        """Where the containers of `docker-compose.yml` find each other: by their names."""
+        collector = f"{place.collector[0]}:{COLLECTOR_PORT}" if place.collector else None
+        return cls(endpoints=place.endpoints, gateway=f"gateway:{place.metrics_port}", collector=collector)

@@ -40,7 +40,7 @@ local function check_named(call, method, found)
     require_right(call, method.all)
     return "", ""
   end
-  check_model(model)
+  call.model = check_model(model)
   require_right(call, method.right, model)
   return model, check_version(found.version or "")
 end

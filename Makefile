@@ -6,7 +6,7 @@ RUNS ?= 10000000
 REQUESTS ?= 1000000
 STUB_SIDE := server/naiad/server/backends/onnxruntime server/naiad/server/backends/pytorch
 
-.PHONY: help setup demo test fuzz soak check types format bench bench-client bench-backend bench-export bench-loadtest bench-gate bench-capacity bench-tune wheel clean
+.PHONY: help setup demo test test-deploy fuzz soak check types format bench bench-client bench-backend bench-export bench-loadtest bench-gate bench-capacity bench-tune wheel clean
 
 help:            ## what there is to run
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile
@@ -24,6 +24,10 @@ demo: $(READY)   ## the whole way on a small real model: train, export, serve, c
 
 test: $(READY)   ## all tests, on the real Triton
 	$(BIN)/python -m pytest
+
+test-deploy: $(READY)  ## tests of deployment: gateway, monitoring, containers, on the real Envoy, Triton, Prometheus (below 25 minutes)
+	tests/deploy/install_tools.sh
+	PATH="$(CURDIR)/.venv/tools/bin:$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/deploy
 
 fuzz: $(READY)   ## RUNS inputs (10 million) for the client's reader of answers, held against protobuf's
 	$(BIN)/python -m pip install --quiet atheris==3.0.0

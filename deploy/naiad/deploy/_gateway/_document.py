@@ -1,13 +1,13 @@
 """How Envoy's configuration is written: typed messages, in YAML that is the same for the same service."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
 Message = dict[str, Any]
 
-_HEAD = "# Made by `naiad deploy render` from the service's description: edit that, not this.\n"
+HEAD: Final = "# Made by `naiad deploy render` from the service's description: edit that, not this.\n"
 
 
 class _Dumper(yaml.SafeDumper):
@@ -22,7 +22,7 @@ def typed(type_name: str, /, **fields: Any) -> Message:
 
 def document(content: Message) -> str:
     """A whole file; text of several lines is written as such, so that a person can read it."""
-    return _HEAD + yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=160, allow_unicode=True)
+    return HEAD + yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=160, allow_unicode=True)
 
 
 def resources(messages: Sequence[Message]) -> str:

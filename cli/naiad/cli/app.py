@@ -25,13 +25,28 @@ app = typer.Typer(
 )
 
 # A command's module imports its room when the command runs, so that `naiad --help` imports none.
-_COMMANDS = ("demo", "export", "models", "serve", "infer", "loadtest", "report", "gate", "history", "tune", "top")
+_COMMANDS = (
+    "demo",
+    "export",
+    "models",
+    "serve",
+    "infer",
+    "loadtest",
+    "report",
+    "gate",
+    "history",
+    "tune",
+    "top",
+    "audit",
+)
 _GROUPS = frozenset({"models", "report"})
 
 # What a missing import says about which extra is not installed.
 _EXTRAS = {
     "locust": "loadtest",
     "cloudpickle": "export",
+    "yaml": "deploy",
+    "httpx": "deploy",
     "cryptography": "export",
     "onnx": "export",
     "onnxruntime": "export",

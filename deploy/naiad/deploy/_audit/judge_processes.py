@@ -45,8 +45,8 @@ def _binding(facts: ProcessFacts, where: str) -> Finding:
         where=where,
         found=f"it listens for everybody: {', '.join(facts.listens_beyond)}",
         why="Triton has no TLS for HTTP and metrics, no identities, and no limits",
-        fix="--http-address, --grpc-address and --metrics-address=127.0.0.1, with the gateway beside it; or a container "
-        "on an internal network",
+        fix="--http-address, --grpc-address and --metrics-address=127.0.0.1, with the gateway beside it; or a "
+        "container on an internal network",
         source=GUIDE,
     )
 
@@ -68,8 +68,8 @@ def _privileges(facts: ProcessFacts, where: str) -> Finding:
         where=where,
         found="; ".join(lacks),
         why="each is a way out of a server that was broken into",
-        fix="cap_drop: [ALL] and security_opt: [no-new-privileges:true] in docker-compose.yml; containers have seccomp by "
-        "default",
+        fix="cap_drop: [ALL] and security_opt: [no-new-privileges:true] in docker-compose.yml; containers have "
+        "seccomp by default",
         source=_CONTAINERS,
     )
 

@@ -1,19 +1,17 @@
 """Looks at the processes of a deployment on this machine, as far as this user may."""
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psutil
 
 from naiad.deploy._audit.arguments import Arguments
 from naiad.deploy._audit.target import Target
+from naiad.deploy.exposure import is_loopback
 
 _TRITON: Final = "tritonserver"
-_NEIGHBOURS: Final = 64
-CAP_SYS_ADMIN: Final = 21
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,19 +61,15 @@ def inspect_process(pid: int) -> ProcessFacts | None:
 
 
 def _pids(port: int) -> set[int]:
-    listeners = {pid for pid, connection in _connections() if connection.status == psutil.CONN_LISTEN and
-                 connection.laddr.port == port}  # fmt: skip
-    servers = {pid for pid in listeners if _name(pid) == _TRITON}
+    connections = _connections()
+    listening = [(pid, at) for pid, at in connections if at.status == psutil.CONN_LISTEN]
+    here = {pid for pid, at in listening if at.laddr.port == port}
+    servers = {pid for pid in here if _name(pid) == _TRITON}
     if servers:
         return servers
-    behind = {
-        connection.raddr.port
-        for pid, connection in _connections()
-        if pid in listeners and connection.raddr and connection.status == psutil.CONN_ESTABLISHED
-    }
-    local = {pid for pid, connection in _connections() if connection.status == psutil.CONN_LISTEN and
-             connection.laddr.port in behind and _name(pid) == _TRITON}  # fmt: skip
-    return local or (set() if _known(listeners) else _contained_servers())
+    behind = {at.raddr.port for pid, at in connections if pid in here and at.raddr}
+    local = {pid for pid, at in listening if at.laddr.port in behind and _name(pid) == _TRITON}
+    return local or (set() if _known(here) else _contained_servers())
 
 
 def _known(listeners: set[int]) -> bool:
@@ -88,13 +82,11 @@ def _contained_servers() -> set[int]:
     return {pid for pid in found if _is_contained(pid)}
 
 
-def _connections() -> Iterator[tuple[int, psutil._common.sconn]]:
+def _connections() -> list[tuple[int, Any]]:
     try:
-        for connection in psutil.net_connections("tcp"):
-            if connection.pid is not None:
-                yield connection.pid, connection
+        return [(at.pid, at) for at in psutil.net_connections("tcp") if at.pid is not None]
     except psutil.AccessDenied:
-        return
+        return []
 
 
 def _name(pid: int) -> str:
@@ -146,8 +138,6 @@ def _has_core_dumps(limits: str) -> bool:
 
 
 def _beyond(pid: int) -> tuple[str, ...]:
-    from naiad.deploy.exposure import is_loopback
-
     return tuple(
         sorted(
             f"{connection.laddr.ip}:{connection.laddr.port}"

@@ -25,6 +25,9 @@ def check_fits(service: Service) -> None:
     if service.client_certificates != "none" and not service.tls:
         do = "set tls = true, or leave it out"
         raise wrong('"none" without TLS', service.client_certificates, "client_certificates", do=do)
+    if service.revocations and service.client_certificates == "none":
+        do = 'set client_certificates = "optional" or "required", or leave it out'
+        raise wrong("false where no client certificates are read", service.revocations, "revocations", do=do)
     check_unique((identity.name for identity in service.identities), "a name of its own", "identities", last="name")
     for number, identity in enumerate(service.identities):
         _check_identity(service, identity, number)

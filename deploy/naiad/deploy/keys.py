@@ -20,7 +20,7 @@ from naiad.deploy._checks import IDENTITY
 from naiad.deploy._secret_files import locked, write_secret
 from naiad.deploy.errors import InvalidKeys
 
-__all__ = ["MAX_VALID_KEYS", "Key", "KeyFile", "hash_key"]
+__all__ = ["KEYS_HEADER", "MAX_VALID_KEYS", "Key", "KeyFile", "hash_key"]
 
 MAX_VALID_KEYS: Final = 2
 """Keys of one identity that are valid at a time: the old one and the new one while callers change over."""
@@ -30,7 +30,7 @@ _LINE: Final = re.compile(
     r"(?P<identity>\S+)[ \t]+sha256:(?P<sha256>[0-9a-f]{64})[ \t]+created=(?P<created>\d{4}-\d\d-\d\d)"
     r"(?:[ \t]+expires=(?P<expires>\d{4}-\d\d-\d\d))?[ \t]*(?:#[ \t]*(?P<note>.*?)[ \t]*)?\Z"
 )
-_HEADER: Final = (
+KEYS_HEADER: Final = (
     "# Hashes of API keys, one a line; `naiad deploy key` changes this file, and the gateway follows within seconds.\n"
 )
 
@@ -88,7 +88,7 @@ class KeyFile:
 
         def with_entry(lines: list[str]) -> list[str]:
             self._check_room(identity, self._parse(lines).values())
-            return [*(lines or [_HEADER.rstrip("\n")]), str(entry)]
+            return [*(lines or [KEYS_HEADER.rstrip("\n")]), str(entry)]
 
         self._change(with_entry)
         return key

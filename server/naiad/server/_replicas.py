@@ -12,15 +12,18 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Literal, Protocol, Self
 
-from naiad.server import _home
+from naiad.server import _home, _source
 from naiad.server._embedded import EmbeddedTriton
 from naiad.server._options import Company
 from naiad.server._private import PrivateDirectory
+from naiad.server._running import RunningServer, announce
 from naiad.server.errors import InvalidOption, NotRunning, ReplicaLost, RestartUnderWay, ServerError
 
 _log = logging.getLogger("naiad.server")
 _ONE_EACH: Final = ("grpc_port", "http_port", "metrics_port")
 _DRAIN_S: Final = 30.0
+_KILL_S: Final = 5.0
+_NOT_RUNNING: Final = "The replicas are not running: call start(), or use this object in a `with` statement."
 
 
 class Balancer(Protocol):
@@ -64,6 +67,8 @@ class Replicas:
             raise InvalidOption(f"Expected {max(1, num_replicas)} different names of replicas, found {list(names)}.")
         if any(options.pop(name, 0) for name in _ONE_EACH) and num_replicas > 1:
             raise InvalidOption("Expected no named ports for several replicas, which take free ones.")
+        found = _source.parse(repository)
+        self.repository = found.absolute() if isinstance(found, Path) else found
         self.admin_secret: str = options.pop("admin_secret", None) or secrets.token_urlsafe(24)
         self._balancer: Balancer | None = None
         self._lock = threading.RLock()
@@ -102,7 +107,7 @@ class Replicas:
     def directory(self) -> Path:
         """A directory for files of this run: for this user only, and removed with it, also after kill -9."""
         if self._private is None:
-            raise NotRunning("The replicas are not running: call start(), or use this object in a `with` statement.")
+            raise NotRunning(_NOT_RUNNING)
         return self._private.path
 
     def start(self) -> Self:
@@ -120,23 +125,43 @@ class Replicas:
                 _await(starts)
             except BaseException:
                 for server in self._servers.values():
-                    server.stop()  # those that are starting, too
+                    server._stopping.set()
                 wait(starts)
-                self.stop()
+                self.kill()
                 raise
         return self
 
     def stop(self) -> None:
         """Let requests in flight finish and end all of them, side by side; without effect if they are stopped."""
         self._balancer = None
-        private, self._private = self._private, None
+        running = [server._running for server in self._servers.values()]
+        stops = _begin([server.stop for server in self._servers.values()])
         try:
-            stops = _begin([server.stop for server in self._servers.values()])
             wait(stops)
             _await(stops)
         finally:
+            # Nothing to kill, unless we were interrupted.
+            for server in running:
+                if server is not None:
+                    server.process.kill()
+            wait(stops, timeout=_KILL_S)
+            private, self._private = self._private, None
             if private is not None:
                 private.remove()
+
+    def kill(self) -> None:
+        """End all of them at once, with what they are doing."""
+        for server in self._servers.values():
+            if server._running is not None:
+                server._running.stopping.set()
+                server._running.process.kill()
+        self.stop()
+
+    def announce(self, running: RunningServer) -> None:
+        """Let `find_running` of other processes of this user find what runs here, until it stops."""
+        if self._private is None:
+            raise NotRunning(_NOT_RUNNING)
+        self._private.claim(state_files=[str(announce(running))])
 
     def __enter__(self) -> Self:
         return self.start()

@@ -83,6 +83,9 @@ local function forbid_in_json(body, size, forbidden, reason, message)
   end
 end
 
+-- Triton 2.51 puts the JSON on its stack and dies of 4 MiB; sent again, the same body would end every replica.
+local MAX_JSON = 2 * 1024 * 1024
+
 -- With the binary tensor extension only the first bytes are JSON.
 local function json_size(headers, size)
   local given = headers:get("inference-header-content-length")
@@ -94,6 +97,9 @@ local function json_size(headers, size)
 end
 
 local function check_http_body(call, method, headers, body, size)
+  if json_size(headers, size) > MAX_JSON then
+    refuse("large", "json-too-large", "at most 2 MiB of a body are JSON; use the binary tensor extension, or gRPC")
+  end
   if method.infers and not call.rights.admin then
     forbid_in_json(body, json_size(headers, size), '"shared_memory_region"', "shared-memory",
       "only administrators may use shared memory through the gateway")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
-from rich.padding import Padding
 from rich.text import Text
 
 from naiad.cli._console import err, out, print_json
@@ -31,6 +31,8 @@ _STYLES: Final = {
     "unknown": "dim",
     "ok": "green",
 }
+_MAX_WIDTH: Final = 110
+_MIN_WIDTH: Final = 40
 _SIGNS: Final = {"unknown": "?", "ok": "✓"}
 
 
@@ -179,11 +181,20 @@ def _print(finding: Finding) -> None:
     line.append(f" {finding.id}", style="bold not dim")
     line.append(f"  {finding.where}", style="dim")
     out.print(line)
-    details = [("", finding.found), ("why  ", finding.why), ("fix  ", finding.fix), ("see  ", finding.source)]
-    for label, text in details:
+    for label, text in (("", finding.found), ("why", finding.why), ("fix", finding.fix), ("see", finding.source)):
         if text:
-            out.print(
-                Padding(Text(label, style="bold").append(text, style="dim" if label == "see  " else ""), (0, 0, 0, 4))
-            )
+            out.print(_detail(label, text))
     if severity not in {"ok", "unknown"}:
         out.print()
+
+
+def _detail(label: str, text: str) -> Text:
+    """One paragraph, indented below its finding; addresses are never broken."""
+    width = min(out.width, _MAX_WIDTH) if out.is_terminal else _MAX_WIDTH
+    indent = " " * (4 + (5 if label else 0))
+    first = f"    {label:5}" if label else indent
+    lines = textwrap.wrap(text, max(width, _MIN_WIDTH), initial_indent=first, subsequent_indent=indent,
+                          break_long_words=False, break_on_hyphens=False)  # fmt: skip
+    shown = Text("\n".join(lines), style="dim" if label == "see" else "")
+    shown.stylize("bold", 0, len(first))
+    return shown

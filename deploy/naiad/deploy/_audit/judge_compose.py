@@ -89,7 +89,7 @@ def _powers(service: ComposeService, where: str) -> Finding:
 
 
 def _user(service: ComposeService, where: str) -> Finding:
-    user = str(service.raw.get("user", "")).partition(":")[0]
+    user = str(service.raw.get("user") or "").partition(":")[0]
     if user and user not in {"0", "root"}:
         return ok("container-user", where, f"it runs as user {user}")
     return Finding(

@@ -8,6 +8,9 @@ from naiad.deploy._gateway._document import Message
 from naiad.deploy._gateway.calls import Call
 
 _NUM_RETRIES = 3
+_NUM_SELECTIONS = 32
+"""Draws for a retry until one is another replica. A replica that is ending looks least busy: of two drawn at random it
+wins, so that with two replicas a draw yields the other one only every fourth time."""
 _DEAD_STUB = "is not healthy"
 """Part of what Triton answers for a model whose Python process has died."""
 
@@ -35,7 +38,7 @@ def _elsewhere() -> Message:
     return {
         "num_retries": _NUM_RETRIES,
         "retry_host_predicate": [previous],
-        "host_selection_retry_max_attempts": 3,
+        "host_selection_retry_max_attempts": _NUM_SELECTIONS,
         "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.1s"},
     }
 

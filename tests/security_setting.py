@@ -15,10 +15,9 @@ from typing import Any
 import grpc
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from launcher_helpers import eventually
-from recording_upstream import RecordingUpstream
 from tritonclient.grpc import service_pb2 as pb
 
+from launcher_helpers import eventually
 from naiad.deploy.certificates import (
     Certificate,
     install_server_certificate,
@@ -30,6 +29,7 @@ from naiad.deploy.certificates import (
 from naiad.deploy.gateway import Gateway
 from naiad.deploy.keys import KeyFile
 from naiad.deploy.service import Identity, Issuer, Limits, Pool, Rights, Service
+from recording_upstream import RecordingUpstream
 
 SERVICE = "/inference.GRPCInferenceService/"
 READER_NAME = "spiffe://naiad.test/reader"
@@ -190,7 +190,7 @@ class Setting:
         found: list[dict[str, Any]] = []
 
         def there() -> bool:
-            lines = [line for line in self.log_lines() if str(line["user_agent"]).split(" ")[0] == agent]
+            lines = [line for line in self.log_lines() if str(line.get("user_agent")).split(" ")[0] == agent]
             found[:] = [line for line in lines if all(line.get(key) == value for key, value in expected.items())]
             return bool(found)
 

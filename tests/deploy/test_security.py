@@ -1,4 +1,4 @@
-"""Hostile and unauthorised calls: each gets the right refusal and its line in the access log, and none reaches Triton."""
+"""Hostile and unauthorised calls: each is refused with the right status and logged, and none reaches Triton."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from tritonclient.grpc import service_pb2 as pb
+
 from recording_upstream import RecordingUpstream
 from security_setting import SERVICE, Setting, infer, make_service, make_setting
-from tritonclient.grpc import service_pb2 as pb
 
 DIGITS = infer("digits")
 JSON = b'{"inputs": []}'

@@ -40,11 +40,13 @@ local function parse_end(text)
   return end_s(string.match(rest, "^[ \t]+expires=([%d%-]+)$") or "")
 end
 
--- The keys by digest, or nil and the number of the first wrong line.
+-- The keys by digest, or nil and the number of the first wrong line. A last line without its end is wrong, too: it may
+-- be half written, and without its `expires=` a key would live forever.
 local function parse_keys(text)
   local found, number = {}, 0
-  for line in string.gmatch(text .. "\n", "([^\n]*)\n") do
+  for line, ended in string.gmatch(text, "([^\n]*)(\n?)") do
     number = number + 1
+    if line ~= "" and ended == "" then return nil, number end
     if not string.find(line, "^%s*$") and not string.find(line, "^%s*#") then
       local identity, digest, rest = string.match(line, "^%s*(%S+)[ \t]+sha256:([%da-f]+)(.*)$")
       local ends_s = digest and #digest == 64 and parse_end(rest)

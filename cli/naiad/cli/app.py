@@ -38,8 +38,9 @@ _COMMANDS = (
     "tune",
     "top",
     "audit",
+    "deploy",
 )
-_GROUPS = frozenset({"models", "report"})
+_GROUPS = frozenset({"models", "report", "deploy"})
 
 # What a missing import says about which extra is not installed.
 _EXTRAS = {
@@ -96,6 +97,8 @@ def main() -> None:
 def _missing_extra(error: ModuleNotFoundError) -> int:
     package = (error.name or "").partition(".")[0]
     extra = _EXTRAS.get(package)
+    if extra == "export" and sys.argv[1:2] == ["deploy"]:
+        extra = "deploy"  # both need cryptography
     if extra is None:
         raise error
     print_error(f"this command needs the package '{package}', which is not installed: pip install 'naiad[{extra}]'")

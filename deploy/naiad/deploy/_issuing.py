@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -17,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from naiad.deploy._x509 import Certificate, load_key
 from naiad.deploy.errors import InvalidCertificate
 
-__all__ = ["make_authority", "make_client_certificate", "make_revocations", "make_server_certificate"]
+__all__ = ["is_issued_by", "make_authority", "make_client_certificate", "make_revocations", "make_server_certificate"]
 
 _BACKDATED: Final = timedelta(minutes=5)
 """Clocks of others may be a little behind."""
@@ -61,6 +62,15 @@ def make_revocations(authority: Certificate, revoked: Iterable[Certificate] = ()
         entry = x509.RevokedCertificateBuilder(serial_number=each.leaf.serial_number, revocation_date=now)
         builder = builder.add_revoked_certificate(entry.build())
     return builder.sign(_signing_key(authority), SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def is_issued_by(certificate: Certificate, authority: Certificate) -> bool:
+    """Tell whether the authority signed the certificate."""
+    try:
+        certificate.leaf.verify_directly_issued_by(authority.leaf)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def _issue(authority: Certificate, names: Sequence[str], days: float, use: x509.ObjectIdentifier) -> Certificate:

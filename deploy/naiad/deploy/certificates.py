@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from naiad.deploy._issuing import (
+    is_issued_by,
     make_authority,
     make_client_certificate,
     make_revocations,
@@ -29,10 +30,12 @@ __all__ = [
     "Certificate",
     "days_left",
     "install_server_certificate",
+    "is_issued_by",
     "make_authority",
     "make_client_certificate",
     "make_revocations",
     "make_server_certificate",
+    "write_certificate",
 ]
 
 _CURRENT: Final = "..tls"
@@ -47,6 +50,24 @@ def days_left(path: str | Path) -> float:
     """
     ends = min(each.not_valid_after_utc for each in load_chain(read(Path(path)), str(path)))
     return (ends - datetime.now(UTC)) / timedelta(days=1)
+
+
+def write_certificate(directory: str | Path, name: str, certificate: Certificate) -> tuple[Path, Path]:
+    """Write `<name>.crt` and `<name>.key` (for its owner alone), and return their paths.
+
+    Raises:
+        OutputNotWritable: one of them is there already, or cannot be written.
+    """
+    directory = Path(directory)
+    paths = directory / f"{name}.crt", directory / f"{name}.key"
+    make_directory(directory)
+    with locked(directory):
+        for path in paths:
+            if os.path.lexists(path):
+                raise OutputNotWritable(f"expected to write {path}, it is there already: name another directory")
+        write_secret(paths[1], certificate.key_pem)
+        write_secret(paths[0], certificate.certificate_pem, mode=0o644)
+    return paths
 
 
 def install_server_certificate(directory: str | Path, certificate: Certificate) -> None:

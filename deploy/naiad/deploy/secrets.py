@@ -18,6 +18,7 @@ from naiad.deploy._secret_files import locked, make_directory, write_secret
 from naiad.deploy.certificates import (
     Certificate,
     install_server_certificate,
+    is_issued_by,
     make_authority,
     make_revocations,
     make_server_certificate,
@@ -26,7 +27,16 @@ from naiad.deploy.errors import InvalidCertificate
 from naiad.deploy.keys import KEYS_HEADER
 from naiad.deploy.service import Service
 
-__all__ = ["AUTHORITY", "CONTAINER_USER", "SECRETS", "Secret", "make_secrets", "open_authority", "server_names"]
+__all__ = [
+    "AUTHORITY",
+    "CONTAINER_USER",
+    "SECRETS",
+    "Secret",
+    "make_secrets",
+    "open_authority",
+    "renew_certificate",
+    "server_names",
+]
 
 SECRETS: Final = "deploy/secrets"
 AUTHORITY: Final = "deploy/authority"
@@ -70,7 +80,7 @@ def make_secrets(
         InvalidCertificate: the authority that is there cannot be read, or a name is none.
     """
     directory, authority = Path(directory), Path(authority)
-    make_directory(directory, owner=owner)
+    _make_ignored(directory, owner)
     files = _Files(directory)
     _make_certificates(service, files, authority, names)
     with locked(directory):
@@ -103,7 +113,7 @@ def open_authority(directory: str | Path, *, make: bool = True) -> tuple[Certifi
             f"expected the authority for development in {directory}, found none: certificates that came from elsewhere "
             "are renewed there, and put in place with `naiad deploy certificate install`"
         )
-    make_directory(directory)
+    _make_ignored(directory, None)
     with locked(directory):
         if certificate.exists():
             return Certificate.read(certificate, key), False
@@ -111,6 +121,34 @@ def open_authority(directory: str | Path, *, make: bool = True) -> tuple[Certifi
         write_secret(key, made.key_pem)
         write_secret(certificate, made.certificate_pem, mode=0o644)
     return made, True
+
+
+def renew_certificate(
+    directory: str | Path = SECRETS,
+    *,
+    authority: str | Path = AUTHORITY,
+    names: Sequence[str] = (),
+    days: float = 90,
+) -> Certificate:
+    """Put a new certificate of the authority for development in the place of the gateway's; callers notice nothing.
+
+    It has the names of the one before, and ``names``.
+
+    Raises:
+        InvalidCertificate: the certificate came from elsewhere, or cannot be read.
+        OutputNotWritable: it cannot be put in place; the old one is served on.
+    """
+    directory = Path(directory)
+    signer, _ = open_authority(authority, make=False)
+    old = Certificate.read(directory / "tls.crt", directory / "tls.key")
+    if not is_issued_by(old, signer):
+        raise InvalidCertificate(
+            f"expected {directory / 'tls.crt'} to be of the authority in {authority}, found another one's: "
+            "have that one renew it, and put it in place with `naiad deploy certificate install`"
+        )
+    new = make_server_certificate(signer, tuple(dict.fromkeys((*old.names, *names))), days=days)
+    install_server_certificate(directory, new)
+    return new
 
 
 def server_names(names: Sequence[str] = ()) -> tuple[str, ...]:
@@ -170,6 +208,14 @@ def _make_clients(service: Service, files: _Files, authority: Path) -> None:
     with locked(files.directory):
         for name in names:
             files.make(name, contents[name], _DEVELOPMENT)
+
+
+def _make_ignored(directory: Path, owner: int | None) -> None:
+    """Make a directory that version control leaves alone, wherever it is."""
+    if not directory.exists():
+        make_directory(directory, owner=owner)
+        with locked(directory):
+            write_secret(directory / ".gitignore", b"*\n")
 
 
 def _random() -> bytes:

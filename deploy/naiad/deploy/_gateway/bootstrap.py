@@ -6,7 +6,12 @@ from naiad.deploy.place import Place
 from naiad.deploy.service import Limits, Service
 
 _MIB = 1 << 20
-_REGEX_SIZE = 100_000
+_RUNTIME = {
+    # Patterns of many models are a long regular expression; Envoy's own bound is that of a short one.
+    "re2.max_program_size.error_level": 100_000,
+    # A caller in the same private network is as foreign as any: it may not choose retries and time-outs by headers.
+    "envoy.reloadable_features.explicit_internal_address_config": True,
+}
 
 
 def render_bootstrap(service: Service, place: Place) -> dict[str, str]:
@@ -24,10 +29,7 @@ def render_bootstrap(service: Service, place: Place) -> dict[str, str]:
         },
         "stats_config": stats_config(),
         "overload_manager": _overload(service.limits),
-        # A pattern of many models is a long regular expression; Envoy's own bound is that of a short one.
-        "layered_runtime": {
-            "layers": [{"name": "fixed", "static_layer": {"re2.max_program_size.error_level": _REGEX_SIZE}}]
-        },
+        "layered_runtime": {"layers": [{"name": "fixed", "static_layer": _RUNTIME}]},
     }
     return {"envoy.yaml": document(bootstrap)}
 

@@ -7,6 +7,7 @@ import ipaddress
 from typing import Literal
 
 from naiad.deploy._gateway._document import Message, from_file, resources, typed
+from naiad.deploy._gateway.sockets import keepalive_options
 from naiad.deploy.place import Endpoint, Place
 from naiad.deploy.service import Limits, Pool, Service
 
@@ -15,6 +16,7 @@ _ASSIGNMENT = "envoy.config.endpoint.v3.ClusterLoadAssignment"
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _MIB = 1 << 20
 _NUM_RETRIES = 1024
+_NUM_BROKEN_ANSWERS = 10
 
 Protocol = Literal["grpc", "http"]
 PROTOCOLS: tuple[Protocol, ...] = ("grpc", "http")
@@ -108,9 +110,8 @@ def _cluster(name: str, protocol: Protocol, limits: Limits, found: Message, *, s
         outlier_detection=_outliers(),
         circuit_breakers={"thresholds": [_thresholds(num_requests)]},
         typed_extension_protocol_options={_HTTP_OPTIONS: _http_options(protocol)},
-        upstream_connection_options={
-            "tcp_keepalive": {"keepalive_probes": 3, "keepalive_time": 5, "keepalive_interval": 2}
-        },
+        # A machine that vanished: what it had in hand is sent to another after seconds.
+        upstream_bind_config={"socket_options": keepalive_options(idle_s=5, interval_s=2)},
     )
 
 
@@ -128,17 +129,34 @@ def _health_check() -> Message:
 
 
 def _outliers() -> Message:
+    """A replica that cannot be reached is left out at once, one whose models only break after a while.
+
+    Its answers count only where they say that something broke (`_broken`): a full queue is no reason to leave a replica
+    out, the others would be full the sooner.
+    """
     return {
-        "consecutive_gateway_failure": 2,
-        "enforcing_consecutive_gateway_failure": 100,
-        "consecutive_5xx": 2,
+        "split_external_local_origin_errors": True,
+        "consecutive_local_origin_failure": 2,
+        "enforcing_consecutive_local_origin_failure": 100,
+        "consecutive_5xx": _NUM_BROKEN_ANSWERS,
         "enforcing_consecutive_5xx": 100,
+        "enforcing_consecutive_gateway_failure": 0,
+        "enforcing_success_rate": 0,
+        "enforcing_local_origin_success_rate": 0,
         "base_ejection_time": "5s",
+        "max_ejection_time": "30s",
         "max_ejection_percent": 50,
         "always_eject_one_host": True,
         "interval": "1s",
-        "enforcing_success_rate": 0,
     }
+
+
+def _broken(protocol: Protocol) -> Message:
+    """Answers that count as failures of a replica: INTERNAL. By HTTP, Triton says 500 of malformed requests, too."""
+    header = {"name": "grpc-status", "string_match": {"exact": "13"}}
+    if protocol == "http":
+        header = {"name": ":status", "string_match": {"exact": "502"}}
+    return {"error_matcher": {"http_response_headers_match": {"headers": [header]}}}
 
 
 def _thresholds(num_requests: int) -> Message:

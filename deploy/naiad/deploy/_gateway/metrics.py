@@ -4,11 +4,12 @@ Beside Envoy's own metrics (`envoy_cluster_…{envoy_cluster_name="<pool>-grpc"}
 `envoy_listener_…`), per request that was allowed:
 
     envoy_naiad_request_duration_us_bucket{model, right, le}    first byte in to last byte out; also _sum, _count
-    envoy_naiad_requests{model, right, code, grpc_code}         code: HTTP status; grpc_code: number, "-" for HTTP
+    envoy_naiad_requests{model, right, code, grpc_code}         code: HTTP status; grpc_code: number, none for HTTP
     envoy_naiad_request_bytes{model}, envoy_naiad_response_bytes{model}
-    envoy_naiad_identity_requests{identity, code, grpc_code}    all requests, also those refused (identity "-")
+    envoy_naiad_identity_requests{identity, code, grpc_code}    all requests, also those refused
 
-`model` is "-" for calls that concern no model. Requests for models that do not exist are only counted by identity:
+Labels are empty, which is the same as absent, where there is nothing to say: `model` for calls that concern no model,
+`identity` where it was not established. Requests for models that do not exist are only counted by identity:
 anybody could make up names.
 """
 
@@ -20,6 +21,8 @@ _BUCKETS_US = (
     *(75_000, 100_000, 150_000, 200_000, 300_000, 500_000, 750_000, 1_000_000, 1_500_000, 2_000_000, 3_000_000),
     *(5_000_000, 7_500_000, 10_000_000, 20_000_000, 30_000_000, 60_000_000),
 )
+_MAX_SERIES = 20_000
+"""Beyond that, new ones are not counted: an upper bound for the gateway's memory."""
 _BUCKETS_MS = (
     0.5,
     1,
@@ -51,10 +54,64 @@ def stats_config() -> Message:
     """Buckets of the histograms: fine where inferences are."""
     return {
         "histogram_bucket_settings": [
-            {"match": {"suffix": "duration_us"}, "buckets": list(_BUCKETS_US)},
+            {"match": {"prefix": "naiad.request_duration_us"}, "buckets": list(_BUCKETS_US)},
             {"match": {"safe_regex": {"regex": ".*"}}, "buckets": list(_BUCKETS_MS)},
         ]
     }
+
+
+def metric_logs() -> list[Message]:
+    """The metrics per request, as access logs (that is what Envoy calls what looks at a request at its end)."""
+    model = {"name": "model", "value_format": "%DYNAMIC_METADATA(naiad:model)%"}
+    right = {"name": "right", "value_format": "%DYNAMIC_METADATA(naiad:right)%"}
+    identity = {"name": "identity", "value_format": "%DYNAMIC_METADATA(naiad:identity)%"}
+    codes = [
+        {"name": "code", "value_format": "%RESPONSE_CODE%"},
+        {"name": "grpc_code", "value_format": "%GRPC_STATUS_NUMBER%"},
+    ]
+    per_model = _stats(
+        histograms=[
+            {
+                "stat": {"name": "request_duration_us", "tags": [model, right]},
+                "unit": "Microseconds",
+                "value_format": "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%",
+            }
+        ],
+        counters=[
+            {"stat": {"name": "requests", "tags": [model, right, *codes]}, "value_fixed": 1},
+            {"stat": {"name": "request_bytes", "tags": [model]}, "value_format": "%BYTES_RECEIVED%"},
+            {"stat": {"name": "response_bytes", "tags": [model]}, "value_format": "%BYTES_SENT%"},
+        ],
+    )
+    counters = [{"stat": {"name": "identity_requests", "tags": [identity, *codes]}, "value_fixed": 1}]
+    per_identity = _stats(counters=counters)
+    return [
+        {**per_model, "filter": {"and_filter": {"filters": [_was_allowed(), _model_exists()]}}},
+        {**per_identity, "filter": {"not_health_check_filter": {}}},
+    ]
+
+
+def _stats(**stats: list[Message]) -> Message:
+    scope = {"prefix": "naiad", "max_counters": _MAX_SERIES, "max_histograms": _MAX_SERIES}
+    config = typed("envoy.extensions.access_loggers.stats.v3.Config", stats_scope=scope, **stats)
+    return {"name": "envoy.access_loggers.stats", "typed_config": config}
+
+
+def _was_allowed() -> Message:
+    matcher = {"filter": "naiad", "path": [{"key": "allowed"}], "value": {"string_match": {"exact": "yes"}}}
+    return {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": False}}
+
+
+def _model_exists() -> Message:
+    """Triton answers NOT_FOUND for a model that it does not have, by HTTP 400 or 404."""
+    over_http = {"or_filter": {"filters": [_status("LE", 399), _status("GE", 405)]}}
+    over_grpc = {"grpc_status_filter": {"statuses": ["NOT_FOUND"], "exclude": True}}
+    return {"and_filter": {"filters": [over_http, over_grpc]}}
+
+
+def _status(op: str, value: int) -> Message:
+    comparison = {"op": op, "value": {"default_value": value, "runtime_key": "unused"}}
+    return {"status_code_filter": {"comparison": comparison}}
 
 
 def metrics_listener(place: Place) -> Message:

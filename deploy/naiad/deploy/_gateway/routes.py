@@ -33,7 +33,7 @@ def render_routes(service: Service, place: Place) -> dict[str, str]:
         "name": "service",
         "domains": ["*"],
         "request_body_buffer_limit": body_limit(service.limits),
-        "include_attempt_count_in_response": False,
+        "response_headers_to_remove": ["server", "x-envoy-upstream-healthchecked-cluster"],
         "routes": [*_allowed_routes(service), _undecided()],
     }
     configuration = typed("envoy.config.route.v3.RouteConfiguration", name=ROUTES, virtual_hosts=[host])

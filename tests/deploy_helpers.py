@@ -1,9 +1,10 @@
 """What tests of deployment have in common."""
 
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,9 +24,16 @@ def program(*names: str) -> Path:
     raise AssertionError(f"{names[0]} is not installed: run `make test-deploy`, or tests/deploy/install_tools.sh")
 
 
-def run(command: Sequence[str | Path], *, directory: Path = ROOT, timeout_s: float = 60.0) -> str:
-    """Run a program that must succeed; its output."""
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=timeout_s)
+def run(
+    command: Sequence[str | Path],
+    *,
+    directory: Path = ROOT,
+    timeout_s: float = 60.0,
+    environment: Mapping[str, str] | None = None,
+) -> str:
+    """Run a program that must succeed, with these variables beside the usual ones; its output."""
+    variables = {**os.environ, **(environment or {})}
+    done = subprocess.run(command, cwd=directory, env=variables, capture_output=True, text=True, timeout=timeout_s)
     assert done.returncode == 0, f"{command[0]} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
     return done.stdout
 

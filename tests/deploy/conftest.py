@@ -5,9 +5,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+
 from deploy_helpers import program
 from launcher_helpers import write_model
-
 from naiad.server import EmbeddedTriton
 
 ADMIN_SECRET = "a-secret-of-thirty-two-characters-or-more"

@@ -7,7 +7,7 @@ from typing import Final
 from naiad.deploy._compose import gateway, triton
 from naiad.deploy._compose.container import SECRETS
 from naiad.deploy._compose.document import Fields, Override, document
-from naiad.deploy._compose.monitoring import PASSWORD, WEBHOOK, monitoring
+from naiad.deploy._compose.monitoring import PASSWORD, TRACES, WEBHOOK, monitoring, traces_volume
 from naiad.deploy._compose.tools import tools
 from naiad.deploy.place import Endpoint, Place
 from naiad.deploy.service import Pool, Service
@@ -86,7 +86,7 @@ def _main(service: Service) -> Fields:
             "tools": tools(),
         },
         "networks": _networks(service),
-        "volumes": {"prometheus": {}} | {name: {} for name in _fetched(service)},
+        "volumes": {"prometheus": {}, TRACES: traces_volume()} | {name: {} for name in _fetched(service)},
         "secrets": {name: {"file": f"{SECRETS}/{name}"} for name in _secrets(service)},
     }
 

@@ -8,10 +8,18 @@ from naiad.deploy._compose.document import Fields
 
 PASSWORD: Final = "grafana-admin-password"  # noqa: S105 - the name of the file that holds it
 WEBHOOK: Final = "alert-webhook"
+TRACES: Final = "traces"
 _NOBODY: Final = "65534:65534"
 """Whom Prometheus's images have made the owner of their data directory."""
 _COLLECTOR_USER: Final = "10001:10001"
 _FILES: Final = "./deploy/monitoring"
+
+
+def traces_volume() -> Fields:
+    """The newest traces, in memory: a volume on disk would belong to root, which nothing here runs as."""
+    uid = _COLLECTOR_USER.partition(":")[0]
+    options = {"type": "tmpfs", "device": "tmpfs", "o": f"size=192m,uid={uid},mode=0755,nosuid,nodev,noexec"}
+    return {"driver": "local", "driver_opts": options}
 
 
 def monitoring() -> dict[str, Fields]:
@@ -112,7 +120,7 @@ def _collector() -> Fields:
         stop_s=15,
         command=["--config=/etc/otelcol/collector.yml"],
         networks=["inference", "monitoring"],
-        volumes=[mount(_FILES, "/etc/otelcol")],
+        volumes=[mount(_FILES, "/etc/otelcol"), volume(TRACES, "/traces")],
     )
 
 

@@ -13,6 +13,7 @@ all, and the log says so.
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import struct
 import sys
@@ -20,6 +21,8 @@ from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Final
 
+_KEY: Final = re.compile(r"[A-Za-z0-9_.~-]{32,}")
+"""Triton splits the argument at other characters."""
 PLACEHOLDER: Final = "{key}"
 _TRACEME: Final = 0
 _DETACH: Final = 17

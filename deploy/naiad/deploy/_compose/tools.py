@@ -1,7 +1,8 @@
 """`naiad` itself on the internal network, for those who look after the service."""
 
-from naiad.deploy._compose.container import USER, container, scratch
+from naiad.deploy._compose.container import USER, container, scratch, volume
 from naiad.deploy._compose.document import Fields
+from naiad.deploy._compose.monitoring import TRACES
 
 
 def tools() -> Fields:
@@ -15,6 +16,7 @@ def tools() -> Fields:
         build={"context": ".", "dockerfile": "deploy/Dockerfile"},
         profiles=["tools"],
         networks=["inference"],
+        volumes=[{**volume(TRACES, "/traces"), "read_only": True}],
         tmpfs=[scratch("/tmp", size="256m")],  # noqa: S108
         init=True,
     )

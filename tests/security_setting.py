@@ -28,6 +28,7 @@ from naiad.deploy.certificates import (
 )
 from naiad.deploy.gateway import Gateway
 from naiad.deploy.keys import KeyFile
+from naiad.deploy.place import Endpoint
 from naiad.deploy.service import Identity, Issuer, Limits, Pool, Rights, Service
 from recording_upstream import RecordingUpstream
 
@@ -218,8 +219,15 @@ def make_service(**changes: Any) -> Service:
     return Service(**fields)
 
 
-def make_setting(directory: Path, upstream: RecordingUpstream, service: Service) -> Setting:
-    """Everything but the gateway's start."""
+def make_setting(
+    directory: Path,
+    upstream: RecordingUpstream,
+    service: Service,
+    *,
+    endpoint: Endpoint | None = None,
+    server_secret: str = "the-servers-own-secret",
+) -> Setting:
+    """Everything but the gateway's start; `endpoint` takes the recording upstream's place."""
     secrets = directory / "secrets"
     (secrets / "jwks").mkdir(parents=True)
     authority, signer = make_authority(), Signer()
@@ -237,11 +245,11 @@ def make_setting(directory: Path, upstream: RecordingUpstream, service: Service)
     (secrets / "clients.crt").write_bytes(authority.certificate_pem)
     (secrets / "clients.crl").write_bytes(make_revocations(authority, [certificates["revoked"]]))
     (secrets / "jwks" / "corp.json").write_text(signer.jwks())
-    (secrets / "triton-admin-key").write_text("the-servers-own-secret\n")
+    (secrets / "triton-admin-key").write_text(f"{server_secret}\n")
     return Setting(
         gateway=Gateway(
             service,
-            endpoints={"main": (upstream.endpoint(),)},
+            endpoints={"main": (endpoint or upstream.endpoint(),)},
             secrets=secrets,
             access_log=directory / "access.log",
             num_threads=1,

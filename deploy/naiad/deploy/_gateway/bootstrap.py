@@ -9,8 +9,6 @@ _MIB = 1 << 20
 _RUNTIME = {
     # Patterns of many models are a long regular expression; Envoy's own bound is that of a short one.
     "re2.max_program_size.error_level": 100_000,
-    # A caller in the same private network is as foreign as any: it may not choose retries and time-outs by headers.
-    "envoy.reloadable_features.explicit_internal_address_config": True,
 }
 
 

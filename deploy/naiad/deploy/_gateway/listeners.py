@@ -86,10 +86,10 @@ def _paths_and_headers() -> Message:
         "normalize_path": True,
         "merge_slashes": True,
         "path_with_escaped_slashes_action": "REJECT_REQUEST",
-        # Nobody outside is trusted: addresses are those of the connections, and Envoy's own headers (retries,
-        # time-outs) are removed from every request.
+        # Nobody outside is trusted: addresses are those of the connections, and Envoy's own headers, by which callers
+        # from private addresses could choose retries and time-outs, are removed from every request.
         "use_remote_address": True,
-        "internal_address_config": {"unix_sockets": False},
+        "early_header_mutation_extensions": [_without_envoy_headers()],
         "server_header_transformation": "PASS_THROUGH",
         "generate_request_id": True,
         "preserve_external_request_id": True,
@@ -102,6 +102,12 @@ def _paths_and_headers() -> Message:
             )
         },
     }
+
+
+def _without_envoy_headers() -> Message:
+    removal = {"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}}
+    config = typed("envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation", mutations=[removal])
+    return {"name": "envoy.http.early_header_mutation.header_mutation", "typed_config": config}
 
 
 def _protocols(limits: Limits) -> Message:

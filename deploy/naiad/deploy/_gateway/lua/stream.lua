@@ -41,12 +41,12 @@ local function check_frame(stream, frame)
   return replacement(problem.message, id)
 end
 
--- Takes bytes, returns those that may go on.
-local function feed(stream, bytes)
+-- Takes bytes, and appends to `out` those that may go on.
+local function feed(stream, bytes, out)
   stream.parts[#stream.parts + 1] = bytes
   stream.size = stream.size + #bytes
-  if stream.size < stream.need then return "" end
-  local data, out, at = table.concat(stream.parts), {}, 1
+  if stream.size < stream.need then return end
+  local data, at = table.concat(stream.parts), 1
   while true do
     local left = #data - at + 1
     stream.need = 5
@@ -61,19 +61,21 @@ local function feed(stream, bytes)
     at = at + size + 5
   end
   stream.parts, stream.size = { string.sub(data, at) }, #data - at + 1
-  return table.concat(out)
 end
 
--- As feed, but never fails: what does ends the stream.
+-- Takes bytes, returns those that may go on. Never fails: what does ends the stream.
 local function feed_or_end(stream, bytes)
   if stream.ended then return "" end
-  local ok, result = pcall(feed, stream, bytes)
-  if ok then return result end
-  stream.ended, stream.parts = true, {}
-  local refusal = type(result) == "table" and result
-    or { kind = "fault", reason = "fault", message = "the gateway failed", detail = tostring(result) }
-  note_refusal(stream, refusal)
-  return replacement(refusal.message)
+  local out = {}
+  local ok, problem = pcall(feed, stream, bytes, out)
+  if not ok then
+    stream.ended, stream.parts = true, {}
+    local refusal = type(problem) == "table" and problem
+      or { kind = "fault", reason = "fault", message = "the gateway failed", detail = tostring(problem) }
+    note_refusal(stream, refusal)
+    out[#out + 1] = replacement(tostring(refusal.message))
+  end
+  return table.concat(out)
 end
 
 local function note_stream(handle, stream)

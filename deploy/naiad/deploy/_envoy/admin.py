@@ -1,13 +1,14 @@
 """Envoy's administration, over its UNIX socket."""
 
-import re
+import http.client
+import json
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
-
-import httpx
+from typing import Any, Final
+from urllib.parse import urlencode
 
 _TIMEOUT_S: Final = 5.0
 
@@ -35,28 +36,14 @@ class Host:
 class Admin:
     """Asks one Envoy; used by several threads."""
 
-    def __init__(self, socket: Path) -> None:
-        self._client = httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://envoy", timeout=_TIMEOUT_S
-        )
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
+    def __init__(self, path: Path) -> None:
+        self._path = path
 
     def is_ready(self) -> bool:
         """Whether it has all of its configuration and serves."""
         try:
-            return self._client.get("/ready").status_code == httpx.codes.OK
-        except httpx.HTTPError:
+            return self._ask("GET", "/ready")[0] == HTTPStatus.OK
+        except AdminUnreachable:
             return False
 
     def stats(self, pattern: str) -> dict[str, int]:
@@ -75,24 +62,45 @@ class Admin:
         days = [int(item["days_until_expiration"]) for pair in pairs for item in pair.get("cert_chain", ())]
         return min(days, default=None)
 
-    def refusals(self) -> dict[str, str]:
-        """Names of resources whose last update was refused, with Envoy's reasons. Raises `AdminUnreachable`."""
-        return dict(_errors(self._json("/config_dump", {"include_eds": ""})))
-
     def post(self, path: str) -> None:
         """Ask for something to be done. Raises `AdminUnreachable`."""
-        try:
-            self._client.post(path).raise_for_status()
-        except httpx.HTTPError as exc:
-            raise AdminUnreachable(f"{path}: {exc}") from exc
+        self._answer("POST", path)
 
     def _json(self, path: str, parameters: Mapping[str, str]) -> dict[str, Any]:
         try:
-            answer = self._client.get(path, params=parameters).raise_for_status()
-            found: dict[str, Any] = answer.json()
-        except (httpx.HTTPError, ValueError) as exc:
+            found: dict[str, Any] = json.loads(self._answer("GET", f"{path}?{urlencode(parameters)}"))
+        except ValueError as exc:
             raise AdminUnreachable(f"{path}: {exc}") from exc
         return found
+
+    def _answer(self, method: str, path: str) -> bytes:
+        status, body = self._ask(method, path)
+        if status != HTTPStatus.OK:
+            raise AdminUnreachable(f"{path}: {status} {body[:200].decode(errors='replace')}")
+        return body
+
+    def _ask(self, method: str, path: str) -> tuple[int, bytes]:
+        connection = _Connection(self._path)
+        try:
+            connection.request(method, path)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        except (OSError, http.client.HTTPException) as exc:
+            raise AdminUnreachable(f"{path}: {exc}") from exc
+        finally:
+            connection.close()
+
+
+class _Connection(http.client.HTTPConnection):
+    # Not through httpx: its transport leaves a socket open where it cannot connect, as while Envoy starts.
+    def __init__(self, path: Path) -> None:
+        super().__init__("envoy", timeout=_TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(_TIMEOUT_S)
+        self.sock.connect(str(self._path))
 
 
 def _host(cluster: str, told: Mapping[str, Any]) -> Host:
@@ -110,20 +118,3 @@ def _host(cluster: str, told: Mapping[str, Any]) -> Host:
         num_requests=stats.get("rq_total", 0),
         num_errors=stats.get("rq_error", 0),
     )
-
-
-def _errors(node: Any, name: str = "") -> list[tuple[str, str]]:
-    """Every `error_state` in a dump, with the name of what it belongs to."""
-    found: list[tuple[str, str]] = []
-    if isinstance(node, list):
-        for item in node:
-            found += _errors(item, name)
-    elif isinstance(node, dict):
-        name = str(node.get("name", name))
-        error = node.get("error_state")
-        if isinstance(error, dict):
-            found.append((name, re.sub(r"\s+", " ", str(error.get("details", "")))))
-        for key, item in node.items():
-            if key != "error_state" and isinstance(item, dict | list):
-                found += _errors(item, name)
-    return found

@@ -5,8 +5,14 @@ from pathlib import Path
 from typing import Final
 
 _TAIL_BYTES: Final = 256 << 10
-_TROUBLE: Final = re.compile(r"\]\[(?:warning|error|critical)\]\[[^\]]*\] (?:\[[^\]]*\] )?(.*)$")
-_NOISE: Final = re.compile(r"deprecated|there is no configured limit|caught ENVOY_SIGTERM", re.IGNORECASE)
+_LONGEST: Final = 800
+_NUM_ENTRIES: Final = 20
+_ENTRY: Final = re.compile(r"^(?=\[\d{4}-\d\d-\d\d )", re.MULTILINE)
+_TROUBLE: Final = re.compile(
+    r"\[[\d: .-]+\]\[\d+\]\[(?:warning|error|critical)\]\[[^\]]*\] (?:\[[^\]]*\] )?(.*)", re.DOTALL
+)
+_NOISE: Final = re.compile(r"deprecated|there is no configured limit|caught ENVOY_SIGTERM|^#\d+", re.IGNORECASE)
+_MESSAGE_DUMP: Final = re.compile(r"goo\.gle/debug\w+ .*?(?=: Proto constraint)")
 _PORT_TAKEN: Final = re.compile(r"cannot bind '[^']*:(\d+)': Address already in use|:(\d+)[^\n]*Address already in use")
 
 
@@ -28,16 +34,14 @@ def size(path: Path) -> int:
         return 0
 
 
-def essence(log: str, num_lines: int = 20) -> str:
+def essence(log: str) -> str:
     """What is worth showing: complaints, without times and places; else the last lines."""
-    lines = log.splitlines()
-    troubles = complaints(log)
-    return "\n".join((troubles or lines)[-num_lines:])
+    return "\n".join((complaints(log) or log.splitlines())[-_NUM_ENTRIES:])
 
 
 def complaints(log: str) -> list[str]:
     """Warnings and errors, each once, in order."""
-    found = [match[1] for line in log.splitlines() if (match := _TROUBLE.search(line))]
+    found = [_shortened(match[1]) for entry in _ENTRY.split(log) if (match := _TROUBLE.match(entry))]
     return list(dict.fromkeys(complaint for complaint in found if not _NOISE.search(complaint)))
 
 
@@ -45,3 +49,9 @@ def port_taken(log: str) -> int | None:
     """The port that Envoy found in use, if it says so."""
     found = _PORT_TAKEN.search(log)
     return int(found[1] or found[2]) if found else None
+
+
+def _shortened(message: str) -> str:
+    """On one line, without the dump of the refused message; of a long one the beginning and the end."""
+    message = _MESSAGE_DUMP.sub("", " ".join(message.split()))
+    return message if len(message) <= _LONGEST else f"{message[: _LONGEST // 2]} … {message[-_LONGEST // 2 :]}"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from naiad.deploy.certificates import days_left
 from naiad.deploy.errors import GatewayError
 from naiad.deploy.place import Endpoint
 from naiad.deploy.service import Service
@@ -76,6 +77,8 @@ def _check_secrets(service: Service, secrets: Path | None) -> None:
             f"The service needs {', '.join(missing)}, and {secrets or 'no directory of secrets'} was given, where they "
             "are not. `naiad deploy secrets` makes them."
         )
+    if service.tls and secrets is not None:
+        days_left(secrets / "tls.crt")  # readable, and a certificate: Envoy would not say which file it means
 
 
 def _check_writable(access_log: Path | None) -> None:

@@ -50,9 +50,9 @@ class Run:
         self._envoy = find_envoy(options.envoy)
         remove_abandoned()
         self.private = PrivateDirectory()
+        self.admin = Admin(self.private / "admin.sock")
+        self.updates = Updates(self.admin, self.private / "config", self.log_path)
         with self._removed_on_error():
-            self.admin = Admin(self.private / "admin.sock")
-            self.updates = Updates(self.admin, self.private / "config", self.log_path)
             self._launch()
         self.supervisor = Supervisor(died=self._died, restart=self._restart, stopping=self.stopping)
 
@@ -104,8 +104,6 @@ class Run:
         self.stopping.set()
         if hasattr(self, "process"):
             self.process.kill()
-        if hasattr(self, "admin"):
-            self.admin.close()
         self.private.remove()
 
     def _drain(self) -> None:

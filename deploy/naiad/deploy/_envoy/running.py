@@ -33,8 +33,7 @@ class RunningGateway:
     def status(self) -> GatewayStatus:
         """What it tells about itself. Raises `GatewayError` when it does not answer."""
         try:
-            with Admin(self.admin) as admin:
-                return read_status(admin, self.endpoints)
+            return read_status(Admin(self.admin), self.endpoints)
         except AdminUnreachable as exc:
             raise GatewayError(f"The gateway at {self.grpc_url} does not answer: {exc}. Is it starting?") from exc
 

@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from naiad.deploy import (
@@ -241,6 +241,7 @@ def written(value, wide: bool) -> str:
     return ends[0] + separator.join(written(item, wide) for item in value) + ends[1]
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(KEYS, VALUES, st.booleans()), max_size=4, unique_by=lambda item: item[0]), st.integers(0, 3))
 def test_the_line_of_a_key_is_the_one_it_is_written_on(items, blank):
     """Whatever values stand before it, and over however many lines they go."""

@@ -2,6 +2,8 @@
 
 import http.client
 import json
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +19,7 @@ _METRICS_S: Final = 0.5
 _LOAD_S: Final = 600.0
 _OK: Final = 200
 _FORBIDDEN: Final = 403
+_PENDING: Final = re.compile(r'^nv_inference_pending_request_count{model="([^"]*)"[^}]*} (\S+)$', re.MULTILINE)
 
 
 class Stranger(Exception):
@@ -116,6 +119,14 @@ class Admin:
                 failed=before.failed + stats["fail"]["count"],
             )
         return totals
+
+    def num_pending(self) -> dict[str, int]:
+        """Requests that wait for an instance, by model. Raises `Unreachable`."""
+        _, body = self._call("GET", "/metrics", timeout_s=_METRICS_S, port=self._metrics_port)
+        waiting: Counter[str] = Counter()
+        for model, number in _PENDING.findall(body.decode(errors="replace")):
+            waiting[model] += int(float(number))
+        return waiting
 
     def infer(self, model: str, header: Mapping[str, Any], payloads: Iterable[bytes], timeout_s: float) -> str:
         """Send one request with binary tensors; returns "" or the server's error. Raises `Unreachable`."""

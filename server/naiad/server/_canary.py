@@ -1,9 +1,9 @@
-"""Finds out with a real inference whether a model's processes answer: readiness stays true when they are dead."""
+"""Finds out whether a model's processes answer: readiness stays true when they are dead."""
 
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from naiad.server.errors import AdminRefused, Unreachable
 _IDLE_S: Final = 30.0
 _TIMEOUT_S: Final = 5.0
 _FIRST_TIMEOUT_S: Final = 60.0
-_MOST_PROBES: Final = 8
+_FAILING_S: Final = 5.0
 _UNHEALTHY: Final = re.compile(r"Stub process '[^']*' is not healthy")
 _STRING: Final = "TYPE_STRING"
 _ITEM_BYTES: Final = {
@@ -42,53 +42,56 @@ class _Seen:
 
 
 class Canary:
-    """Probes models whose requests fail, and those that nobody has used for half a minute.
+    """Looks closer at models whose requests fail, and probes those that nobody has used for half a minute.
 
     A probe is one request of zeros at batch size 1, with the id `naiad-canary`. So that it does not distort statistics
-    or disturb load, a model that answers its callers is never probed; models that keep state, answer more than once or
-    run the user's own Python code are probed only while their requests fail.
+    or disturb load, a model that answers its callers is never probed, nor one that keeps state, answers more than once
+    or runs the user's own Python code. Where requests fail, a probe would wait behind them, a second for each: there
+    it is the processes' pulse that counts.
     """
 
     def __init__(self, admin: Admin) -> None:
         self._admin = admin
         self._seen: dict[str, _Seen] = {}
+        self._failing: dict[str, float] = {}
 
-    def unhealthy_models(self) -> list[str]:
-        """Models with an instance that does not answer. Raises `Unreachable`."""
-        found = []
-        for model, counts in self._admin.counts().items():
-            num_probes = self._num_probes(model, counts)
-            if num_probes:
-                found += [model] if self._hangs(model, num_probes) else []
-                self._seen[model] = _Seen(counts=self._admin.counts().get(model, counts))
+    def unhealthy_models(self, is_frozen: Callable[[str], bool]) -> list[str]:
+        """Models with an instance that does not answer. Raises `Unreachable`.
+
+        `is_frozen` tells whether a process of a model does not run any more; it is asked while requests fail.
+        """
+        counts = self._admin.counts()
+        idle = [model for model, count in counts.items() if self._is_idle(model, count)]
+        found = [model for model in counts if self._fails(model) and is_frozen(model)]
+        for model in idle:
+            found += [model] if self._hangs(model) else []
+            self._seen[model] = _Seen(counts=self._admin.counts().get(model, counts[model]))
         return found
 
-    def _num_probes(self, model: str, counts: Counts) -> int:
+    def _is_idle(self, model: str, counts: Counts) -> bool:
+        """Whether nobody has used it for long; takes note of failures and of use."""
         seen = self._seen.setdefault(model, _Seen(counts=counts))
         if counts.failed > seen.counts.failed:
-            # The first probe may meet a healthy instance of several.
-            return _MOST_PROBES
+            self._failing[model] = time.monotonic() + _FAILING_S
         if counts != seen.counts:
             self._seen[model] = _Seen(counts=counts)
-            return 0
-        return 1 if time.monotonic() - seen.since > _IDLE_S else 0
+            return False
+        return time.monotonic() - seen.since > _IDLE_S
 
-    def _hangs(self, model: str, num_probes: int) -> bool:
+    def _fails(self, model: str) -> bool:
+        return time.monotonic() < self._failing.get(model, 0.0)
+
+    def _hangs(self, model: str) -> bool:
         try:
             config = self._admin.config(model)
         except AdminRefused:
             return False
-        if _has_state(config) or (num_probes == 1 and config.get("backend") == "python"):
+        if not _may_be_probed(config):
             return False
-        header, payloads = request(config)
-        for _ in range(num_probes):
-            try:
-                error = self._admin.infer(model, header, payloads, _TIMEOUT_S)
-            except Unreachable:
-                return False  # slow, or the server is gone: not for the canary to judge
-            if _UNHEALTHY.search(error):
-                return True
-        return False
+        try:
+            return _UNHEALTHY.search(self._admin.infer(model, *request(config), _TIMEOUT_S)) is not None
+        except Unreachable:
+            return False  # slow, or the server is gone: not for the canary to judge
 
 
 def first_trouble(admin: Admin) -> str:
@@ -101,7 +104,7 @@ def first_trouble(admin: Admin) -> str:
     """
     for model in sorted(admin.ready_models()):
         config = admin.config(model)
-        if _has_state(config) or config.get("backend") == "python":
+        if not _may_be_probed(config):
             continue
         error = admin.infer(model, *request(config), _FIRST_TIMEOUT_S)
         if _UNHEALTHY.search(error):
@@ -129,7 +132,8 @@ def request(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
     return {"id": "naiad-canary", "inputs": inputs, "parameters": {"binary_data_output": True}}, payloads
 
 
-def _has_state(config: Mapping[str, Any]) -> bool:
+def _may_be_probed(config: Mapping[str, Any]) -> bool:
     decoupled = (config.get("model_transaction_policy") or {}).get("decoupled", False)
     # An ensemble's parts are probed by themselves.
-    return bool("sequence_batching" in config or decoupled or "ensemble_scheduling" in config)
+    has_state = "sequence_batching" in config or decoupled or "ensemble_scheduling" in config
+    return not has_state and config.get("backend") != "python"

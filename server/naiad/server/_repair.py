@@ -15,6 +15,7 @@ from typing import Any, Final
 from naiad.server import _reaper
 from naiad.server._admin import Admin
 from naiad.server._process import Process, Stub
+from naiad.server._pulse import Pulse
 from naiad.server.errors import AdminRefused
 
 _log = logging.getLogger("naiad.server")
@@ -46,6 +47,7 @@ class Repair:
         self._retired: dict[int, _Former] = {}
         self._last_reload: dict[str, tuple[float, float]] = {}
         self._numbers = itertools.count(1)
+        self._pulse = Pulse()
 
     def survey(self) -> None:
         """Take note of the stubs that there are, and end those that were replaced long ago."""
@@ -77,6 +79,15 @@ class Repair:
             if model is None or self.reload(model):
                 _reaper.remove_regions(death.stub.region)
                 del self._dead[pid]
+
+    def has_frozen(self, model: str) -> bool:
+        """Whether a process of the model does not run any more; to be asked again and again. Raises `Unreachable`."""
+        try:
+            config = self._admin.config(model)
+        except AdminRefused:
+            return False
+        silent = [self._pulse.is_silent(stub.pid) for stub in self._alive.values() if _runs(stub, config)]
+        return any(silent)
 
     @property
     def alive(self) -> tuple[Stub, ...]:

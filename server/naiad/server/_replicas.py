@@ -13,6 +13,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Final, Literal, Protocol, Self
 
 from naiad.server import _home, _source
+from naiad.server._admin import Admin
 from naiad.server._embedded import EmbeddedTriton
 from naiad.server._options import Company
 from naiad.server._private import PrivateDirectory
@@ -23,6 +24,7 @@ _log = logging.getLogger("naiad.server")
 _ONE_EACH: Final = ("grpc_port", "http_port", "metrics_port")
 _DRAIN_S: Final = 30.0
 _KILL_S: Final = 5.0
+_PATIENCE_S: Final = 2.0
 _NOT_RUNNING: Final = "The replicas are not running: call start(), or use this object in a `with` statement."
 
 
@@ -231,21 +233,52 @@ class Replicas:
 
     def _told(self, name: str, *, fit: bool) -> None:
         """Keep requests away from a replica while it is not fit, as long as another one is."""
-        balancer = self._balancer
+        try:
+            if fit:
+                self._readmit(name)
+            else:
+                self._leave_out(name)
+        except Exception as exc:  # noqa: BLE001 - the balancer's troubles must not keep the replica from being repaired
+            _log.warning("The balancer was not told that replica %s is %s: %s", name, "fit" if fit else "unfit", exc)
+
+    def _leave_out(self, name: str) -> None:
         with self._lock:
             others = self._servers.keys() - self._held - self._unfit - {name}
-            leave = name in self._held or (name not in self._unfit if fit else not others)
-            if fit:
-                self._unfit.discard(name)
-            elif not leave:
-                self._unfit.add(name)
-        if balancer is None or leave:
-            return
-        _log.info("Replica %s is %s", name, "admitted again" if fit else "left out until it is repaired")
-        if fit:
-            balancer.admit(name)
-        else:
-            balancer.drain(name, 0.0)
+            if self._balancer is None or name in self._held or not others:
+                return
+            self._unfit.add(name)
+        _log.info("Replica %s is left out until it is repaired", name)
+        self._balancer.drain(name, 0.0)
+        server = self._servers[name]._server
+        with suppress(ServerError):
+            if server.process.returncode is None and _longest_wait_s(server.admin) > _PATIENCE_S:
+                # Its supervisor starts another, and the balancer asks another replica, which answers at once.
+                _log.warning("Replica %s has requests that would wait long for a dead process; ending it", name)
+                server.process.kill()
+
+    def _readmit(self, name: str) -> None:
+        with self._lock:
+            if name not in self._unfit or self._balancer is None:
+                return
+            self._unfit.discard(name)
+            if name in self._held:
+                return
+        _log.info("Replica %s is admitted again", name)
+        self._balancer.admit(name)
+
+
+def _longest_wait_s(admin: Admin) -> float:
+    """How long the last request would wait for a model whose only instance is dead: Triton takes a second a batch."""
+    return max(
+        (_wait_s(admin.config(model), number) for model, number in admin.num_pending().items() if number), default=0
+    )
+
+
+def _wait_s(config: Mapping[str, Any], num_pending: int) -> float:
+    # What several instances share is taken by those that live.
+    num_instances = sum(int(group["count"]) for group in config.get("instance_group", ()))
+    batch = max(1, int(config.get("max_batch_size", 0))) if "dynamic_batching" in config else 1
+    return 0.0 if num_instances > 1 else num_pending / batch
 
 
 def _failure(server: EmbeddedTriton) -> ServerError | None:

@@ -116,7 +116,7 @@ class Supervisor:
             # What a client loaded or unloaded meanwhile holds for a restart, too.
             self._models = tuple(sorted(self._server.admin.ready_models()))
         if self._is_due("canary", _CANARY_S):
-            for model in self._canary.unhealthy_models():
+            for model in self._canary.unhealthy_models(self._repair.has_frozen):
                 self._tell(fit=False)
                 self._repair.reload(model, hangs=True)
         self._tell(fit=self._repair.finds_all_alive())

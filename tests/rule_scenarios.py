@@ -62,7 +62,7 @@ _REPLICA = {"job": "triton", "instance": "main-0:8002", "pool": "main", "replica
 _GPU = '{gpu_uuid="GPU-1",replica="main-0"}'
 _OK = 'envoy_naiad_requests{model="digits",right="infer",code="200",grpc_code="0"}'
 _BAD = 'envoy_naiad_requests{model="digits",right="infer",code="200",grpc_code="14"}'
-_BAD_HTTP = 'envoy_naiad_requests{model="digits",right="infer",code="503",grpc_code="-"}'
+_BAD_HTTP = 'envoy_naiad_requests{model="digits",right="infer",code="503",grpc_code=""}'
 _WRONG = 'envoy_naiad_requests{model="digits",right="infer",code="200",grpc_code="3"}'
 
 
@@ -223,11 +223,11 @@ _GATEWAY = {
     ),
     "AuthenticationFailures": Scenario(
         fires={
-            f'{_IDENTITIES}{{identity="-",code="200",grpc_code="16"}}': "0+10x60",
-            f'{_IDENTITIES}{{identity="-",code="401",grpc_code="-"}}': "0+10x60",
+            f'{_IDENTITIES}{{identity="",code="200",grpc_code="16"}}': "0+10x60",
+            f'{_IDENTITIES}{{identity="",code="401",grpc_code=""}}': "0+10x60",
         },
         quiet={
-            f'{_IDENTITIES}{{identity="-",code="200",grpc_code="16"}}': "0+10x60",
+            f'{_IDENTITIES}{{identity="",code="200",grpc_code="16"}}': "0+10x60",
             f'{_IDENTITIES}{{identity="vision",code="200",grpc_code="0"}}': "0+1000x60",
         },
         labels=_warning(),
@@ -241,7 +241,7 @@ _GATEWAY = {
         fires={
             f'{_IDENTITIES}{{identity="vision",code="200",grpc_code="0"}}': "0+80x80",
             f'{_IDENTITIES}{{identity="vision",code="200",grpc_code="8"}}': "0+10x80",
-            f'{_IDENTITIES}{{identity="vision",code="429",grpc_code="-"}}': "0+10x80",
+            f'{_IDENTITIES}{{identity="vision",code="429",grpc_code=""}}': "0+10x80",
         },
         quiet={
             f'{_IDENTITIES}{{identity="vision",code="200",grpc_code="0"}}': "0+95x80",
@@ -280,6 +280,31 @@ _GATEWAY = {
             _ASKED.replace("total", "retry_overflow"): "0x60",
         },
         labels=_critical(envoy_cluster_name="main-grpc"),
+    ),
+    "FilterErrors": Scenario(
+        fires={'envoy_http_lua_errors{envoy_http_conn_manager_prefix="service"}': "0x50 1x20"},
+        quiet={'envoy_http_lua_errors{envoy_http_conn_manager_prefix="service"}': "1x60"},
+        labels=_critical(),
+    ),
+    "GatewayMemory": Scenario(
+        fires={"envoy_overload_envoy_resource_monitors_fixed_heap_pressure": "90x60"},
+        quiet={"envoy_overload_envoy_resource_monitors_fixed_heap_pressure": "80x60"},
+        labels=_warning(),
+    ),
+    "CanaryFails": Scenario(
+        fires={
+            _OK.replace("infer", 'infer",pool="main-grpc'): "0+1000x120",
+            _OK.replace("infer", 'infer",pool="next-or-main-grpc'): "0+45x120",
+            _BAD.replace("infer", 'infer",pool="next-or-main-grpc'): "0+5x120",
+        },
+        quiet={
+            _OK.replace("infer", 'infer",pool="main-grpc'): "0+950x120",
+            _BAD.replace("infer", 'infer",pool="main-grpc'): "0+50x120",
+            _OK.replace("infer", 'infer",pool="next-or-main-grpc'): "0+45x120",
+            _BAD.replace("infer", 'infer",pool="next-or-main-grpc'): "0+5x120",
+        },
+        labels=_warning(model="digits", pool="next"),
+        at="30m",
     ),
     "ConnectionsHigh": Scenario(
         fires={'envoy_http_downstream_cx_active{envoy_http_conn_manager_prefix="service"}': "3500x60"},

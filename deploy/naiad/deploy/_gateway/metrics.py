@@ -4,9 +4,12 @@ Beside Envoy's own metrics (`envoy_cluster_…{envoy_cluster_name="<pool>-grpc"}
 `envoy_listener_…`), per request that was allowed:
 
     envoy_naiad_request_duration_us_bucket{model, right, le}    first byte in to last byte out; also _sum, _count
-    envoy_naiad_requests{model, right, code, grpc_code}         code: HTTP status; grpc_code: number, none for HTTP
+    envoy_naiad_requests{model, right, pool, code, grpc_code}   code: HTTP status; grpc_code: number, none for HTTP
     envoy_naiad_request_bytes{model}, envoy_naiad_response_bytes{model}
     envoy_naiad_identity_requests{identity, code, grpc_code}    all requests, also those refused
+
+Durations are of answers that are no error (a refusal is quick, and says nothing about the service), and not of streams.
+`pool` is where the request was sent: `<pool>-grpc`, `<pool>-http`, for the canary `<pool>-or-main-…`.
 
 Labels are empty, which is the same as absent, where there is nothing to say: `model` for calls that concern no model,
 `identity` where it was not established. Requests for models that do not exist are only counted by identity:
@@ -69,16 +72,16 @@ def metric_logs() -> list[Message]:
         {"name": "code", "value_format": "%RESPONSE_CODE%"},
         {"name": "grpc_code", "value_format": "%GRPC_STATUS_NUMBER%"},
     ]
+    pool = {"name": "pool", "value_format": "%UPSTREAM_CLUSTER%"}
+    duration = {
+        "stat": {"name": "request_duration_us", "tags": [model, right]},
+        "unit": "Microseconds",
+        "value_format": "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%",
+    }
+    durations = _stats(histograms=[duration])
     per_model = _stats(
-        histograms=[
-            {
-                "stat": {"name": "request_duration_us", "tags": [model, right]},
-                "unit": "Microseconds",
-                "value_format": "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%",
-            }
-        ],
         counters=[
-            {"stat": {"name": "requests", "tags": [model, right, *codes]}, "value_fixed": 1},
+            {"stat": {"name": "requests", "tags": [model, right, pool, *codes]}, "value_fixed": 1},
             {"stat": {"name": "request_bytes", "tags": [model]}, "value_format": "%BYTES_RECEIVED%"},
             {"stat": {"name": "response_bytes", "tags": [model]}, "value_format": "%BYTES_SENT%"},
         ],
@@ -86,6 +89,7 @@ def metric_logs() -> list[Message]:
     counters = [{"stat": {"name": "identity_requests", "tags": [identity, *codes]}, "value_fixed": 1}]
     per_identity = _stats(counters=counters)
     return [
+        {**durations, "filter": {"and_filter": {"filters": [_was_allowed(), *_answered_at_once()]}}},
         {**per_model, "filter": {"and_filter": {"filters": [_was_allowed(), _model_exists()]}}},
         {**per_identity, "filter": {"not_health_check_filter": {}}},
     ]
@@ -107,6 +111,22 @@ def _model_exists() -> Message:
     over_http = {"or_filter": {"filters": [_status("LE", 399), _status("GE", 405)]}}
     over_grpc = {"grpc_status_filter": {"statuses": ["NOT_FOUND"], "exclude": True}}
     return {"and_filter": {"filters": [over_http, over_grpc]}}
+
+
+def _answered_at_once() -> list[Message]:
+    """One answer, which is no error: by HTTP as its status says, by gRPC also by its own."""
+    is_grpc = {
+        "name": "content-type",
+        "string_match": {"prefix": "application/grpc"},
+        "treat_missing_header_as_empty": True,
+    }
+    ok = [
+        {"grpc_status_filter": {"statuses": ["OK"]}},
+        {"header_filter": {"header": {**is_grpc, "invert_match": True}}},
+    ]
+    is_stream = {"name": ":path", "string_match": {"safe_regex": {"regex": ".*(ModelStreamInfer|generate_stream)"}}}
+    unary = {"header_filter": {"header": {**is_stream, "invert_match": True}}}
+    return [_status("LE", 399), {"or_filter": {"filters": ok}}, unary]
 
 
 def _status(op: str, value: int) -> Message:

@@ -1,7 +1,17 @@
 """Alerts about the gateway: whether it is there, what it refuses, what it has too much of."""
 
 from naiad.deploy._monitoring.alert import Alert, Severity
-from naiad.deploy._monitoring.names import DENIED, IDENTITIES, LIMITED, SERVICE, UNAUTHENTICATED, counted
+from naiad.deploy._monitoring.names import (
+    DENIED,
+    FILTER_ERRORS,
+    IDENTITIES,
+    LIMITED,
+    MEMORY_PERCENT,
+    SERVICE,
+    UNAUTHENTICATED,
+    clusters,
+    counted,
+)
 from naiad.deploy._monitoring.text import number
 from naiad.deploy.service import Service
 
@@ -10,14 +20,20 @@ DAYS_LEFT: dict[Severity, int] = {"critical": 3, "warning": 21}
 RETRIES = 0.05
 CONNECTIONS = 0.8
 REFUSALS_PER_S = 1.0
+MEMORY = 85.0
+"""Percent."""
 LIMITED_RATIO = 0.1
+CANARY_MARGIN = 0.01
 REJECTIONS = (
     "envoy_cluster_manager_cds_update_rejected",
     "envoy_listener_manager_lds_update_rejected",
     "envoy_http_rds_update_rejected",
     "envoy_cluster_update_rejected",
     "envoy_sds_update_rejected",
-    "envoy_extension_config_discovery_http_filter_config_reload_rejected",
+    "envoy_sds_key_rotation_failed",
+    "envoy_extension_config_discovery_http_filter_authorize_update_rejected",
+    "envoy_extension_config_discovery_http_filter_limits_update_rejected",
+    "envoy_extension_config_discovery_http_filter_tokens_update_rejected",
 )
 """Counters of configurations that the gateway would not have."""
 
@@ -54,6 +70,14 @@ def _presence() -> tuple[Alert, ...]:
             summary="The gateway refused a configuration",
             description="In ten minutes the gateway refused {{ $value | humanize }} files of its configuration, and "
             "goes on with those it had.",
+        ),
+        Alert(
+            name="FilterErrors",
+            expression=f"sum(increase({FILTER_ERRORS}[5m])) > 0",
+            severity="critical",
+            summary="The gateway's filter fails",
+            description="{{ $value | humanize }} requests in five minutes met an error in the filter that decides who "
+            "may do what; they were refused.",
         ),
     )
 
@@ -121,10 +145,13 @@ def _certificates_refused() -> Alert:
 
 
 def _load(service: Service) -> tuple[Alert, ...]:
-    retried = "sum by (envoy_cluster_name) (rate(envoy_cluster_upstream_rq_retry[5m]))"
-    asked = "sum by (envoy_cluster_name) (rate(envoy_cluster_upstream_rq_total[5m]))"
+    only = clusters(service)
+    retried = f"sum by (envoy_cluster_name) (rate(envoy_cluster_upstream_rq_retry{{{only}}}[5m]))"
+    asked = f"sum by (envoy_cluster_name) (rate(envoy_cluster_upstream_rq_total{{{only}}}[5m]))"
     overflows = ("upstream_rq_pending_overflow", "upstream_rq_active_overflow", "upstream_rq_retry_overflow")
-    refused = " + ".join(f"sum by (envoy_cluster_name) (increase(envoy_cluster_{name}[5m]))" for name in overflows)
+    refused = " + ".join(
+        f"sum by (envoy_cluster_name) (increase(envoy_cluster_{name}{{{only}}}[5m]))" for name in overflows
+    )
     connections = service.limits.num_connections
     return (
         Alert(
@@ -153,6 +180,15 @@ def _load(service: Service) -> tuple[Alert, ...]:
             summary="The gateway has {{ $value }} connections",
             description=f"Callers hold {{{{ $value }}}} connections; at {connections} further ones are refused.",
         ),
+        Alert(
+            name="GatewayMemory",
+            expression=f"max({MEMORY_PERCENT}) > {MEMORY:g}",
+            hold_s=120,
+            severity="warning",
+            summary="The gateway uses {{ $value }} % of its memory",
+            description=f"The gateway uses {{{{ $value }}}} % of the {service.limits.memory_mb} MiB that it may have; "
+            "from 90 % on it ends the largest streams, from 95 % on it accepts no requests.",
+        ),
     )
 
 
@@ -171,4 +207,21 @@ def _canary(service: Service) -> tuple[Alert, ...]:
             summary=f"The canary {pool} gets no requests",
             description=f"Pool {pool} should get {weight:g} % of the requests, and got none in a quarter of an hour.",
         ),
+        _canary_fails(pool, service.pools[0].name),
+    )
+
+
+def _canary_fails(pool: str, main: str) -> Alert:
+    """Worse than the pool beside it by a margin, on enough requests to know (30 min at 0.03/s are 50)."""
+    ratio = "model_pool:naiad_error_ratio:rate30m"
+    worse = f'{ratio}{{pool="{pool}"}} > on (model) group_left () (2 * {ratio}{{pool="{main}"}} + {CANARY_MARGIN:g})'
+    enough = f'model_pool:naiad_requests:rate30m{{pool="{pool}"}} > 0.03'
+    return Alert(
+        name="CanaryFails",
+        expression=f"{worse} and {enough}",
+        hold_s=120,
+        severity="warning",
+        summary=f"{{{{ $labels.model }}}} fails more often on the canary {pool} than on {main}",
+        description=f"{{{{ $value | humanizePercentage }}}} of what {pool} got for {{{{ $labels.model }}}} in "
+        f"half an hour failed: more than twice as many as on {main}, and {CANARY_MARGIN:.0%}.",
     )

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from naiad.deploy._monitoring.names import PENDING, REPLICA, error_ratio, quantile, requests
+from naiad.deploy._monitoring.names import PENDING, REPLICA, error_ratio, faults, quantile, requests
 from naiad.deploy._monitoring.text import duration
 from naiad.deploy.service import Service
 
@@ -23,7 +23,7 @@ def groups(service: Service) -> list[dict[str, Any]]:
             "rules": [_record("model:naiad_requests:rate5m", requests("5m")), *short, *_latency()],
         },
         {"name": "naiad-long", "interval": duration(60), "rules": long},
-        {"name": "naiad-triton", "rules": [*_triton(), *_replicas(service)]},
+        {"name": "naiad-triton", "rules": [*_triton(), *_replicas(service), *_canary(service)]},
     ]
 
 
@@ -74,6 +74,20 @@ def _replicas(service: Service) -> list[Rule]:
         _record("pool:triton_up:count", 'sum by (pool) (up{job="triton"})'),
         _record("pool:naiad_replicas:count", held("total")),
         _record("pool:naiad_replicas_admitted:count", held("healthy")),
+    ]
+
+
+def _canary(service: Service) -> list[Rule]:
+    """How often the answers of the canary and of the main pool are failures, for the models that both serve."""
+    if service.canary is None:
+        return []
+    source = '"pool", "$1", "pool", "(.+?)(-or-main)?-(grpc|http)"'
+    by = "model, pool"
+    failed = f"sum by ({by}) (label_replace({faults('30m', by=by)}, {source}))"
+    asked = f"sum by ({by}) (label_replace({requests('30m', by=by)}, {source}))"
+    return [
+        _record("model_pool:naiad_requests:rate30m", asked),
+        _record("model_pool:naiad_error_ratio:rate30m", f"({failed} or {asked} * 0) / ({asked} > 0)"),
     ]
 
 

@@ -1,6 +1,6 @@
 """Who calls, what is refused, and how is the gateway?"""
 
-from naiad.deploy._monitoring.names import DENIED, IDENTITIES, LIMITED, SERVICE, UNAUTHENTICATED, counted
+from naiad.deploy._monitoring.names import DENIED, IDENTITIES, LIMITED, SERVICE, UNAUTHENTICATED, clusters, counted
 from naiad.deploy._monitoring.panels import Json, Panel, Query, Row, Variable, dashboard
 from naiad.deploy.service import Service
 
@@ -15,7 +15,7 @@ def gateway(service: Service) -> Json:
         uid="naiad-gateway",
         title=f"{service.name}: gateway",
         description="Identities and what they are refused; replicas as the gateway sees them; connections.",
-        rows=[_identities(), _replicas(), _connections(service), _process()],
+        rows=[_identities(), _replicas(service), _connections(service), _process()],
         variables=[Variable(name="identity", metric=IDENTITIES)],
     )
 
@@ -55,9 +55,11 @@ def _identities() -> Row:
     )
 
 
-def _replicas() -> Row:
+def _replicas(service: Service) -> Row:
+    only = clusters(service)
+
     def upstream(metric: str) -> str:
-        return f"sum by (envoy_cluster_name) (rate(envoy_cluster_{metric}[{RATE}]))"
+        return f"sum by (envoy_cluster_name) (rate(envoy_cluster_{metric}{{{only}}}[{RATE}]))"
 
     cluster = "{{envoy_cluster_name}}"
     asked = f"{upstream('upstream_rq_total')} > 0"
@@ -65,7 +67,11 @@ def _replicas() -> Row:
         title="Replicas, as the gateway sees them",
         panels=(
             _panel(
-                "Healthy", "Replicas that requests may go to.", "short", "envoy_cluster_membership_healthy", cluster
+                "Healthy",
+                "Replicas that requests may go to.",
+                "short",
+                f"envoy_cluster_membership_healthy{{{only}}}",
+                cluster,
             ),
             _panel(
                 "Retries",
@@ -86,7 +92,11 @@ def _replicas() -> Row:
                 ),
             ),
             _panel(
-                "In flight", "Requests that replicas work on.", "short", "envoy_cluster_upstream_rq_active", cluster
+                "In flight",
+                "Requests that replicas work on.",
+                "short",
+                f"envoy_cluster_upstream_rq_active{{{only}}}",
+                cluster,
             ),
             _panel(
                 "Too many",

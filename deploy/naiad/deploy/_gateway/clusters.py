@@ -48,6 +48,7 @@ def render_clusters(service: Service, place: Place) -> dict[str, str]:
             else:
                 found = {
                     "type": "STRICT_DNS",
+                    "dns_lookup_family": "V4_PREFERRED",  # Triton listens on IPv4
                     "dns_refresh_rate": "5s",
                     "dns_failure_refresh_rate": {"base_interval": "0.5s", "max_interval": "2s"},
                     "load_assignment": assignment,
@@ -105,6 +106,8 @@ def _cluster(name: str, protocol: Protocol, limits: Limits, found: Message, *, s
         lb_policy="LEAST_REQUEST",
         # With no replica healthy all are tried; with one, only that.
         common_lb_config={"healthy_panic_threshold": {"value": 1}},
+        # What is not in the list any more gets nothing any more, however healthy it is.
+        ignore_health_on_host_removal=True,
         per_connection_buffer_limit_bytes=4 * _MIB,
         health_checks=[_health_check()],
         outlier_detection=_outliers(),

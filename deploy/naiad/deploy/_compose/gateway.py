@@ -49,12 +49,7 @@ def gateway(service: Service, place: Place) -> Fields:
 
 
 def arguments(place: Place) -> list[str]:
-    """Envoy's command line."""
-    return [
-        "envoy",
-        f"--config-path={place.config_dir}/envoy.yaml",
-        "--disable-hot-restart",
-        f"--drain-time-s={_GOODBYE_S}",
-        "--drain-strategy=immediate",
-        "--log-level=info",
-    ]
+    """Envoy's command line; its parser takes no `--name=value`."""
+    config = ["--config-path", f"{place.config_dir}/envoy.yaml"]
+    drain = ["--drain-time-s", str(_GOODBYE_S), "--drain-strategy", "immediate"]
+    return ["envoy", *config, "--disable-hot-restart", *drain, "--log-level", "info"]

@@ -58,10 +58,8 @@ def _read_key(path: str) -> str:
             key = file.read().strip()
     except (OSError, UnicodeDecodeError) as error:
         sys.exit(f"The key of Triton's restricted APIs could not be read: {error}. `naiad deploy secrets` makes it.")
-    if len(key) < 32 or any(character.isspace() for character in key):
-        sys.exit(
-            f"{path} must hold one key of at least 32 characters, found {len(key)}. `naiad deploy secrets` makes it."
-        )
+    if not _KEY.fullmatch(key):
+        sys.exit(f"{path} must hold one key of at least 32 letters and digits; `naiad deploy secrets` makes it.")
     return key
 
 

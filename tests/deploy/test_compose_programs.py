@@ -1,0 +1,420 @@
+"""What the containers run, taken out of the rendered files and run as real processes on this machine."""
+
+import ctypes
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+import yaml
+
+from deploy_helpers import endpoint
+from launcher_helpers import ask, eventually
+from naiad.client import Client
+from naiad.client.errors import ClientError
+from naiad.deploy import Place, Rights, Service, Triton
+from naiad.deploy._compose import gateway as gateway_container
+from naiad.deploy._compose import triton as triton_container
+from naiad.deploy._envoy.binary import find_envoy
+from naiad.deploy._files import write_all
+from naiad.deploy._gateway import render_gateway
+from naiad.deploy.compose import compose_place, render_compose
+from naiad.server import EmbeddedTriton
+
+KEY = "0123456789abcdef0123456789ABCDEF-._~"
+SERVICE = Service(tls=False, anonymous=Rights(infer=("*",), observe=("*",)), triton=Triton(model_control="explicit"))
+SHOWS = """
+import json, os, sys
+children = os.popen("tr '\\\\0' '\\\\n' </proc/self/environ").read()
+line = open("/proc/self/cmdline").read()
+print(json.dumps({"arguments": sys.argv[1:], "line": line, "variables": dict(os.environ), "children": children}))
+"""
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on."""
+    with_port = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [listener.getsockname()[1] for listener in with_port]
+    for listener in with_port:
+        listener.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The rendered files, in a directory whose name has a space."""
+    directory = tmp_path_factory.mktemp("a project")
+    write_all(directory, render_compose(SERVICE))
+    return directory
+
+
+def container(project: Path, name: str) -> dict[str, Any]:
+    content = yaml.safe_load((project / "docker-compose.yml").read_text())
+    return dict(content["services"][name])
+
+
+def check(fields: dict[str, Any], port: int, at: int) -> int:
+    """Run a container's health check, with the port where this test has its program; its exit status."""
+    test = [argument.replace("$$", "$").replace(str(port), str(at)) for argument in fields["healthcheck"]["test"][1:]]
+    return subprocess.run(test, capture_output=True, timeout=30).returncode
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    path = tmp_path / "triton-admin-key"
+    path.write_text(KEY + "\n")
+    return path
+
+
+def runner(project: Path, *arguments: str | Path) -> list[str]:
+    return [sys.executable, str(project / triton_container.RUNNER), *map(str, arguments)]
+
+
+def finished(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
+
+
+@contextmanager
+def started(command: Sequence[str], log: Path, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A process whose output goes to a file; whatever is left of it ends with the block."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, **options)
+    family = psutil.Process(process.pid)
+    try:
+        yield process
+    finally:
+        left = [family, *family.children(recursive=True)] if process.poll() is None else []
+        for each in left:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+        process.wait()
+
+
+# --- Triton's runner
+
+
+def test_the_real_triton_takes_the_command_and_shows_no_key(
+    project: Path, key_file: Path, tmp_path: Path, tritons: tuple[EmbeddedTriton, EmbeddedTriton]
+) -> None:
+    """It becomes ready by the container's own health check, asks for the key, and ends well when it is asked to."""
+    fields = container(project, "triton-main-0")
+    http, grpc_port, metrics = free_ports(3)
+    (tmp_path / "models").mkdir()
+    moved = {
+        "python3": sys.executable,
+        "/naiad/run_triton.py": str(project / triton_container.RUNNER),
+        "/run/secrets/triton-admin-key": str(key_file),
+        "tritonserver": psutil.Process(tritons[0].pid).exe(),
+        "--model-repository=/models": f"--model-repository={tmp_path / 'models'}",
+    }
+    assert moved.keys() <= set(fields["command"])
+    # The embedded release is older than this one option; every other is looked at by its parser.
+    command = [moved.get(part, part) for part in fields["command"] if "max-response-pool" not in part]
+    for service, port in (("http", http), ("grpc", grpc_port), ("metrics", metrics)):
+        command += [f"--{service}-address=127.0.0.1", f"--{service}-port={port}"]
+    log = tmp_path / "triton.log"
+    with started(command, log, cwd=tmp_path) as process:
+        eventually(lambda: process.poll() is not None or check(fields, 8000, http) == 0, log.read_text(), 60)
+        assert process.poll() is None, log.read_text()
+        family = psutil.Process(process.pid)
+        lines = ["\n".join(each.cmdline()) for each in (family, *family.children(recursive=True))]
+        assert len(lines) == 2
+        assert "admin-key={key}" in lines[1]
+        assert KEY not in "".join(lines)
+        assert index_http(http, None) == 403
+        assert index_http(http, "{key}") == 403
+        assert index_http(http, KEY) == 200
+        assert index_grpc(grpc_port, "{key}") == grpc.StatusCode.UNAVAILABLE
+        assert index_grpc(grpc_port, KEY) == grpc.StatusCode.OK
+        process.terminate()
+        assert process.wait(60) == 0
+    assert KEY not in log.read_text()
+    assert check(fields, 8000, http) != 0
+
+
+def index_http(port: int, key: str | None) -> int:
+    headers = {"admin-key": key} if key else {}
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/v2/repository/index", method="POST", headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def index_grpc(port: int, key: str) -> grpc.StatusCode:
+    metadata = [("triton-grpc-protocol-admin-key", key)]
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        try:
+            channel.unary_unary("/inference.GRPCInferenceService/RepositoryIndex")(b"", metadata=metadata, timeout=30)
+        except grpc.RpcError as error:
+            return error.code()
+    return grpc.StatusCode.OK
+
+
+def test_the_key_reaches_the_program_and_nobody_else(project: Path, key_file: Path) -> None:
+    """Each argument arrives whole; the list of processes, and what the program starts, have the placeholder only."""
+    arguments = ["--first", "a:key={key}", "", "x" * 5000, "{key}", "b:key={key}:{key}"]
+    done = finished(runner(project, key_file, sys.executable, "-c", SHOWS, *arguments))
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    seen = json.loads(done.stdout)
+    assert seen["arguments"] == [argument.replace("{key}", KEY) for argument in arguments]
+    assert seen["line"].split("\0")[3:-1] == arguments
+    assert KEY not in json.dumps([seen["line"], seen["variables"], seen["children"]])
+    assert seen["variables"].keys() >= os.environ.keys()
+
+
+def test_hiding_the_key_needs_no_privilege(project: Path, key_file: Path, tmp_path: Path) -> None:
+    """A user other than root without any capability, and without a way to new ones, as in the container."""
+    if os.geteuid() != 0 or not shutil.which("setpriv"):
+        pytest.skip("only root can become another user")
+    program = tmp_path_of_anybody(project, key_file)
+    drop = ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "--bounding-set=-all", "--no-new-privs"]
+    system_python = shutil.which("python3", path="/usr/bin:/usr/local/bin")
+    assert system_python is not None
+    shows = [system_python, str(program / "run_triton.py"), str(program / "key"), system_python, "-c", SHOWS, "k={key}"]
+    done = finished([*drop, *shows], cwd="/")
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert seen["arguments"] == [f"k={KEY}"]
+    assert KEY not in seen["line"]
+    shutil.rmtree(program)
+
+
+def tmp_path_of_anybody(project: Path, key_file: Path) -> Path:
+    """The runner and the key where another user may read them."""
+    directory = Path("/tmp") / f"naiad-runner-{os.getpid()}"
+    directory.mkdir(mode=0o755)
+    shutil.copy(project / triton_container.RUNNER, directory / "run_triton.py")
+    shutil.copy(key_file, directory / "key")
+    for each in directory.iterdir():
+        each.chmod(0o644)
+    return directory
+
+
+def refuse_ptrace() -> None:
+    """In the child: have the kernel refuse ptrace, as a strict container engine does (seccomp(2))."""
+
+    class Instruction(ctypes.Structure):
+        _fields_ = (("code", ctypes.c_ushort), ("jt", ctypes.c_ubyte), ("jf", ctypes.c_ubyte), ("k", ctypes.c_uint))
+
+    class Program(ctypes.Structure):
+        _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.POINTER(Instruction)))
+
+    load, equal, answer = 0x20, 0x15, 0x06
+    number_of_ptrace = {"x86_64": 101, "aarch64": 117}[os.uname().machine]
+    steps = (Instruction * 4)(
+        (load, 0, 0, 0),
+        (equal, 0, 1, number_of_ptrace),
+        (answer, 0, 0, 0x00050001),  # SECCOMP_RET_ERRNO | EPERM
+        (answer, 0, 0, 0x7FFF0000),  # SECCOMP_RET_ALLOW
+    )
+    library = ctypes.CDLL(None, use_errno=True)
+    assert library.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
+    assert library.prctl(22, 2, ctypes.byref(Program(4, steps)), 0, 0) == 0, os.strerror(ctypes.get_errno())
+
+
+def test_where_the_key_cannot_be_hidden_the_log_says_so(project: Path, key_file: Path) -> None:
+    """The program starts all the same, with the true key: a placeholder would be a key that everybody knows."""
+    command = runner(project, key_file, sys.executable, "-c", SHOWS, "k={key}")
+    done = finished(command, preexec_fn=refuse_ptrace)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["arguments"] == [f"k={KEY}"]
+    assert "visible to whoever lists this machine's processes" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("program", "status"),
+    [
+        ([sys.executable, "-c", "raise SystemExit(7)"], 7),
+        ([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"], 137),
+        (["/no/such/program"], 127),
+    ],
+)
+def test_the_runner_ends_as_its_program_does(project: Path, key_file: Path, program: list[str], status: int) -> None:
+    """The engine sees why a container has ended, and starts it again."""
+    assert finished(runner(project, key_file, *program)).returncode == status
+
+
+@pytest.mark.parametrize("content", [None, "", "too short", "with blanks " * 5, "comma,colon:equals=" * 3])
+def test_a_key_that_is_none_starts_nothing(project: Path, tmp_path: Path, content: str | None) -> None:
+    """Triton would take an empty key, and split others; the message says what makes a good one."""
+    path = tmp_path / "key"
+    if content is not None:
+        path.write_text(content)
+    done = finished(runner(project, path, sys.executable, "-c", "print('started')"))
+    assert done.returncode != 0
+    assert "started" not in done.stdout
+    assert "naiad deploy secrets" in done.stderr
+
+
+def test_as_a_first_process_it_forwards_signals_and_reaps_orphans(
+    project: Path, key_file: Path, tmp_path: Path
+) -> None:
+    """The kernel gives a first process no signal that it does not handle, and every orphan."""
+    unshare = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if not shutil.which("unshare") or finished([*unshare, "true"]).returncode != 0:
+        pytest.skip("this machine allows no process namespace")
+    orphan = "import os, signal, time\nif os.fork() == 0:\n  os.fork() or time.sleep(0.5)\n  os._exit(0)\nos.wait()\n"
+    ends = "signal.signal(signal.SIGTERM, lambda *_: os._exit(3))\nprint('up', flush=True)\ntime.sleep(60)\n"
+    log = tmp_path / "log"
+    command = [*unshare, *runner(project, key_file, sys.executable, "-c", orphan + ends, "{key}")]
+    with started(command, log) as process:
+        eventually(lambda: b"up" in log.read_bytes(), "the program runs")
+        (first,) = psutil.Process(process.pid).children()
+        eventually(lambda: len(first.children(recursive=True)) == 1, "the orphan is reaped")
+        first.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 3
+
+
+# --- the gateway's runner
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """The gateway's runner with the real Envoy, and how to reach them."""
+
+    process: subprocess.Popen[bytes]
+    place: Place
+    log: Path
+    fields: dict[str, Any]
+
+    @property
+    def url(self) -> str:
+        return f"grpc://127.0.0.1:{self.place.port}"
+
+    @property
+    def healthy(self) -> bool:
+        return check(self.fields, compose_place(SERVICE).metrics_port, self.place.metrics_port) == 0
+
+    @property
+    def envoy(self) -> psutil.Process:
+        (child,) = (each for each in psutil.Process(self.process.pid).children() if "envoy" in each.name())
+        return child
+
+    def active(self) -> int:
+        """Requests in flight, as Prometheus would read them."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.place.metrics_port}/metrics", timeout=30) as answer:
+            lines = answer.read().decode().splitlines()
+        found = [line for line in lines if line.startswith("envoy_cluster_upstream_rq_active{") and "-grpc" in line]
+        return sum(int(line.rpartition(" ")[2]) for line in found)
+
+
+@contextmanager
+def gateway(
+    project: Path, directory: Path, servers: Sequence[EmbeddedTriton], *, drain_s: int | None = None
+) -> Iterator[Running]:
+    """The gateway's container as processes here: its runner, its command, its rendered configuration."""
+    fields = container(project, "gateway")
+    port, metrics_port = free_ports(2)
+    place = replace(
+        compose_place(SERVICE),
+        config_dir=str(directory / "gateway"),
+        secrets_dir=str(directory / "secrets"),
+        endpoints={"main": tuple(endpoint(f"main-{index}", server) for index, server in enumerate(servers))},
+        host="127.0.0.1",
+        port=port,
+        metrics_host="127.0.0.1",
+        metrics_port=metrics_port,
+        admin=str(directory / "admin.sock"),
+        collector=None,
+    )
+    (directory / "secrets").mkdir()
+    (directory / "secrets" / "api-keys").write_text("")
+    (directory / "secrets" / "triton-admin-key").write_text(KEY)
+    write_all(directory / "gateway", render_gateway(SERVICE, place))
+    moved = {
+        "/naiad/run_gateway.sh": str(project / gateway_container.RUNNER),
+        compose_place(SERVICE).admin: place.admin,
+        "envoy": str(find_envoy()),
+        "/etc/naiad/gateway/envoy.yaml": str(directory / "gateway" / "envoy.yaml"),
+    }
+    parts = [*fields["entrypoint"], *fields["command"]]
+    assert moved.keys() <= set(parts)
+    command = [moved.get(part, part) for part in parts]
+    if drain_s is not None:
+        command[3] = str(drain_s)
+    log = directory / "gateway.log"
+    with started([*command, "--concurrency", "1"], log) as process:
+        running = Running(process=process, place=place, log=log, fields=fields)
+        eventually(lambda: process.poll() is not None or running.healthy, "the gateway is healthy")
+        assert process.poll() is None, log.read_text()
+        yield running
+
+
+def test_the_gateway_lets_requests_in_flight_finish(
+    project: Path, tmp_path: Path, tritons: tuple[EmbeddedTriton, EmbeddedTriton]
+) -> None:
+    """Asked to end it is unhealthy at once, finishes what runs, takes nothing more, and ends well."""
+    answers: list[float] = []
+    with gateway(project, tmp_path, tritons) as running:
+        with Client(running.url) as client:
+            eventually(lambda: client.ready(), "the gateway reaches a replica")
+            slow = threading.Thread(target=lambda: answers.append(float(ask(client, "identity", 8.0).max())))
+            slow.start()
+            eventually(lambda: running.active() == 1, "the request runs")
+            running.process.terminate()
+            eventually(lambda: not running.healthy, "the gateway is unhealthy")
+            assert not answers, "it was unhealthy only after the last answer"
+            assert running.process.poll() is None
+            slow.join(60)
+        assert answers == [8.0]
+        assert running.process.wait(60) == 0
+        assert "ending with 0 requests in flight" in running.log.read_text()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", running.place.port), timeout=10)
+
+
+def test_the_gateway_does_not_wait_for_ever(
+    project: Path, tmp_path: Path, tritons: tuple[EmbeddedTriton, EmbeddedTriton]
+) -> None:
+    """What has not finished when its time is up is cut off, before the engine would kill everything."""
+    errors: list[BaseException] = []
+    with gateway(project, tmp_path, tritons, drain_s=1) as running, Client(running.url, timeout=60) as client:
+        eventually(lambda: client.ready(), "the gateway reaches a replica")
+
+        def call() -> None:
+            try:
+                ask(client, "identity", 10.0)
+            except ClientError as error:
+                errors.append(error)
+
+        slow = threading.Thread(target=call)
+        slow.start()
+        eventually(lambda: running.active() == 1, "the request runs")
+        running.process.terminate()
+        assert running.process.wait(60) == 0
+        slow.join(60)
+    assert errors
+    assert "ending with 1 requests in flight" in running.log.read_text()
+
+
+def test_a_gateway_that_dies_ends_its_container(
+    project: Path, tmp_path: Path, tritons: tuple[EmbeddedTriton, EmbeddedTriton]
+) -> None:
+    """The engine starts it again."""
+    with gateway(project, tmp_path, tritons) as running:
+        running.envoy.kill()
+        assert running.process.wait(30) == 128 + signal.SIGKILL
+
+
+def test_a_gateway_that_does_not_start_ends_its_container(project: Path, tmp_path: Path) -> None:
+    """With Envoy's own words in the log."""
+    runs = [str(project / gateway_container.RUNNER), str(tmp_path / "admin"), "1"]
+    done = finished(["bash", *runs, str(find_envoy()), "--config-path", "/no/such/file", "--disable-hot-restart"])
+    assert done.returncode == 1
+    assert "/no/such/file" in done.stderr

@@ -53,7 +53,9 @@ def audit(
     cert: Annotated[Path | None, typer.Option(help="A client certificate (PEM), with --key.")] = None,
     key: Annotated[Path | None, typer.Option(help="The key of the client certificate (PEM).")] = None,
     server_name: Annotated[str | None, typer.Option(help="The name that the certificate should have.")] = None,
-    compose: Annotated[Path | None, typer.Option(help="A docker-compose.yml to look at, too.")] = None,
+    compose: Annotated[
+        list[Path] | None, typer.Option(help="A docker-compose.yml to look at, too. Repeatable: laid over each other.")
+    ] = None,
     service: Annotated[Path | None, typer.Option(help="The service's description, as deploy/service.toml.")] = None,
     secrets: Annotated[
         Path | None, typer.Option(help="The directory of its secrets; `secrets` beside the description by default.")
@@ -100,7 +102,7 @@ def audit(
             timeout_s=timeout,
             large_request_mb=large_request_mb,
             pids=pid or (),
-            compose=compose,
+            compose=compose or (),
             service=service,
             secrets=secrets or (service.parent / "secrets" if service else None),
             progress=progress,

@@ -37,7 +37,7 @@ def audit(
     timeout_s: float = 5.0,
     large_request_mb: float = 65.0,
     pids: Iterable[int] = (),
-    compose: Path | None = None,
+    compose: Iterable[Path] = (),
     service: Path | None = None,
     secrets: Path | None = None,
     progress: Callable[[str], None] = lambda _: None,
@@ -51,7 +51,8 @@ def audit(
     * `ports`: other ports of the host that should be closed.
     * `large_request_mb`: size in MiB of a request that should be refused; 0 sends none.
     * `pids`: processes of Triton's on this machine, where they are not found by the address.
-    * `compose`, `service`, `secrets`: a compose file, the description of the service, and the directory of its secrets.
+    * `compose`: compose files, each laid over those before it.
+    * `service`, `secrets`: the description of the service, and the directory of its secrets.
 
     Raises: `InvalidTarget` where nothing of Triton's is there; `InvalidService`, `InvalidKeys` where a file is wrong.
     """
@@ -71,8 +72,8 @@ def audit(
         findings += _local(target, tuple(pids))
     elif pids:
         findings += _named(tuple(pids))
-    if compose is not None:
-        findings += judge_compose(compose)
+    if files := tuple(compose):
+        findings += judge_compose(*files)
     if service is not None:
         findings += judge_service(service, secrets)
     return tuple(sorted(findings, key=lambda finding: (finding.severity.rank, finding.id, finding.where)))

@@ -48,6 +48,7 @@ def test_each_unsafe_option_is_found(more, check, severity):
         ["--model-control-mode=explicit", *GUARDED],
         ["--model-control-mode=explicit", GUARDED[0], "--allow-http=false"],
         [f"--grpc-restricted-protocol={ALL}:admin-key=*****"],
+        [f"--grpc-restricted-protocol={ALL}:admin-key={{key}}"],
         ["--allow-sagemaker=false"],
     ],
 )

@@ -9,6 +9,7 @@ from naiad.deploy._audit.finding import Severity
 from naiad.deploy._audit.judge_compose import judge_compose
 from naiad.deploy.errors import InvalidTarget
 
+ROOT = Path(__file__).parents[3]
 TRITON = {
     "image": "nvcr.io/nvidia/tritonserver:26.07-py3",
     "command": ["tritonserver", "--model-repository=/models", "--disable-auto-complete-config",
@@ -105,6 +106,28 @@ def test_the_gateway_may_publish_its_port_and_no_other(tmp_path):
     assert found(write(tmp_path, gateway={"ports": ["8443:8443", "9901:9901"]})) == {
         "gateway container-ports": Severity.MEDIUM
     }
+
+
+@pytest.mark.parametrize("files", [["docker-compose.yml"], ["docker-compose.yml", "deploy/compose.cpu.yml"]])
+def test_of_our_own_files_there_is_nothing_to_say_but_what_they_say_themselves(files):
+    """The collector's image has nothing that could look after it."""
+    findings = [f for f in judge_compose(*(ROOT / name for name in files)) if f.severity != "ok"]
+    assert [(f.id, f.where) for f in findings] == [("container-health", "docker-compose.yml: collector")]
+
+
+def test_what_is_built_here_or_runs_on_request_needs_no_pin_and_no_health_check(tmp_path):
+    """As the tools of docker-compose.yml."""
+    tools = {"image": "tools", "build": ".", "healthcheck": None, "restart": "no", "ports": []}
+    assert found(write(tmp_path, gateway=tools)) == {}
+
+
+def test_files_are_laid_over_each_other(tmp_path):
+    """Lists of ports grow, commands are replaced, `!override` replaces anything."""
+    base, over = write(tmp_path), tmp_path / "over.yml"
+    over.write_text("services: {triton: {ports: ['8001:8001'], cap_drop: !override []}, gateway: }\n")
+    findings = {f"{f.where} {f.id}" for f in judge_compose(base, over) if f.severity != "ok"}
+    where = "docker-compose.yml: triton"
+    assert findings == {f"{where} container-ports", f"{where} container-confinement"}
 
 
 def test_overrides_with_composes_own_tags_are_read(tmp_path):

@@ -72,7 +72,7 @@ class Arguments:
         for option in _RESTRICTED:
             for value in self.all(option):
                 secret = value.partition("=")[2]
-                if secret and not set(secret) <= _HIDDEN and not secret.startswith("$"):
+                if secret and not set(secret) <= _HIDDEN and not secret.startswith(("$", "{")):
                     shown.append(option)
         return tuple(dict.fromkeys(shown))
 

@@ -13,6 +13,7 @@ from naiad.deploy._audit.arguments import Arguments
 from naiad.deploy.errors import InvalidTarget
 
 _VARIABLE: Final = re.compile(r"\$(?:\{(\w+)(?::?[-?+]([^}]*))?\}|(\w+))")
+_REPLACED: Final = frozenset({"command", "entrypoint", "test"})
 _LOOPBACK: Final = ("127.", "[::1]", "localhost:")
 
 
@@ -79,8 +80,16 @@ class Volume:
     read_only: bool
 
 
-def load_compose(path: Path) -> tuple[ComposeService, ...]:
-    """Read the services. Raises: `InvalidTarget` if the file is none."""
+def load_compose(*paths: Path) -> tuple[ComposeService, ...]:
+    """Read the services of files that are laid over each other. Raises: `InvalidTarget` if one is none."""
+    services: dict[str, dict[str, Any]] = {}
+    for path in paths:
+        for name, raw in _read(path).items():
+            services[str(name)] = _merged(services.get(str(name), {}), raw or {})
+    return tuple(ComposeService(name=name, raw=raw) for name, raw in services.items())
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         document = yaml.load(path.read_text(), Loader=_Loader)  # noqa: S506  (derived from SafeLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
@@ -88,7 +97,34 @@ def load_compose(path: Path) -> tuple[ComposeService, ...]:
     services = document.get("services") if isinstance(document, dict) else None
     if not isinstance(services, dict):
         raise InvalidTarget(f"expected a compose file at {path}, found YAML without `services`")
-    return tuple(ComposeService(name=str(name), raw=raw) for name, raw in services.items() if isinstance(raw, dict))
+    return {name: raw for name, raw in services.items() if isinstance(raw, dict | None)}
+
+
+def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Lay one service over another as compose does: mappings merge, most lists grow, everything else is replaced."""
+    merged = dict(under)
+    for key, value in over.items():
+        value, before = _plain(value), merged.get(key)
+        if isinstance(over[key], _Override):
+            merged[key] = value
+        elif isinstance(before, dict) and isinstance(value, dict):
+            merged[key] = _merged(before, value)
+        elif isinstance(before, list) and isinstance(value, list) and key not in _REPLACED:
+            merged[key] = [*before, *value]
+        else:
+            merged[key] = _merged({}, value) if isinstance(value, dict) else value
+    return merged
+
+
+@dataclass(frozen=True, slots=True)
+class _Override:
+    """A value that replaces what is under it."""
+
+    value: Any
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, _Override) else value
 
 
 class _Loader(yaml.SafeLoader):
@@ -97,12 +133,12 @@ class _Loader(yaml.SafeLoader):
 
 def _own_tag(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> Any:
     if suffix == "reset":
-        return None
+        return _Override(None)
     if isinstance(node, yaml.MappingNode):
-        return loader.construct_mapping(node, deep=True)
+        return _Override(loader.construct_mapping(node, deep=True))
     if isinstance(node, yaml.SequenceNode):
-        return loader.construct_sequence(node, deep=True)
-    return node.value
+        return _Override(loader.construct_sequence(node, deep=True))
+    return _Override(node.value)
 
 
 _Loader.add_multi_constructor("!", _own_tag)

@@ -21,11 +21,10 @@ _DURATION: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _FLOATING: Final = frozenset({"", "latest", "main", "stable", "edge", "nightly"})
 
 
-def judge_compose(path: Path) -> Iterator[Finding]:
-    """All findings about a compose file. Raises: `InvalidTarget` if it is none."""
-    services = load_compose(path)
-    for service in services:
-        where = f"{path.name}: {service.name}"
+def judge_compose(*paths: Path) -> Iterator[Finding]:
+    """All findings about compose files that are laid over each other. Raises: `InvalidTarget` if one is none."""
+    for service in load_compose(*paths):
+        where = f"{paths[0].name}: {service.name}"
         for judge in _EVERY:
             yield judge(service, where)
         if service.is_triton:
@@ -105,7 +104,7 @@ def _user(service: ComposeService, where: str) -> Finding:
 
 def _pinning(service: ComposeService, where: str) -> Finding:
     image = service.image
-    if not image:
+    if not image or service.raw.get("build"):
         return ok("container-image", where, "it is built here")
     name, _, digest = image.partition("@")
     tag = name.rpartition("/")[2].partition(":")[2]
@@ -156,6 +155,8 @@ def _secrets(service: ComposeService, where: str) -> Finding:
 
 def _health(service: ComposeService, where: str) -> Finding:
     check = service.raw.get("healthcheck")
+    if str(service.raw.get("restart")) == "no" or service.raw.get("profiles"):
+        return ok("container-health", where, "it runs on request, and ends")
     if check and not (isinstance(check, dict) and check.get("disable")):
         return ok("container-health", where, "it has a health check")
     return Finding(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import json
+from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -18,7 +20,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from naiad.deploy._x509 import Certificate, load_key
 from naiad.deploy.errors import InvalidCertificate
 
-__all__ = ["is_issued_by", "make_authority", "make_client_certificate", "make_revocations", "make_server_certificate"]
+__all__ = [
+    "is_issued_by",
+    "make_authority",
+    "make_client_certificate",
+    "make_placeholder_jwks",
+    "make_revocations",
+    "make_server_certificate",
+]
 
 _BACKDATED: Final = timedelta(minutes=5)
 """Clocks of others may be a little behind."""
@@ -62,6 +71,17 @@ def make_revocations(authority: Certificate, revoked: Iterable[Certificate] = ()
         entry = x509.RevokedCertificateBuilder(serial_number=each.leaf.serial_number, revocation_date=now)
         builder = builder.add_revoked_certificate(entry.build())
     return builder.sign(_signing_key(authority), SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def make_placeholder_jwks() -> bytes:
+    """Make a JSON Web Key Set (RFC 7517) that verifies nobody's tokens: its private key is gone already.
+
+    The gateway refuses a set without keys, and with it the whole filter.
+    """
+    point = ec.generate_private_key(ec.SECP256R1()).public_key().public_numbers()
+    x, y = (urlsafe_b64encode(number.to_bytes(32, "big")).rstrip(b"=").decode() for number in (point.x, point.y))
+    key = {"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": "naiad-placeholder", "x": x, "y": y}
+    return json.dumps({"keys": [key]}, indent=2).encode() + b"\n"
 
 
 def is_issued_by(certificate: Certificate, authority: Certificate) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from naiad.deploy._issuing import make_placeholder_jwks
 from naiad.deploy._secret_files import locked, make_directory, write_secret
 from naiad.deploy.certificates import (
     Certificate,
@@ -90,7 +91,7 @@ def make_secrets(
         for issuer in service.issuers:
             path = f"jwks/{issuer.name}.json"
             files.make(
-                path, b'{"keys": []}\n', f"put the public keys (JWKS) of {issuer.issuer} there", placeholder=True
+                path, make_placeholder_jwks(), f"put the public keys (JWKS) of {issuer.issuer} there", placeholder=True
             )
         files.make("alert-webhook", _WEBHOOK, "put the URL that alerts are posted to there", placeholder=True)
         if any("://" in (pool.repository or "") for pool in service.pools):

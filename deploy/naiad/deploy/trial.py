@@ -15,6 +15,7 @@ from naiad.deploy._envoy.binary import find_envoy
 from naiad.deploy._envoy.process import Process, validate
 from naiad.deploy._files import write_all
 from naiad.deploy._gateway import render_gateway
+from naiad.deploy._issuing import make_placeholder_jwks
 from naiad.deploy.certificates import (
     install_server_certificate,
     make_authority,
@@ -50,8 +51,7 @@ def try_gateway(service: Service, place: Place) -> None:
         log = directory / "envoy.log"
         process = Process(envoy, bootstrap, directory=directory, log_path=log, num_threads=1, drain_s=1.0)
         try:
-            with Admin(Path(here.admin)) as admin:
-                process.wait_ready(admin, _READY_TIMEOUT_S, threading.Event())
+            process.wait_ready(Admin(Path(here.admin)), _READY_TIMEOUT_S, threading.Event())
         finally:
             process.kill()
 
@@ -81,4 +81,4 @@ def _write_secrets(service: Service, directory: Path) -> None:
     (directory / "api-keys").touch()
     (directory / "triton-admin-key").write_text(secrets.token_urlsafe(32))
     for issuer in service.issuers:
-        (directory / "jwks" / f"{issuer.name}.json").write_text('{"keys": []}')
+        (directory / "jwks" / f"{issuer.name}.json").write_bytes(make_placeholder_jwks())

@@ -42,7 +42,7 @@ def _show_local(as_json: bool) -> bool:
     from naiad.deploy import GatewayError
     from naiad.deploy.gateway import running_gateways
 
-    found = [(gateway, gateway.status()) for gateway in running_gateways()]
+    found = [(gateway, _ask(gateway)) for gateway in running_gateways()]
     if as_json:
         print_json([_as_dict(gateway, told) for gateway, told in found])
     elif not found:
@@ -52,8 +52,18 @@ def _show_local(as_json: bool) -> bool:
         )
     else:
         for gateway, told in found:
-            out.print(_table(gateway, told))
-    return bool(found) and all(told.ok for _, told in found)
+            out.print(_table(gateway, told) if told is not None else f"{gateway.grpc_url}  [red]does not answer[/]")
+    return bool(found) and all(told is not None and told.ok for _, told in found)
+
+
+def _ask(gateway: RunningGateway) -> GatewayStatus | None:
+    """Return what it tells; None where it is starting, restarting, or hangs."""
+    from naiad.deploy import GatewayError
+
+    try:
+        return gateway.status()
+    except GatewayError:
+        return None
 
 
 def _show_remote(url: str, as_json: bool) -> bool:
@@ -101,11 +111,11 @@ def _pools(url: str, pools: tuple[PoolStatus, ...]) -> Table:
     return table
 
 
-def _as_dict(gateway: RunningGateway, told: GatewayStatus) -> dict[str, Any]:
+def _as_dict(gateway: RunningGateway, told: GatewayStatus | None) -> dict[str, Any]:
     return {
         "grpc_url": gateway.grpc_url,
         "metrics_url": gateway.metrics_url,
         "pid": gateway.pid,
-        "ok": told.ok,
-        **asdict(told),
+        "ok": told is not None and told.ok,
+        **(asdict(told) if told is not None else {}),
     }

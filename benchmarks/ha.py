@@ -4,13 +4,14 @@
 
 Two embedded Tritons serve a small ONNX model in two versions behind the real Envoy, as `naiad serve --replicas 2
 --gateway` has them. Callers in a process of their own keep several requests in flight, each through a connection of its
-own without any retry, and check every answer. When a third of the requests is through, it happens:
+own without a retry policy (grpcio as it comes), and check every answer. When a third of the requests is through, it
+happens:
 
     kill        one replica is killed (SIGKILL)
     term        one replica is asked to end (SIGTERM), without being drained before
     rolling     both are restarted one after the other, drained first
     promote     the model's other version is promoted, then rolled back
-    reload      the description changes (limits), and an API key is revoked and another added
+    reload      the description changes (identities, rights, rates), and API keys are added and revoked
     rotate      the certificate is replaced while callers go on connecting (TLS)
     stub        the Python process of one replica's model is killed
 
@@ -106,10 +107,11 @@ def promote(stage: Stage) -> None:
 
 
 def reload(stage: Stage) -> None:
-    """Another description; a new key, and none of the old ones but the callers' own."""
+    """Another identity with other rights; a new key added and revoked, three times."""
     service = stage.gateway.service
-    for num_pending in (512, 1024):
-        stage.gateway.reload(replace(service, limits=replace(service.limits, num_pending=num_pending)))
+    other = Identity(name="other", rights=Rights(observe=("*",)), requests_per_s=5.0)
+    for identities in ((CALLER, other), (CALLER,)):
+        stage.gateway.reload(replace(service, identities=identities, anonymous=other.rights))
     keys = KeyFile(stage.secrets / "api-keys")
     for _ in range(3):
         other = keys.add(CALLER.name)

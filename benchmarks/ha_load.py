@@ -39,9 +39,8 @@ class Target:
     """Whether callers connect anew now and then."""
 
     def channel(self) -> grpc.Channel:
-        """A connection of its own, without any retry, not even gRPC's silent ones."""
+        """A connection of its own, without a retry policy."""
         options = [
-            ("grpc.enable_retries", 0),
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.max_receive_message_length", -1),
             ("grpc.max_reconnect_backoff_ms", 500),

@@ -4,9 +4,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 RUNS ?= 10000000
 REQUESTS ?= 1000000
+MINUTES ?= 30
 STUB_SIDE := server/naiad/server/backends/onnxruntime server/naiad/server/backends/pytorch
 
-.PHONY: help setup demo test test-deploy fuzz soak check types format bench bench-client bench-backend bench-export bench-loadtest bench-gate bench-capacity bench-tune wheel clean
+.PHONY: help setup demo test test-deploy fuzz soak soak-service check types format bench bench-client bench-backend bench-export bench-loadtest bench-gate bench-capacity bench-tune bench-ha wheel clean
 
 help:            ## what there is to run
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile
@@ -35,6 +36,9 @@ fuzz: $(READY)   ## RUNS inputs (10 million) for the client's reader of answers,
 
 soak: $(READY)   ## REQUESTS (a million, about ten minutes) with errors among them: nothing grows, nothing is left
 	$(BIN)/python tests/soak/client.py --requests $(REQUESTS)
+
+soak-service: $(READY)  ## MINUTES (30) of a gateway with two replicas at 80 % of their highest rate: nothing fails, nothing grows
+	$(BIN)/python tests/soak/service.py --minutes $(MINUTES)
 
 check: $(READY) types  ## style, types, boundaries
 	$(BIN)/ruff check .
@@ -72,6 +76,9 @@ bench-capacity: $(READY)  ## how often the interval of --find-max holds the trut
 
 bench-tune: $(READY)  ## what `naiad tune` gains on two recipes, by its A/B runs (about half an hour, on a quiet machine)
 	$(BIN)/python benchmarks/tune.py
+
+bench-ha: $(READY)  ## what callers without retries notice of failures and changes behind the gateway (about ten minutes)
+	$(BIN)/python benchmarks/ha.py
 
 wheel: $(READY)  ## build the distribution into dist/
 	$(BIN)/python -m build --no-isolation

@@ -37,6 +37,7 @@ class Process:
         # Nothing is inherited from an Envoy before: no shared memory is made that a killed one would leave behind.
         command += ["--disable-hot-restart", "--reject-unknown-dynamic-fields"]
         command += ["--drain-time-s", str(max(1, round(drain_s))), "--drain-strategy", "immediate"]
+        command += ["--file-flush-interval-msec", "1000"]  # of the access log, that a crash loses a second at most
         command += ["--concurrency", str(num_threads)] if num_threads else []
         with open(log_path, "ab") as output:
             self._popen = subprocess.Popen(

@@ -32,6 +32,8 @@ class Stub:
     pid: int
     dead: bool
     """A zombie: Triton neither notices nor starts another."""
+    stopped: bool
+    """By a signal or a debugger: should it go on in the middle of a request, it aborts Triton."""
     arguments: tuple[str, ...]
     """Its command line; empty once it is dead."""
 
@@ -208,4 +210,4 @@ def _stub(pid: int, parent: int) -> Stub | None:
         arguments = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
     except (OSError, ValueError):
         return None
-    return Stub(pid=pid, dead=state == "Z", arguments=tuple(arguments[:-1]))
+    return Stub(pid=pid, dead=state == "Z", stopped=state in "Tt", arguments=tuple(arguments[:-1]))

@@ -27,7 +27,7 @@ _LONGEST_PAUSE_S: Final = 60.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Former:
-    """A stub that died, or that serves no more and has to end."""
+    """A stub that died or was stopped, or that serves no more and has to end."""
 
     stub: Stub
     since: float = field(default_factory=time.monotonic)
@@ -44,6 +44,7 @@ class Repair:
         self._admin = admin
         self._alive: dict[int, Stub] = {}
         self._dead: dict[int, _Former] = {}
+        self._stopped: dict[int, _Former] = {}
         self._retired: dict[int, _Former] = {}
         self._last_reload: dict[str, tuple[float, float]] = {}
         self._numbers = itertools.count(1)
@@ -60,17 +61,21 @@ class Repair:
                 del self._retired[pid]
 
     def finds_all_alive(self) -> bool:
-        """Look whether a stub died; False as long as one that did was not replaced."""
+        """Look whether a stub died or was stopped; False as long as one that was is not replaced."""
         for pid, stub in list(self._alive.items()):
             now = self._process.stub(pid)
             if now is None or now.dead:
                 del self._alive[pid]
                 if now is not None:
                     self._dead[pid] = _Former(stub=stub)
-        return not self._dead
+            if now is not None and now.stopped:
+                self._stopped.setdefault(pid, _Former(stub=stub))
+            else:
+                self._stopped.pop(pid, None)
+        return not self._dead and not self._stopped
 
     def repair(self) -> None:
-        """Load the models again whose stubs died a moment ago. Raises `Unreachable`, `AdminRefused`."""
+        """Load the models again whose stubs died or were stopped a moment ago. Raises `Unreachable`, `AdminRefused`."""
         # Triton collects a stub that it ended itself at once; only one that died alone stays a zombie.
         for pid, death in list(self._dead.items()):
             if not death.older_than(_RESTS_S):
@@ -79,6 +84,10 @@ class Repair:
             if model is None or self.reload(model):
                 _reaper.remove_regions(death.stub.region)
                 del self._dead[pid]
+        for stop in list(self._stopped.values()):
+            model = self._model_of(stop.stub) if stop.older_than(_RESTS_S) else None
+            if model is not None:
+                self.reload(model, hangs=True)
 
     def has_frozen(self, model: str) -> bool:
         """Whether a process of the model does not run any more; to be asked again and again. Raises `Unreachable`."""
@@ -138,10 +147,15 @@ class Repair:
                     return model
         return None
 
+    def _model_of(self, stub: Stub) -> str | None:
+        models = (status.name for status in self._admin.index() if status.state == "READY")
+        return next((model for model in models if _runs(stub, self._admin.config(model))), None)
+
     def _retire(self, former: list[Stub], *, hangs: bool) -> None:
         # Beside a dead stub, Triton never gets to end its healthy siblings; one that hangs aborts Triton when it wakes.
         for stub in former:
             self._alive.pop(stub.pid, None)
+            self._stopped.pop(stub.pid, None)
             self._process.retired.add(stub.pid)
             if hangs:
                 self._end(stub)

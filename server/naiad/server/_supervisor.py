@@ -119,7 +119,8 @@ class Supervisor:
             for model in self._canary.unhealthy_models(self._repair.has_frozen):
                 self._tell(fit=False)
                 self._repair.reload(model, hangs=True)
-        self._tell(fit=self._repair.finds_all_alive())
+        if self._repair.finds_all_alive() and self._server.process.returncode is None:
+            self._tell(fit=True)
 
     def _tell(self, *, fit: bool) -> None:
         """Let those who send requests here know when that begins or ceases to make sense."""

@@ -129,7 +129,7 @@ def _secrets(service: Service) -> list[str]:
 def _without_gpus(service: Service) -> Fields:
     return {
         "services": {
-            triton.host(pool, index): _small_replica(service, pool)
+            triton.host(pool, index): _small_replica(service, pool, index)
             for pool in service.pools
             for index in range(pool.num_replicas)
         }
@@ -137,9 +137,9 @@ def _without_gpus(service: Service) -> Fields:
     }
 
 
-def _small_replica(service: Service, pool: Pool) -> Fields:
+def _small_replica(service: Service, pool: Pool, index: int) -> Fields:
     return {
-        "command": triton.command(service, pool, gpus=False),
+        "command": triton.command(service, pool, index, gpus=False),
         "deploy": Override({}),
         "mem_limit": "${NAIAD_TRITON_MEMORY:-4g}",
         "shm_size": "256m",

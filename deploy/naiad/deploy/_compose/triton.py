@@ -19,6 +19,9 @@ _RESPONSES: Final = 1024
 """Answers that one stream may hold for a caller who does not fetch them (25.03 and later)."""
 
 
+_SPANS: Final = "http://collector:4318/v1/traces"
+
+
 def host(pool: Pool, index: int) -> str:
     """The name of a replica's container, and of its host on the internal network."""
     return f"triton-{pool.name}-{index}"
@@ -38,7 +41,7 @@ def replica(service: Service, pool: Pool, index: int, *, gpus: list[str] | None)
         memory="${NAIAD_TRITON_MEMORY:-32g}",
         num_processes=4096,
         stop_s=triton.exit_timeout_s + _GRACE_S,
-        command=command(service, pool),  # after the image's entrypoint, which looks at the driver
+        command=command(service, pool, index),  # after the image's entrypoint, which looks at the driver
         networks=["inference", "storage"] if remote(pool) else ["inference"],
         secrets=[KEY, *([CLOUD_CREDENTIALS] if remote(pool) else [])],
         environment=_environment(pool),
@@ -52,10 +55,15 @@ def replica(service: Service, pool: Pool, index: int, *, gpus: list[str] | None)
     )
 
 
-def command(service: Service, pool: Pool, *, gpus: bool = True) -> list[str]:
+def command(service: Service, pool: Pool, index: int, *, gpus: bool = True) -> list[str]:
     """What the container runs: Triton, by the runner that puts in the key of its restricted APIs."""
     runner = ["python3", "/naiad/run_triton.py", secret_file(KEY)]
-    return [*runner, *_triton(service, pool), *([] if gpus else ["--allow-gpu-metrics=false"])]
+    return [
+        *runner,
+        *_triton(service, pool),
+        *_tracing(host(pool, index)),
+        *([] if gpus else ["--allow-gpu-metrics=false"]),
+    ]
 
 
 def _triton(service: Service, pool: Pool) -> list[str]:
@@ -74,6 +82,15 @@ def _triton(service: Service, pool: Pool) -> list[str]:
         f"--http-restricted-api={_RESTRICTED}:admin-key={PLACEHOLDER}",
         "--log-format=ISO8601",
     ]
+
+
+def _tracing(name: str) -> list[str]:
+    """Where spans would go; none are made until an administrator sets `trace_level` for a model.
+
+    Triton then traces every request that has a trace's id, those included that the gateway has not chosen.
+    """
+    settings = ["mode=opentelemetry", f"opentelemetry,url={_SPANS}", f"opentelemetry,resource=service.name={name}"]
+    return [f"--trace-config={setting}" for setting in settings]
 
 
 def _environment(pool: Pool) -> dict[str, str]:

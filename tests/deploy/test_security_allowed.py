@@ -125,10 +125,9 @@ def test_forged_headers_are_replaced(setting: Setting) -> None:
     forged = [
         ("x-naiad-identity", "boss"),
         ("x-naiad-model", "other"),
-        ("triton-grpc-protocol-model-key", "x"),
         ("admin-key", "x"),
     ]
-    key = ("x-api-key", setting.keys["reader"])
+    key = ("triton-grpc-protocol-admin-key", setting.keys["reader"])
     assert setting.grpc("forged", "ModelInfer", infer("digits"), [*forged, key]) == "grpc 0"
     headers = setting.upstream.arrivals[-1].headers
     assert (headers["x-naiad-identity"], headers["x-naiad-model"]) == ("reader", "digits")

@@ -1,6 +1,7 @@
 """The file of API keys and the gateway's own faults: what changes counts at once, and what is broken lets nobody in."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace as replace_fields
 from pathlib import Path
 
 import pytest
@@ -150,3 +151,20 @@ def test_a_fault_in_a_stream_ends_what_passes(tmp_path: Path, monkeypatch: pytes
 
 def _place() -> Place:
     return Place(config_dir="/c", secrets_dir="/s")
+
+
+def test_an_issuers_next_key_comes_beside_the_old_one(setting: Setting) -> None:
+    """As an issuer of another name with the same `iss`: both count while callers change over, without a restart."""
+    old, new = setting.signer, type(setting.signer)()
+
+    def by_token(token: str) -> str:
+        return setting.grpc("issuer", "ModelInfer", infer(), [("authorization", f"Bearer {token}")])
+
+    assert (by_token(old.token()), by_token(new.token())) == ("grpc 0", "grpc 16")
+    (setting.directory / "secrets" / "jwks" / "corp-2.json").write_text(new.jwks())
+    service = setting.gateway.service
+    reader = replace_fields(service.identities[0], tokens=("corp/alice", "corp-2/alice"))
+    issuers = (*service.issuers, replace_fields(service.issuers[0], name="corp-2"))
+    setting.gateway.reload(replace_fields(service, issuers=issuers, identities=(reader, *service.identities[1:])))
+    eventually(lambda: by_token(new.token()) == "grpc 0", "the new key to count", timeout_s=15)
+    assert by_token(old.token()) == "grpc 0"

@@ -20,7 +20,6 @@ def check_fits(service: Service) -> None:
     """
     _check_pools(service)
     check_unique((issuer.name for issuer in service.issuers), "a name of its own", "issuers", last="name")
-    check_unique((issuer.issuer for issuer in service.issuers), "each issuer once", "issuers", last="issuer")
     check_unique((each.model for each in service.objectives), "one objective a model", "objectives", last="model")
     if service.client_certificates != "none" and not service.tls:
         do = "set tls = true, or leave it out"

@@ -102,11 +102,12 @@ class Rights:
     """What somebody may do. Models are names or patterns with `*`, as in `resnet*`."""
 
     infer: tuple[str, ...] = ()
-    """Models that may be asked for inferences, and for their metadata and readiness."""
+    """Models that may be asked for inferences, and for what a client needs for that: metadata, configuration,
+    readiness."""
     observe: tuple[str, ...] = ()
     """Models whose metadata, configuration and statistics may be read; with `*` also the repository's index."""
     admin: bool = False
-    """May load and unload models, register shared memory, and change trace and log settings."""
+    """May load and unload models, register and use shared memory, change trace and log settings, and observe all."""
 
     def __post_init__(self) -> None:
         check_names(self.infer, PATTERN, "infer")
@@ -152,7 +153,10 @@ class Identity:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Issuer:
-    """Whose JSON Web Tokens are believed; its keys lie in `<secrets>/jwks/<name>.json`."""
+    """Whose JSON Web Tokens are believed; its keys lie in `<secrets>/jwks/<name>.json`.
+
+    Its next keys come as an issuer of another name with the same `iss`, so that both count while callers change over.
+    """
 
     name: str
     issuer: str
@@ -247,6 +251,8 @@ class Service:
     identities: tuple[Identity, ...] = ()
     anonymous: Rights | None = None
     """What callers without an identity may do; None for nothing."""
+    anonymous_requests_per_s: float | None = None
+    """Requests per second of all callers without an identity together; None for no limit."""
     issuers: tuple[Issuer, ...] = ()
     pools: tuple[Pool, ...] = field(default_factory=lambda: (Pool(name="main", num_replicas=2),))
     """The first is where traffic goes."""
@@ -258,6 +264,7 @@ class Service:
 
     def __post_init__(self) -> None:
         check_name(self.name, LABEL, "name")
+        check_range(self.anonymous_requests_per_s, "anonymous_requests_per_s", over=0, most=1_000_000)
         check_range(self.trace_percent, "trace_percent", least=0, most=100)
         check_fits(self)
 

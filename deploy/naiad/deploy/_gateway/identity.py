@@ -8,13 +8,13 @@ All three are always there, so that a change of the description replaces files a
 """
 
 from naiad.deploy._gateway._document import Message, discovered, resources, typed
-from naiad.deploy._gateway.lua import ANONYMOUS, script
+from naiad.deploy._gateway.lua import script
 from naiad.deploy._gateway.rate_limits import rate_limit
 from naiad.deploy._gateway.tokens import verify_tokens
 from naiad.deploy.place import Place
 from naiad.deploy.service import Service
 
-__all__ = ["ANONYMOUS", "allowed", "filters", "render_identity"]
+__all__ = ["allowed", "filters", "render_identity"]
 
 _EXTENSION = "envoy.config.core.v3.TypedExtensionConfig"
 _LUA = "envoy.extensions.filters.http.lua.v3.Lua"

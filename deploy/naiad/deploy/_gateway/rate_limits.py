@@ -1,9 +1,10 @@
 """Requests per second of each identity."""
 
 import math
+from collections.abc import Iterator
 
 from naiad.deploy._gateway._document import Message, seconds
-from naiad.deploy.service import Identity, Service
+from naiad.deploy.service import ANONYMOUS, Service
 
 _SHORTEST_S = 0.05
 """Envoy fills no bucket more often."""
@@ -23,20 +24,24 @@ def rate_limit(service: Service) -> Message:
         "rate_limits": [
             {"actions": [{"request_headers": {"header_name": "x-naiad-identity", "descriptor_key": "identity"}}]}
         ],
-        "descriptors": [
-            {"entries": [{"key": "identity", "value": identity.name}], "token_bucket": _bucket(identity)}
-            for identity in service.identities
-            if identity.requests_per_s is not None
-        ],
+        "descriptors": [_descriptor(*limit) for limit in _limits(service)],
     }
 
 
-def _bucket(identity: Identity) -> Message:
-    rate = identity.requests_per_s
-    assert rate is not None
-    num_tokens = max(1, math.ceil(rate * _SHORTEST_S))
-    return {
-        "max_tokens": identity.burst or max(1, math.ceil(rate)),
+def _limits(service: Service) -> Iterator[tuple[str, float, int | None]]:
+    """Name, requests per second and burst of whoever has a limit."""
+    for identity in service.identities:
+        if identity.requests_per_s is not None:
+            yield identity.name, identity.requests_per_s, identity.burst
+    if service.anonymous_requests_per_s is not None:
+        yield ANONYMOUS, service.anonymous_requests_per_s, None
+
+
+def _descriptor(name: str, requests_per_s: float, burst: int | None) -> Message:
+    num_tokens = max(1, math.ceil(requests_per_s * _SHORTEST_S))
+    bucket = {
+        "max_tokens": burst or max(1, math.ceil(requests_per_s)),
         "tokens_per_fill": num_tokens,
-        "fill_interval": seconds(num_tokens / rate),
+        "fill_interval": seconds(num_tokens / requests_per_s),
     }
+    return {"entries": [{"key": "identity", "value": name}], "token_bucket": bucket}

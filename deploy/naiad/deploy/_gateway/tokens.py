@@ -23,6 +23,7 @@ def verify_tokens(service: Service, place: Place) -> Message:
 def _provider(issuer: Issuer, place: Place) -> Message:
     provider: Message = {
         "issuer": issuer.issuer,
+        # Read when this file is: Envoy 1.40 does not watch it. A new key comes as an issuer of another name beside.
         "local_jwks": {"filename": f"{place.secrets_dir}/jwks/{issuer.name}.json"},
         "from_headers": [{"name": "authorization", "value_prefix": "Bearer "}],
         "forward": True,

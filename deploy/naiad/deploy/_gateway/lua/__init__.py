@@ -7,10 +7,7 @@ from importlib.resources import files
 from naiad.deploy.place import Place
 from naiad.deploy.service import Rights, Service
 
-__all__ = ["ANONYMOUS", "script"]
-
-ANONYMOUS = "anonymous"
-"""What the access log and the metrics call callers without an identity."""
+__all__ = ["script"]
 
 _PARTS = (
     "log",

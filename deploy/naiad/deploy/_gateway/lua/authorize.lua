@@ -1,13 +1,11 @@
 -- Every request passes here: who calls, what for, whether it may. Nothing reaches a server that was not allowed.
 
-local OURS = { "x-naiad-identity", "x-naiad-model", "admin-key", "authorization", "x-api-key" }
+-- What only the gateway may say to a server, and what no server needs to know.
+local OURS = {
+  "x-naiad-identity", "x-naiad-model", "admin-key", "triton-grpc-protocol-admin-key", "authorization", "x-api-key",
+}
 
 local function strip(headers)
-  local found = {}
-  for name in pairs(headers) do
-    if string.find(name, "^triton%-grpc%-protocol%-") then found[#found + 1] = name end
-  end
-  for _, name in ipairs(found) do headers:remove(name) end
   for _, name in ipairs(OURS) do headers:remove(name) end
 end
 

@@ -443,3 +443,14 @@ def test_before_its_start_and_after_its_stop_it_says_so(endpoints: dict[str, lis
     gateway.stop()
     with pytest.raises(GatewayError, match="not running"):
         _ = gateway.grpc_url
+
+
+def test_changes_from_several_threads_do_not_undo_each_other(shared: Gateway) -> None:
+    """Each finds what the one before it left."""
+    names = [endpoint.name for endpoint in shared.endpoints["main"]]
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(5):
+            assert list(pool.map(shared.drain, names)) == [True, True]
+            assert [replica.admitted for replica in shared.status().replicas] == [False, False]
+            list(pool.map(shared.admit, names))
+            assert [replica.admitted for replica in shared.status().replicas] == [True, True]

@@ -99,8 +99,7 @@ class Gateway:
 
         It stays out until `admit`. Raises: `GatewayError` for an unknown name, or when Envoy refuses.
         """
-        running = self._run
-        running.change(endpoints=changed(running.endpoints, name, admitted=False))
+        self._run.change(edit=lambda endpoints: changed(endpoints, name, admitted=False))
         deadline, quiet = time.monotonic() + timeout_s, 0
         while quiet < _QUIET_LOOKS:
             # Envoy's threads learn of the change one after the other.
@@ -115,8 +114,7 @@ class Gateway:
 
         Raises: `GatewayError` for an unknown name, when Envoy refuses, or when the replica does not answer in time.
         """
-        running = self._run
-        running.change(endpoints=changed(running.endpoints, name, admitted=True))
+        self._run.change(edit=lambda endpoints: changed(endpoints, name, admitted=True))
         deadline = time.monotonic() + timeout_s
         while not self._replica(name).healthy:
             if time.monotonic() > deadline:
@@ -129,8 +127,8 @@ class Gateway:
     def replace(self, endpoint: Endpoint) -> None:
         """Give the replica of that name other addresses. Raises `GatewayError`."""
         fields = {name: getattr(endpoint, name) for name in ("host", "grpc_port", "http_port", "metrics_port")}
-        running = self._run
-        running.change(endpoints=changed(running.endpoints, endpoint.name, admitted=endpoint.admitted, **fields))
+        fields["admitted"] = endpoint.admitted
+        self._run.change(edit=lambda endpoints: changed(endpoints, endpoint.name, **fields))
 
     def reload(self, service: Service, endpoints: Mapping[str, Sequence[Endpoint]] | None = None) -> None:
         """Serve by another description (and other replicas) from now on, without losing a request.
@@ -138,7 +136,7 @@ class Gateway:
         Raises: `GatewayError` with Envoy's reasons; everything is as before then.
         """
         members = None if endpoints is None else {pool: tuple(found) for pool, found in endpoints.items()}
-        self._run.change(service, members)
+        self._run.change(service, None if members is None else lambda _: members)
 
     def active_requests(self, name: str) -> int:
         """Requests that a replica is working on for this gateway. Raises `GatewayError` for an unknown name."""

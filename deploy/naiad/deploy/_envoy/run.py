@@ -5,7 +5,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -61,13 +61,13 @@ class Run:
         """Where Envoy's output goes."""
         return self.private / "envoy.log"
 
-    def change(self, service: Service | None = None, endpoints: Endpoints | None = None) -> None:
+    def change(self, service: Service | None = None, edit: Callable[[Endpoints], Endpoints] | None = None) -> None:
         """Render anew, replace what differs, and return when Envoy has taken it; as before if it refuses.
 
-        Raises: `GatewayError`.
+        `edit` makes the endpoints out of those that are there when it is this change's turn. Raises: `GatewayError`.
         """
         with self._changing:
-            service, endpoints = service or self.service, endpoints or self.endpoints
+            service, endpoints = service or self.service, edit(self.endpoints) if edit else self.endpoints
             check_endpoints(service, endpoints)
             files = render_gateway(service, self._place(endpoints))
             if files[BOOTSTRAP] != self._files[BOOTSTRAP]:

@@ -346,7 +346,15 @@ PATHS = [
     http("delete", 405, "DELETE /v2/models/digits", denied="wrong-method"),
     http("options", 405, "OPTIONS /v2/models/digits", denied="wrong-method"),
     http("whole-url", 403, "POST http://127.0.0.1:8000/v2/models/other/infer", JSON, denied="no-right", model="other"),
-    http("content-type-of-grpc", 400, "POST /v2/models/digits/infer", JSON, headers=(("content-type", "x"), ("x", ""))),
+    http("grpc-in-capitals", 415, f"POST {SERVICE}ModelInfer", DIGITS, headers=(("content-type", "Application/GRPC"),)),
+    http("grpc-web", 415, f"POST {SERVICE}ModelInfer", DIGITS, headers=(("content-type", "application/grpc-web"),)),
+    http(
+        "two-content-types",
+        415,
+        f"POST {SERVICE}ModelInfer",
+        DIGITS,
+        headers=(("content-type", "application/grpc, a"),),
+    ),
     http("compressed-body", 415, "POST /v2/models/digits/infer", JSON, headers=(("content-encoding", "gzip"),)),
     http("grpc-path-as-json", 415, f"POST {SERVICE}ModelInfer", DIGITS, denied="not-grpc"),
     http(
@@ -382,4 +390,4 @@ SIZES = [
     http("too-large-for-the-identity-http", 413, "POST /v2/models/digits/infer", b"x" * 20_000, by="small"),
 ]
 
-ATTACKS = [*CREDENTIALS, *TOKENS, *RIGHTS, *MESSAGES, *[a for a in PATHS if a.name != "content-type-of-grpc"], *SIZES]
+ATTACKS = [*CREDENTIALS, *TOKENS, *RIGHTS, *MESSAGES, *PATHS, *SIZES]

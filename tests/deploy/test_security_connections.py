@@ -74,6 +74,23 @@ def test_a_certificate_that_is_revoked_while_the_gateway_runs_is_refused(strict:
     assert strict.grpc("watcher", "ServerLive", certificate=certificate) == "grpc 14"
 
 
+def test_sessions_are_not_resumed_where_certificates_count(strict: Setting) -> None:
+    """A resumed session's certificate would not be checked again, even if it is revoked meanwhile."""
+    context = ssl.create_default_context(cadata=strict.authority.certificate_pem.decode())
+    context.maximum_version = ssl.TLSVersion.TLSv1_2  # its sessions come with the handshake
+    own, file = strict.certificates["reader"], strict.directory / "resumed.pem"
+    file.write_bytes(own.certificate_pem + own.key_pem)
+    context.load_cert_chain(file)
+    session = None
+    for _ in range(3):
+        plain = socket.create_connection(strict.address, timeout=20)
+        with context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as connection:
+            connection.sendall(b"GET /v2 HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert connection.recv(100).startswith(b"HTTP/1.1 200")
+            assert not connection.session_reused
+            session = connection.session
+
+
 def test_plain_http_at_the_port_of_tls_is_closed(setting: Setting) -> None:
     """Nobody sends a key in the clear by mistake and gets away with it."""
     with socket.create_connection(setting.address, timeout=20) as plain:

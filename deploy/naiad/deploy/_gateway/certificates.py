@@ -37,8 +37,15 @@ def transport_socket(service: Service, place: Place) -> Message:
         "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
         common_tls_context=common,
         require_client_certificate=service.client_certificates == "required",
+        **_sessions(service),
     )
     return {"name": "envoy.transport_sockets.tls", "typed_config": context}
+
+
+def _sessions(service: Service) -> Message:
+    """A resumed session would not have its certificate checked again, and Envoy would not call it validated."""
+    whole = service.client_certificates != "none"
+    return {"disable_stateless_session_resumption": whole, "disable_stateful_session_resumption": whole}
 
 
 def _own(place: Place) -> Message:

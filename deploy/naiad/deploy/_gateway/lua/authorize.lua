@@ -74,7 +74,9 @@ end
 
 local function decide(handle, call)
   local headers = handle:headers()
-  call.grpc = string.find(headers:get("content-type") or "", "^application/grpc") ~= nil
+  local content_type = headers:get("content-type") or ""
+  -- Exactly as Envoy's routes tell gRPC.
+  call.grpc = content_type == "application/grpc" or string.find(content_type, "^application/grpc%+") ~= nil
   call.identity, call.rights = identify(handle, headers)
   strip(headers)
   headers:replace("x-naiad-identity", call.identity)

@@ -36,6 +36,7 @@ from naiad.server import EmbeddedTriton
 
 KEY = "0123456789abcdef0123456789ABCDEF-._~"
 SERVICE = Service(tls=False, anonymous=Rights(infer=("*",), observe=("*",)), triton=Triton(model_control="explicit"))
+LIVE = "http://127.0.0.1:8000/v2/health/live"
 SHOWS = """
 import json, os, sys
 children = os.popen("tr '\\\\0' '\\\\n' </proc/self/environ").read()
@@ -79,8 +80,11 @@ def key_file(tmp_path: Path) -> Path:
     return path
 
 
-def runner(project: Path, *arguments: str | Path) -> list[str]:
-    return [sys.executable, str(project / triton_container.RUNNER), *map(str, arguments)]
+NOWHERE = "http://127.0.0.1:1/"
+
+
+def runner(project: Path, key_file: Path, *command: str, live_url: str = NOWHERE, hung_s: float = 0.5) -> list[str]:
+    return [sys.executable, str(project / triton_container.RUNNER), str(key_file), live_url, str(hung_s), *command]
 
 
 def finished(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
@@ -125,6 +129,7 @@ def test_the_real_triton_takes_the_command_and_shows_no_key(
     command = [moved.get(part, part) for part in fields["command"] if "max-response-pool" not in part]
     for service, port in (("http", http), ("grpc", grpc_port), ("metrics", metrics)):
         command += [f"--{service}-address=127.0.0.1", f"--{service}-port={port}"]
+    command[command.index(LIVE)] = LIVE.replace("8000", str(http))
     log = tmp_path / "triton.log"
     with started(command, log, cwd=tmp_path) as process:
         eventually(lambda: process.poll() is not None or check(fields, 8000, http) == 0, log.read_text(), 60)
@@ -143,6 +148,30 @@ def test_the_real_triton_takes_the_command_and_shows_no_key(
         assert process.wait(60) == 0
     assert KEY not in log.read_text()
     assert check(fields, 8000, http) != 0
+
+
+def test_a_triton_that_hangs_is_killed_to_be_started_again(
+    project: Path, key_file: Path, tmp_path: Path, tritons: tuple[EmbeddedTriton, EmbeddedTriton]
+) -> None:
+    """The real server, stopped by a signal after it was live: the container ends, and the log says why."""
+    http, grpc_port, metrics = free_ports(3)
+    (tmp_path / "models").mkdir()
+    ports = [f"--http-port={http}", f"--grpc-port={grpc_port}", f"--metrics-port={metrics}"]
+    addresses = [f"--{service}-address=127.0.0.1" for service in ("http", "grpc", "metrics")]
+    server = [psutil.Process(tritons[0].pid).exe(), f"--model-repository={tmp_path / 'models'}", *ports, *addresses]
+    url, log = LIVE.replace("8000", str(http)), tmp_path / "triton.log"
+    with started(runner(project, key_file, *server, live_url=url, hung_s=2), log, cwd=tmp_path) as process:
+        eventually(lambda: "Triton is live" in log.read_text(), "the watcher has seen it live")
+        (child,) = psutil.Process(process.pid).children()
+        child.suspend()
+        assert process.wait(60) == 128 + signal.SIGKILL
+    assert "has not answered for 2 s" in log.read_text()
+
+
+def test_a_server_that_never_answered_is_left_alone(project: Path, key_file: Path) -> None:
+    """Loading models may take longer than the watcher waits."""
+    slow = finished(runner(project, key_file, sys.executable, "-c", "import time; time.sleep(2)", hung_s=0.2))
+    assert slow.returncode == 0
 
 
 def index_http(port: int, key: str | None) -> int:
@@ -186,8 +215,8 @@ def test_hiding_the_key_needs_no_privilege(project: Path, key_file: Path, tmp_pa
     drop = ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "--bounding-set=-all", "--no-new-privs"]
     system_python = shutil.which("python3", path="/usr/bin:/usr/local/bin")
     assert system_python is not None
-    shows = [system_python, str(program / "run_triton.py"), str(program / "key"), system_python, "-c", SHOWS, "k={key}"]
-    done = finished([*drop, *shows], cwd="/")
+    shows = [str(program / "run_triton.py"), str(program / "key"), NOWHERE, "60", system_python, "-c", SHOWS, "k={key}"]
+    done = finished([*drop, system_python, *shows], cwd="/")
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
     assert seen["arguments"] == [f"k={KEY}"]

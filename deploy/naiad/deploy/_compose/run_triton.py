@@ -1,6 +1,6 @@
-"""Runs Triton as a container's first process, and keeps its administration key out of the list of processes.
+"""Runs Triton as a container's first process: hides its administration key, and ends it when it hangs.
 
-    python3 run_triton.py KEY_FILE tritonserver ARGUMENT ...
+    python3 run_triton.py KEY_FILE LIVE_URL HUNG_S tritonserver ARGUMENT ...
 
 Triton takes the key of its restricted APIs as an argument only, and arguments can be read by every user of the host.
 Arguments here say `{key}` instead. They are exchanged in the memory of the new process, after it was made and before
@@ -8,15 +8,22 @@ its first instruction: what the kernel shows as its command line is what was wri
 process's environment area, which the kernel shows to its own user and to root only. This is what a debugger does
 to its child (ptrace(2)), and needs no privilege. Where the machine forbids it, the key is passed as an argument after
 all, and the log says so.
+
+An engine starts a container again that has ended, not one that is unhealthy. A server that has answered LIVE_URL and
+does so no more for HUNG_S seconds is therefore killed.
 """
 
 import contextlib
 import ctypes
+import http.client
 import os
 import re
 import signal
 import struct
 import sys
+import threading
+import time
+import urllib.request
 from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Final
@@ -34,22 +41,48 @@ _POINTER: Final = struct.calcsize("P")
 
 
 def main(command: Sequence[str]) -> int:
-    """Run the command that follows the key's file; return its exit status."""
-    if len(command) < 2:
-        sys.exit("usage: run_triton.py KEY_FILE tritonserver ARGUMENT ...")
-    key = _read_key(command[0])
+    """Run the command that follows the settings; return its exit status."""
+    if len(command) < 4:
+        sys.exit("usage: run_triton.py KEY_FILE LIVE_URL HUNG_S tritonserver ARGUMENT ...")
+    key_file, live_url, hung_s, *arguments = command
+    key = _read_key(key_file)
     # What arrives while the child is made waits for its handler; a first process would lose it otherwise.
     signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
-    child = _start(command[1:], key)
+    child, ending = _start(arguments, key), threading.Event()
 
     def forward(number: int, _frame: FrameType | None) -> None:
+        ending.set()
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, number)
 
     for number in _FORWARDED:
         signal.signal(number, forward)
+    threading.Thread(target=_watch, args=(child, live_url, float(hung_s), ending), daemon=True).start()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
     return _wait(child)
+
+
+def _watch(child: int, url: str, hung_s: float, ending: threading.Event) -> None:
+    """Kill the child when it has answered before and does not any more; one that was asked to end is left alone."""
+    answered_s = None
+    while not ending.wait(min(5.0, hung_s / 10)):
+        if _answers(url):
+            if answered_s is None:
+                _log(f"Triton is live; it is killed when it does not answer for {hung_s:g} s.")
+            answered_s = time.monotonic()
+        elif answered_s is not None and time.monotonic() - answered_s > hung_s and not ending.is_set():
+            _log(f"{url} has not answered for {hung_s:g} s: Triton is killed, to be started again.")
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+            return
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - the address is ours
+            return bool(answer.status == 200)
+    except (OSError, http.client.HTTPException):
+        return False
 
 
 def _read_key(path: str) -> str:
@@ -113,7 +146,8 @@ def _exchange(child: int, arguments: Sequence[str], hidden: Mapping[int, str]) -
         variables = _strings(_read(memory, variables_start, variables_end), variables_start)
         stack = _read(memory, stack_start, start)
         for index in hidden:
-            assert shown[index][1] == arguments[index].encode()
+            if shown[index][1] != arguments[index].encode():
+                raise ValueError(f"expected argument {index} to be {arguments[index]!r}, found {shown[index][1]!r}")
             mark = _address(variables, f"{_VARIABLE}{index}=?".encode()) - 1
             os.pwrite(memory, struct.pack("P", mark + 1), stack_start + _slot(stack, shown[index][0]))
             os.pwrite(memory, b"\0", mark)
@@ -140,13 +174,15 @@ def _address(strings: Sequence[tuple[int, bytes]], prefix: bytes) -> int:
 
 def _stack_start(child: int) -> int:
     with open(f"/proc/{child}/maps", encoding="ascii") as file:
-        return next(int(line.partition("-")[0], 16) for line in file if line.rstrip().endswith("[stack]"))
+        (start,) = (int(line.partition("-")[0], 16) for line in file if line.rstrip().endswith("[stack]"))
+    return start
 
 
 def _slot(stack: bytes, address: int) -> int:
     """Where in the stack the one pointer to this address lies."""
     words = memoryview(stack[: len(stack) // _POINTER * _POINTER]).cast("P")
-    return [index for index, word in enumerate(words) if word == address].pop() * _POINTER
+    *_, index = (index for index, word in enumerate(words) if word == address)
+    return index * _POINTER
 
 
 def _ptrace(request: int, process: int) -> int:

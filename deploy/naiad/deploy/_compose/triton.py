@@ -19,6 +19,9 @@ _RESPONSES: Final = 1024
 """Answers that one stream may hold for a caller who does not fetch them (25.03 and later)."""
 
 
+_HEALTH: Final = "http://127.0.0.1:8000/v2/health"
+_HUNG_S: Final = 60
+"""Seconds without an answer until a server that answered before is killed; the gateway has left it by then."""
 _SPANS: Final = "http://collector:4318/v1/traces"
 
 
@@ -51,13 +54,13 @@ def replica(service: Service, pool: Pool, index: int, *, gpus: list[str] | None)
         shm_size=f"{triton.shared_memory_mb}m",
         ulimits={"memlock": -1, "stack": 64 << 20},
         deploy={"resources": {"reservations": {"devices": [_devices(gpus)]}}},
-        healthcheck=health(["curl", "--fail", "--silent", "http://127.0.0.1:8000/v2/health/ready"], start_s=120),
+        healthcheck=health(["curl", "--fail", "--silent", f"{_HEALTH}/ready"], start_s=120),
     )
 
 
 def command(service: Service, pool: Pool, index: int, *, gpus: bool = True) -> list[str]:
     """What the container runs: Triton, by the runner that puts in the key of its restricted APIs."""
-    runner = ["python3", "/naiad/run_triton.py", secret_file(KEY)]
+    runner = ["python3", "/naiad/run_triton.py", secret_file(KEY), f"{_HEALTH}/live", str(_HUNG_S)]
     return [
         *runner,
         *_triton(service, pool),

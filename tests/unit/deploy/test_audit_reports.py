@@ -1,10 +1,15 @@
 """Findings for programs, and what an audit is asked."""
 
 import json
+import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from typer.main import get_command
 
+from naiad.cli.app import app
+from naiad.deploy import _audit
 from naiad.deploy._audit.target import is_this_machine, parse_target
 from naiad.deploy.audit import Finding, Severity, to_json, to_junit, to_sarif, worst
 from naiad.deploy.errors import InvalidTarget
@@ -79,3 +84,15 @@ def test_this_machine_is_known_by_its_addresses():
     assert not is_this_machine("192.0.2.1")
     with pytest.raises(InvalidTarget, match="a host that has an address"):
         is_this_machine("no-such-host.invalid")
+
+
+def test_the_commands_that_fix_something_exist():
+    """With their options."""
+    sources = "".join(path.read_text() for path in Path(_audit.__file__).parent.glob("judge_*.py"))
+    named = set(re.findall(r"naiad deploy ((?:key |certificate )?[a-z]+)", sources))
+    assert named
+    for words in map(str.split, named):
+        command = get_command(app).commands["deploy"]
+        for word in words:
+            assert word in command.commands, words
+            command = command.commands[word]

@@ -160,7 +160,7 @@ def _expiry(keys: tuple[Key, ...], where: str) -> Finding:
         where=where,
         found="; ".join(found),
         why="a key that leaked unnoticed works for ever",
-        fix="naiad deploy key add IDENTITY --expires DATE; revoke the old one once nobody uses it",
+        fix="naiad deploy key add IDENTITY --days 90; revoke the old one once nobody uses it",
         source=_KEYS,
     )
 

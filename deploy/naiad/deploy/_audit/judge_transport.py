@@ -70,7 +70,7 @@ def _certificate(seen: Survey, tls: TlsFacts) -> Iterator[Finding]:
             where=where,
             found=f"the certificate has {tls.weakness}",
             why="it can be forged",
-            fix="make a new one: naiad deploy secrets",
+            fix="make a new one: naiad deploy certificate renew",
             source=_USE_TLS,
         )
     else:
@@ -104,7 +104,7 @@ def _expiry(where: str, tls: TlsFacts) -> Finding:
         if days <= 0
         else f"the certificate ends in {days:.1f} days",
         why="every caller that checks certificates is turned away from then on",
-        fix="replace tls.crt and tls.key in the secrets; the gateway takes them without a restart",
+        fix="naiad deploy certificate renew, or install one of your authority; the gateway takes it at once",
     )
 
 

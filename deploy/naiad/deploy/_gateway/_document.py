@@ -1,5 +1,6 @@
 """How Envoy's configuration is written: typed messages, in YAML that is the same for the same service."""
 
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -8,6 +9,8 @@ import yaml
 Message = dict[str, Any]
 
 HEAD: Final = "# Made by `naiad deploy render` from the service's description: edit that, not this.\n"
+_AMBIGUOUS: Final = re.compile(r"(?:[yYnN]|[-+.]?\d[\w.+-]*)\Z")
+"""Text that Envoy's reader of YAML takes for a truth value or a number where Python's does not, as `n` and `1e5`."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -48,7 +51,7 @@ def discovered(name: str, directory: str, *type_names: str) -> Message:
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in text else None
+    style = "|" if "\n" in text else "'" if _AMBIGUOUS.match(text) else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, Final
+from urllib.parse import quote
 from xml.etree import ElementTree
 
 from naiad.deploy._audit.finding import Finding, Severity
@@ -76,16 +77,11 @@ def _rule(finding: Finding) -> dict[str, Any]:
 
 
 def _result(finding: Finding) -> dict[str, Any]:
-    place = finding.where.partition(": ")[0]
+    # Readers want a place; of a file it is the file, of an address or a process its name as a relative URI.
+    place = {"artifactLocation": {"uri": quote(finding.where.partition(": ")[0])}}
     return {
         "ruleId": finding.id,
         "level": _LEVELS[finding.severity],
         "message": {"text": f"{finding.where}: {finding.found}. {finding.fix}"},
-        "locations": [
-            {
-                "physicalLocation": {
-                    "artifactLocation": {"uri": place.replace(" ", "%20").replace("[", "%5B").replace("]", "%5D")}
-                }
-            }
-        ],
+        "locations": [{"physicalLocation": place}],
     }

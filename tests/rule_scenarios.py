@@ -293,15 +293,16 @@ _GATEWAY = {
     ),
     "CanaryFails": Scenario(
         fires={
-            _OK.replace("infer", 'infer",pool="main-grpc'): "0+1000x120",
-            _OK.replace("infer", 'infer",pool="next-or-main-grpc'): "0+45x120",
-            _BAD.replace("infer", 'infer",pool="next-or-main-grpc'): "0+5x120",
+            _OK.replace("infer", 'infer",cluster="main-http'): "0+1000x120",
+            _OK.replace("infer", 'infer",cluster="main-grpc'): "0+1000x120",
+            _OK.replace("infer", 'infer",cluster="next-or-main-grpc'): "0+45x120",
+            _BAD.replace("infer", 'infer",cluster="next-or-main-grpc'): "0+5x120",
         },
         quiet={
-            _OK.replace("infer", 'infer",pool="main-grpc'): "0+950x120",
-            _BAD.replace("infer", 'infer",pool="main-grpc'): "0+50x120",
-            _OK.replace("infer", 'infer",pool="next-or-main-grpc'): "0+45x120",
-            _BAD.replace("infer", 'infer",pool="next-or-main-grpc'): "0+5x120",
+            _OK.replace("infer", 'infer",cluster="main-http'): "0+950x120",
+            _BAD.replace("infer", 'infer",cluster="main-http'): "0+50x120",
+            _OK.replace("infer", 'infer",cluster="next-or-main-grpc'): "0+45x120",
+            _BAD.replace("infer", 'infer",cluster="next-or-main-grpc'): "0+5x120",
         },
         labels=_warning(model="digits", pool="next"),
         at="30m",

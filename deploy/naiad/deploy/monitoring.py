@@ -22,7 +22,7 @@ def render_monitoring(service: Service, targets: Targets) -> dict[str, str]:
     """
     return {
         "prometheus.yml": document(prometheus.configuration(service, targets)),
-        "rules/recording.yml": document({"groups": recording.groups(service)}),
+        "rules/recording.yml": document({"groups": recording.groups(service, targets.pace)}),
         "rules/alerts.yml": document({"groups": _alert_groups(service, targets)}),
         "alertmanager.yml": document(alertmanager.configuration(targets)),
         "collector.yml": document(collector.configuration()),

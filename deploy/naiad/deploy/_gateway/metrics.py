@@ -4,12 +4,12 @@ Beside Envoy's own metrics (`envoy_cluster_…{envoy_cluster_name="<pool>-grpc"}
 `envoy_listener_…`), per request that was allowed:
 
     envoy_naiad_request_duration_us_bucket{model, right, le}    first byte in to last byte out; also _sum, _count
-    envoy_naiad_requests{model, right, pool, code, grpc_code}   code: HTTP status; grpc_code: number, none for HTTP
+    envoy_naiad_requests{model, right, cluster, code, grpc_code} code: HTTP status; grpc_code: number, none for HTTP
     envoy_naiad_request_bytes{model}, envoy_naiad_response_bytes{model}
     envoy_naiad_identity_requests{identity, code, grpc_code}    all requests, also those refused
 
 Durations are of answers that are no error (a refusal is quick, and says nothing about the service), and not of streams.
-`pool` is where the request was sent: `<pool>-grpc`, `<pool>-http`, for the canary `<pool>-or-main-…`.
+`cluster` is where the request was sent: `<pool>-grpc`, `<pool>-http`, for the canary `<pool>-or-main-…`.
 
 Labels are empty, which is the same as absent, where there is nothing to say: `model` for calls that concern no model,
 `identity` where it was not established. Requests for models that do not exist are only counted by identity:
@@ -72,7 +72,7 @@ def metric_logs() -> list[Message]:
         {"name": "code", "value_format": "%RESPONSE_CODE%"},
         {"name": "grpc_code", "value_format": "%GRPC_STATUS_NUMBER%"},
     ]
-    pool = {"name": "pool", "value_format": "%UPSTREAM_CLUSTER%"}
+    cluster = {"name": "cluster", "value_format": "%UPSTREAM_CLUSTER%"}
     duration = {
         "stat": {"name": "request_duration_us", "tags": [model, right]},
         "unit": "Microseconds",
@@ -81,7 +81,7 @@ def metric_logs() -> list[Message]:
     durations = _stats(histograms=[duration])
     per_model = _stats(
         counters=[
-            {"stat": {"name": "requests", "tags": [model, right, pool, *codes]}, "value_fixed": 1},
+            {"stat": {"name": "requests", "tags": [model, right, cluster, *codes]}, "value_fixed": 1},
             {"stat": {"name": "request_bytes", "tags": [model]}, "value_format": "%BYTES_RECEIVED%"},
             {"stat": {"name": "response_bytes", "tags": [model]}, "value_format": "%BYTES_SENT%"},
         ],

@@ -3,6 +3,7 @@
 from typing import Any
 
 from naiad.deploy._monitoring.names import PENDING, REPLICA, error_ratio, faults, quantile, requests
+from naiad.deploy._monitoring.targets import Pace
 from naiad.deploy._monitoring.text import duration
 from naiad.deploy.service import Service
 
@@ -13,7 +14,7 @@ QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 Rule = dict[str, Any]
 
 
-def groups(service: Service) -> list[dict[str, Any]]:
+def groups(service: Service, pace: Pace) -> list[dict[str, Any]]:
     """The groups of `rules/recording.yml`."""
     short = [_record(f"model:naiad_error_ratio:rate{window}", error_ratio(window)) for window in ERROR_WINDOWS[:2]]
     long = [_record(f"model:naiad_error_ratio:rate{window}", error_ratio(window)) for window in ERROR_WINDOWS[2:]]
@@ -22,7 +23,7 @@ def groups(service: Service) -> list[dict[str, Any]]:
             "name": "naiad-gateway",
             "rules": [_record("model:naiad_requests:rate5m", requests("5m")), *short, *_latency()],
         },
-        {"name": "naiad-long", "interval": duration(60), "rules": long},
+        {"name": "naiad-long", "interval": duration(4 * pace.evaluate_s), "rules": long},
         {"name": "naiad-triton", "rules": [*_triton(), *_replicas(service), *_canary(service)]},
     ]
 
@@ -81,10 +82,10 @@ def _canary(service: Service) -> list[Rule]:
     """How often the answers of the canary and of the main pool are failures, for the models that both serve."""
     if service.canary is None:
         return []
-    source = '"pool", "$1", "pool", "(.+?)(-or-main)?-(grpc|http)"'
-    by = "model, pool"
-    failed = f"sum by ({by}) (label_replace({faults('30m', by=by)}, {source}))"
-    asked = f"sum by ({by}) (label_replace({requests('30m', by=by)}, {source}))"
+    source = '"pool", "$1", "cluster", "(.+?)(-or-main)?-(grpc|http)"'
+    by = "model, cluster"
+    failed = f"sum by (model, pool) (label_replace({faults('30m', by=by)}, {source}))"
+    asked = f"sum by (model, pool) (label_replace({requests('30m', by=by)}, {source}))"
     return [
         _record("model_pool:naiad_requests:rate30m", asked),
         _record("model_pool:naiad_error_ratio:rate30m", f"({failed} or {asked} * 0) / ({asked} > 0)"),

@@ -53,9 +53,9 @@ def _overload(limits: Limits) -> Message:
             },
         ],
         "actions": [
-            _action("shrink_heap", at=0.9),
-            _scaled_action("reset_high_memory_stream", begin=0.9, full=0.98),
-            _action("stop_accepting_requests", at=0.95),
+            _action("shrink_heap", at=0.8),
+            _scaled_action("reset_high_memory_stream", begin=0.9, full=1.0),
+            _action("stop_accepting_requests", at=0.85),
         ],
     }
 

@@ -15,7 +15,6 @@ import pytest
 from audit_helpers import Files, loose_triton, server_context, tls_proxy, write_certificate
 from deploy_helpers import endpoint
 from launcher_helpers import eventually
-from naiad.client import TLS
 from naiad.deploy.audit import Finding, Severity, audit
 from naiad.deploy.errors import InvalidTarget
 from naiad.deploy.gateway import Gateway
@@ -147,9 +146,8 @@ def test_of_a_gateway_with_tls_and_identities_it_finds_nothing_but_what_is_true(
 ):
     """The servers behind it are too old; the rest is well, by either protocol."""
     running, keys, _ = gateway
-    tls = TLS(root_certificates=authority.certificate)
     for url in (running.grpc_url, running.http_url):
-        findings = audit(url, secret=keys["watcher"], tls=tls, ports=())
+        findings = audit(url, secret=keys["watcher"], root_certificates=authority.certificate, ports=())
         assert bad(findings) == {"version": "medium", "process-response-pool": "low"}
         pids = {finding.where for finding in findings if finding.id == "process-control-mode"}
         assert len(pids) == 2  # both servers behind it
@@ -160,7 +158,7 @@ def test_of_a_gateway_with_tls_and_identities_it_finds_nothing_but_what_is_true(
 def test_without_a_credential_a_gateway_tells_nothing(gateway: tuple[Gateway, dict[str, str], Path], authority: Files):
     """Not even a version; that is said, and is no failure."""
     running, _, _ = gateway
-    findings = audit(running.grpc_url, tls=TLS(root_certificates=authority.certificate), ports=())
+    findings = audit(running.grpc_url, root_certificates=authority.certificate, ports=())
     assert next(finding for finding in findings if finding.id == "version").severity is Severity.UNKNOWN
     assert bad(findings) == {"process-response-pool": "low"}
 
@@ -180,9 +178,7 @@ def test_ports_past_the_gateway_are_found(
     """Triton's own, and metrics, with neither TLS nor identity."""
     running, keys, _ = gateway
     beside = (port(tritons[0].grpc_url), port(tritons[0].http_url), port(running.metrics_url))
-    findings = audit(
-        running.grpc_url, secret=keys["watcher"], tls=TLS(root_certificates=authority.certificate), ports=beside
-    )
+    findings = audit(running.grpc_url, secret=keys["watcher"], root_certificates=authority.certificate, ports=beside)
     assert bad(findings).items() >= {"direct-ports": "medium", "metrics": "low", "identity": "low"}.items()
 
 
@@ -227,7 +223,7 @@ def test_certificates_and_protocols_are_judged(
     files = write_certificate(tmp_path / "tls", **({"issuer": authority} | certificate))
     with tls_proxy(server_context(files, **context), port(tritons[0].http_url)) as proxy:
         findings = audit(
-            f"https://127.0.0.1:{proxy}", tls=TLS(root_certificates=authority.certificate), ports=(), large_request_mb=0
+            f"https://127.0.0.1:{proxy}", root_certificates=authority.certificate, ports=(), large_request_mb=0
         )
     of_tls = {name: severity for name, severity in bad(findings).items() if name.startswith(("tls", "certificate"))}
     assert of_tls == expected
@@ -237,13 +233,14 @@ def test_a_client_certificate_counts_as_identity(tritons: Tritons, authority: Fi
     """Without one the audit says which option is missing; with one it goes on."""
     files = write_certificate(tmp_path / "tls", issuer=authority)
     mine = write_certificate(tmp_path / "mine", issuer=authority)
-    tls = TLS(root_certificates=authority.certificate)
     with tls_proxy(server_context(files, clients=authority), port(tritons[0].http_url)) as proxy:
         url = f"https://127.0.0.1:{proxy}"
         with pytest.raises(InvalidTarget, match="give --cert and --key"):
-            audit(url, tls=tls, ports=())
-        shown = TLS(root_certificates=authority.certificate, certificate_chain=mine.certificate, private_key=mine.key)
-        findings = {finding.id: finding for finding in audit(url, tls=shown, ports=(), large_request_mb=0)}
+            audit(url, root_certificates=authority.certificate, ports=())
+        shown = {
+            "root_certificates": authority.certificate, "certificate_chain": mine.certificate, "private_key": mine.key
+        }  # fmt: skip
+        findings = {finding.id: finding for finding in audit(url, **shown, ports=(), large_request_mb=0)}
     assert findings["identity"].found == "callers need a client certificate"
 
 

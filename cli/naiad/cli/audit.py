@@ -18,7 +18,6 @@ from naiad.cli._console import err, out, print_json
 from naiad.cli._running import admin_secret, running_url
 
 if TYPE_CHECKING:
-    from naiad.client import TLS
     from naiad.deploy.audit import Finding
 
 FailOn = Literal["critical", "high", "medium", "low", "never"]
@@ -92,12 +91,16 @@ def audit(
     """
     from naiad.deploy import audit as room
 
+    _check_files(ca, cert, key)
     url = server if server is not None or compose or service or pid else running_url()
     with _progress() as progress:
         findings = room.audit(
             url,
             secret=_secret(api_key_file, url),
-            tls=_tls(ca, cert, key, server_name),
+            root_certificates=ca,
+            certificate_chain=cert,
+            private_key=key,
+            server_name=server_name,
             ports=(*room.USUAL_PORTS, *(port or ())),
             timeout_s=timeout,
             large_request_mb=large_request_mb,
@@ -133,15 +136,12 @@ def _secret(path: Path | None, url: str | None) -> str | None:
     return text
 
 
-def _tls(ca: Path | None, cert: Path | None, key: Path | None, server_name: str | None) -> TLS | None:
-    from naiad.client import TLS
-
+def _check_files(ca: Path | None, cert: Path | None, key: Path | None) -> None:
     for path, option in ((ca, "--ca"), (cert, "--cert"), (key, "--key")):
         if path is not None and not path.is_file():
             raise typer.BadParameter(f"expected a PEM file, found none at {path}", param_hint=option)
-    if not any((ca, cert, key, server_name)):
-        return None
-    return TLS(root_certificates=ca, certificate_chain=cert, private_key=key, server_name=server_name)
+    if (cert is None) != (key is None):
+        raise typer.BadParameter("a client certificate needs both, found only one of them", param_hint="--cert, --key")
 
 
 def _write(path: Path, text: str, option: str) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from naiad.client import TLS
 from naiad.deploy._audit.finding import Finding as Finding
 from naiad.deploy._audit.finding import Severity as Severity
 from naiad.deploy._audit.finding import unknown
@@ -32,7 +31,10 @@ def audit(
     url: str | None = None,
     *,
     secret: str | None = None,
-    tls: TLS | None = None,
+    root_certificates: Path | None = None,
+    certificate_chain: Path | None = None,
+    private_key: Path | None = None,
+    server_name: str | None = None,
     ports: Iterable[int] = USUAL_PORTS,
     timeout_s: float = 5.0,
     large_request_mb: float = 65.0,
@@ -48,6 +50,7 @@ def audit(
       are looked at, too.
     * `secret`: an API key of the gateway, or the secret of Triton's restricted APIs. It is not shown to a server whose
       certificate is not believed, nor over a network without TLS.
+    * `root_certificates`, `certificate_chain`, `private_key`, `server_name`: as `naiad.client.TLS` has them.
     * `ports`: other ports of the host that should be closed.
     * `large_request_mb`: size in MiB of a request that should be refused; 0 sends none.
     * `pids`: processes of Triton's on this machine, where they are not found by the address.
@@ -58,10 +61,14 @@ def audit(
     """
     findings: list[Finding] = []
     if url is not None:
-        target = _with_tls(parse_target(url), tls)
+        target = parse_target(url)
         target = replace(
             target,
             secret=secret or target.secret,
+            root_certificates=root_certificates,
+            client_certificate=certificate_chain,
+            client_key=private_key,
+            server_name=server_name,
             ports=tuple(ports),
             timeout_s=timeout_s,
             large_request_mb=large_request_mb,
@@ -82,22 +89,6 @@ def audit(
 def worst(findings: Iterable[Finding]) -> Severity:
     """The worst severity among findings; OK where there is none."""
     return min((finding.severity for finding in findings), key=lambda severity: severity.rank, default=Severity.OK)
-
-
-def _with_tls(target: Target, tls: TLS | None) -> Target:
-    if tls is None:
-        return target
-    return replace(
-        target,
-        root_certificates=_path(tls.root_certificates),
-        client_certificate=_path(tls.certificate_chain),
-        client_key=_path(tls.private_key),
-        server_name=tls.server_name,
-    )
-
-
-def _path(path: Path | str | None) -> Path | None:
-    return None if path is None else Path(path)
 
 
 def _local(target: Target, pids: tuple[int, ...]) -> Iterator[Finding]:

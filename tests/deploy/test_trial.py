@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from naiad.deploy import Endpoint, GatewayError, Identity, Issuer, Pool, Rights, Service, load_service
+from naiad.deploy import Canary, Endpoint, GatewayError, Identity, Issuer, Pool, Rights, Service, load_service
 from naiad.deploy.compose import compose_place
 from naiad.deploy.gateway import Gateway
 from naiad.deploy.load import parse_service
@@ -50,6 +50,21 @@ def test_envoy_takes_a_canary_and_a_shadow():
     """With replicas of other pools, whose names nothing resolves here."""
     text = 'pools = [{ name = "main" }, { name = "next" }]\ncanary = { pool = "next", weight_percent = 5 }\n'
     service = parse_service(text + 'shadow = { pool = "next", percent = 12.5, models = ["digits"] }\n')
+    try_gateway(service, compose_place(service))
+
+
+def test_envoy_reads_names_as_the_names_they_are():
+    """Its reader of YAML takes more words for truth values and numbers than Python's writer quotes."""
+    odd = ("n", "Y", "on", "1e5", "0x1F", "08", "1.5", "~", "null")
+    names = tuple(name for name in odd if name not in ("~",))
+    service = Service(
+        issuers=(Issuer(name="n", issuer="1e5", audiences=odd, claim="y"),),
+        identities=tuple(
+            Identity(name=name, rights=Rights(infer=names), requests_per_s=1, tokens=(f"n/{name}",)) for name in names
+        ),
+        pools=(Pool(name="y"), Pool(name="n")),
+        canary=Canary(pool="n", weight_percent=1, models=names),
+    )
     try_gateway(service, compose_place(service))
 
 

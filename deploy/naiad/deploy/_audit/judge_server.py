@@ -207,7 +207,7 @@ def _large(seen: Survey) -> Finding:
         found=f"{size} is read to its end ({seen.large.status})",
         why="a few callers with large requests can take the server's memory",
         fix="set limits.request_mb in deploy/service.toml as small as your inputs allow; without a gateway "
-        "--http-max-input-size",
+        "--http-max-input-size (25.08 is the first release with it)",
         source="https://github.com/NVIDIA/product-security/tree/main/2025/5734",
     )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from naiad.cli._running import URL_HELP, admin_secret, running_url
+from naiad.cli._running import URL_HELP, admin_secret, replicas_behind, running_url
 
 if TYPE_CHECKING:
     from naiad.loadtest import Settings
@@ -185,6 +185,10 @@ def settings_of(argument: str, options: Mapping[str, Any]) -> Settings:
             settings.override(option, key, _READERS.get(name, _as_it_is)(value))
     if "url" not in settings.values.get("server", {}):
         settings.override("--url", ("server", "url"), running_url())
+    server = settings.values["server"]
+    behind = None if "statistics-url" in server else replicas_behind(server["url"])
+    if behind is not None:
+        settings.override("--url", ("server", "statistics-url"), behind[0])
     if any(model.get("shared-memory") for model in settings.values["models"]):
         _let_in(settings.values["server"])
     return settings

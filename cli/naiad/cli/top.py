@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from naiad.cli._console import out
-from naiad.cli._running import URL_HELP, admin_secret, running_url
+from naiad.cli._running import URL_HELP, admin_secret, replicas_behind, running_url
 
 if TYPE_CHECKING:
     from naiad.cli._load import Load, Sight
@@ -54,11 +54,13 @@ def top(
     from naiad.client import AsyncClient, Retry
 
     address = url or running_url()
+    secret = None if "@" in address else admin_secret(address)
+    address, secret = replicas_behind(address) or (address, secret)
     client = AsyncClient(
         address.split(",") if address.count("://") > 1 else address,
         timeout=max(interval, _LEAST_WAIT_S),
         retry=Retry(attempts=1),
-        admin_secret=None if "@" in address else admin_secret(address),
+        admin_secret=secret,
     )
     try:
         with _shown(interval, live=out.is_terminal and not (once or as_json), as_json=as_json) as show:

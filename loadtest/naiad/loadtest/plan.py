@@ -47,6 +47,9 @@ class Connection:
     key: Path | None = None
     metrics_url: str | None = None
     """Triton's metrics, such as ``http://host:8002/metrics``: shows the GPUs of a server on another machine."""
+    statistics_url: str | None = None
+    """The servers behind a gateway, as ``grpc://host:port,host:port``, whose statistics are added up: the gateway
+    would answer for one of them at a time. ``None`` asks at ``url``."""
 
     def __post_init__(self) -> None:
         if self.metrics_url is not None and not self.metrics_url.startswith(("http://", "https://")):

@@ -282,6 +282,9 @@ SCENARIO: Final = Table(
                 "certificate": Key(_path, "PEM file of the client's certificate.", _TEXT),
                 "key": Key(_path, "PEM file of its key.", _TEXT),
                 "metrics-url": Key(_text, "Triton's metrics: shows the GPUs of a server on another machine.", _TEXT),
+                "statistics-url": Key(
+                    _text, "The servers behind a gateway, as grpc://host:port,host:port: their statistics count.", _TEXT
+                ),
             },
             "The server. Nothing secret is written here.",
         ),

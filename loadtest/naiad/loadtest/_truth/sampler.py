@@ -46,8 +46,11 @@ class ServerSampler:
         self._gpus: Gpus | None = None
 
     def __enter__(self) -> Self:
-        self._client = self._resources.enter_context(connect(self._connection, _ASK_TIMEOUT_S))
-        self._processes = find_server(self._connection.url, self._pid)
+        servers = self._connection.statistics_url
+        asked = self._connection if servers is None else Connection(url=servers)
+        self._client = self._resources.enter_context(connect(asked, _ASK_TIMEOUT_S))
+        # A gateway is not what is measured.
+        self._processes = find_server(self._connection.url, self._pid) if servers is None else None
         self._gpus = open_gpus(local=self._processes is not None, metrics_url=self._connection.metrics_url)
         if self._gpus is not None:
             self._resources.callback(self._gpus.close)

@@ -91,9 +91,9 @@ def _expires(severity: Severity) -> Alert:
         expression=f"({left}) / 86400 < {days}",
         hold_s=60,
         severity=severity,
-        summary="The gateway's certificate ends in {{ $value | humanize }} days",
-        description=f"The certificate {{{{ $labels.certificate }}}} that callers see has {{{{ $value | humanize }}}} "
-        f"days left, fewer than {days}; then every call fails.",
+        summary="A certificate of the gateway ends in {{ $value | humanize }} days",
+        description=f"{{{{ $labels.certificate }}}} has {{{{ $value | humanize }}}} days left, fewer than {days}; then "
+        "calls fail. `certificate` is what callers see, `clients` the authority of their certificates.",
     )
 
 

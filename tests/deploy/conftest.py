@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from container_helpers import SERVICE
 from deploy_helpers import program
 from launcher_helpers import write_model
+from naiad.deploy._files import write_all
+from naiad.deploy.render import render
 from naiad.server import EmbeddedTriton
 
 ADMIN_SECRET = "a-secret-of-thirty-two-characters-or-more"
@@ -33,3 +36,11 @@ def tritons(tiny_repository: Path) -> Iterator[tuple[EmbeddedTriton, EmbeddedTri
             stack.enter_context(EmbeddedTriton(tiny_repository, admin_secret=ADMIN_SECRET)) for _ in range(2)
         )
         yield first, second
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All rendered files of one service, in a directory whose name has a space."""
+    directory = tmp_path_factory.mktemp("a project")
+    write_all(directory, render(SERVICE))
+    return directory

@@ -125,4 +125,4 @@ def _collector() -> Fields:
 
 
 def _answers(url: str, *, start_s: int) -> Fields:
-    return health(["wget", "--quiet", "--output-document=/dev/null", url], start_s=start_s)
+    return health(["wget", "-q", "-O", "/dev/null", url], start_s=start_s)

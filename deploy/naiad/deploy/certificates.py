@@ -29,6 +29,7 @@ from naiad.deploy.errors import OutputNotWritable
 __all__ = [
     "Certificate",
     "days_left",
+    "finish_installation",
     "install_server_certificate",
     "is_issued_by",
     "make_authority",
@@ -82,15 +83,32 @@ def install_server_certificate(directory: str | Path, certificate: Certificate) 
         try:
             _write_generation(generation, certificate)
             _link(directory, _CURRENT, generation.name)
-            for name in _FILES:
-                if not (directory / name).is_symlink():
-                    _link(directory, name, f"{_CURRENT}/{name}")
-            sync_directory(directory)
+            _link_files(directory)
         except OSError as exc:
             raise OutputNotWritable(f"expected to write in {directory}: {exc.strerror or exc}") from exc
         for old in directory.glob(f"{_CURRENT}-*"):
             if old != generation:
                 shutil.rmtree(old, ignore_errors=True)
+
+
+def finish_installation(directory: str | Path) -> None:
+    """Finish what was interrupted between its links, if that happened when a directory got its first certificate.
+
+    Raises:
+        OutputNotWritable: the directory is forbidden or full.
+    """
+    directory = Path(directory)
+    there = [os.path.lexists(directory / name) for name in _FILES]
+    if any(there) and not all(there) and (directory / _CURRENT).is_dir():
+        with locked(directory):
+            _link_files(directory)
+
+
+def _link_files(directory: Path) -> None:
+    for name in _FILES:
+        if not (directory / name).is_symlink():
+            _link(directory, name, f"{_CURRENT}/{name}")
+    sync_directory(directory)
 
 
 def _write_generation(directory: Path, certificate: Certificate) -> None:

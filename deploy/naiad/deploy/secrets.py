@@ -18,6 +18,7 @@ from naiad.deploy._issuing import make_placeholder_jwks
 from naiad.deploy._secret_files import locked, make_directory, write_secret
 from naiad.deploy.certificates import (
     Certificate,
+    finish_installation,
     install_server_certificate,
     is_issued_by,
     make_authority,
@@ -186,6 +187,7 @@ class _Files:
 def _make_certificates(service: Service, files: _Files, authority: Path, names: Sequence[str]) -> None:
     directory = files.directory
     if service.tls:
+        finish_installation(directory)
         there = [os.path.lexists(directory / name) for name in ("tls.crt", "tls.key")]
         if any(there) and not all(there):
             lost = directory / ("tls.key" if there[0] else "tls.crt")

@@ -1,6 +1,9 @@
 """Certificates: made, checked, exchanged."""
 
+import itertools
+import multiprocessing
 import os
+import signal
 import socket
 import ssl
 import threading
@@ -173,3 +176,25 @@ def test_a_missing_directory_is_reported_with_what_makes_it(tmp_path, authority)
     """It is made by another command."""
     with pytest.raises(OutputNotWritable, match="naiad deploy secrets"):
         install_server_certificate(tmp_path / "secrets", make_server_certificate(authority, ["a"]))
+
+
+def exchange_for_ever(directory, certificates, ready):
+    for certificate in itertools.cycle(certificates):
+        install_server_certificate(directory, certificate)
+        ready.set()
+
+
+def test_a_process_that_is_killed_leaves_a_pair_that_fits(tmp_path, authority):
+    """Whatever it was doing; the next exchange takes away what it left."""
+    certificates = [make_server_certificate(authority, [name]) for name in ("a", "b", "c")]
+    context = multiprocessing.get_context("fork")
+    for _ in range(10):
+        ready = context.Event()
+        worker = context.Process(target=exchange_for_ever, args=(tmp_path, certificates, ready))
+        worker.start()
+        assert ready.wait(10)
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.join()
+        assert Certificate.read(tmp_path / "tls.crt", tmp_path / "tls.key") in certificates
+    install_server_certificate(tmp_path, certificates[0])
+    assert sum(path.name.startswith("..tls-") for path in tmp_path.iterdir()) == 1

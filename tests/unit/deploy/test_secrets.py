@@ -112,13 +112,24 @@ def test_a_certificate_of_ones_own_is_left_alone_and_half_of_one_is_reported(pla
     directory, authority = places
     directory.mkdir()
     own = make_server_certificate(make_authority("own"), ["triton.example.com"])
-    install_server_certificate(directory, own)
+    (directory / "tls.crt").write_bytes(own.certificate_pem)
+    (directory / "tls.key").write_bytes(own.key_pem)
     make_secrets(Service(), directory, **authority)
     assert Certificate.read(directory / "tls.crt", directory / "tls.key") == own
     assert not authority["authority"].exists()
     (directory / "tls.key").unlink()
     with pytest.raises(InvalidCertificate, match=r"expected .*tls.key beside the other"):
         make_secrets(Service(), directory, **authority)
+
+
+def test_a_first_certificate_that_was_interrupted_is_finished(places):
+    """Between the two links there is one of them; what is there of both is what was meant."""
+    directory, authority = places
+    make_secrets(Service(), directory, **authority)
+    meant = Certificate.read(directory / "tls.crt", directory / "tls.key")
+    (directory / "tls.crt").unlink()
+    make_secrets(Service(), directory, **authority)
+    assert Certificate.read(directory / "tls.crt", directory / "tls.key") == meant
 
 
 def test_a_certificate_is_renewed_with_its_names(places):

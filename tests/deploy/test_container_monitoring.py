@@ -20,7 +20,7 @@ ALERTMANAGER = {
 
 
 def monitoring_files(project: Path, tmp_path: Path) -> Path:
-    """The rendered files, with an address in the place of the file that holds one, which Alertmanager 0.25 cannot read."""
+    """The rendered files, with an address in the place of the file of one, which Alertmanager 0.25 cannot read."""
     files = shutil.copytree(project / "deploy" / "monitoring", tmp_path / "monitoring")
     text = (files / "alertmanager.yml").read_text()
     assert "url_file: /run/secrets/alert-webhook" in text

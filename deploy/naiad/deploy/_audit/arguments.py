@@ -154,7 +154,7 @@ def _pool(arguments: Arguments, where: str) -> Finding:
         where=where,
         found=f"{option} is not set",
         why="the answers of a stream whose reader is slow pile up in memory",
-        fix=f"{option}=64, or as many answers as a stream may be ahead of its reader; 25.04 is the first release with it",
+        fix=f"{option}=64, or as many answers as a stream may be ahead of its reader (from release 25.04 on)",
         source=GUIDE,
     )
 

@@ -12,6 +12,7 @@ import pytest
 
 from deploy_helpers import ROOT, program, run
 from naiad.deploy import Canary, Limits, Pool, Service, Shadow, Triton, load_service
+from naiad.deploy._files import write_all
 from naiad.deploy.compose import compose_place, render_compose
 from naiad.deploy.render import render
 
@@ -303,6 +304,17 @@ def test_what_containers_mount_is_rendered(tmp_path: Path) -> None:
             source = Path(mount["source"])
             if mount["type"] == "bind" and source.name not in ("secrets", "model_repository"):
                 assert source.exists(), (name, mount["source"])
+
+
+def test_what_is_rendered_can_be_read_by_the_users_of_the_containers(tmp_path: Path) -> None:
+    """They are others than the one who renders, whose umask may be a strict one."""
+    before = os.umask(0o077)
+    try:
+        write_all(tmp_path / "project", render(VARIANTS["committed"]))
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "project").rglob("*"):
+        assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644), path
 
 
 def test_the_committed_files_are_those_of_the_description() -> None:

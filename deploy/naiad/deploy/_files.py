@@ -24,7 +24,7 @@ def _replace(path: Path, text: str) -> bool:
     with suppress(FileNotFoundError):
         if path.read_bytes() == text.encode():
             return False
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make(path.parent)
     handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -38,6 +38,13 @@ def _replace(path: Path, text: str) -> bool:
             os.unlink(beside)
         raise
     return True
+
+
+def _make(folder: Path) -> None:
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        each.chmod(0o755)  # as the files, whatever the caller's umask says
 
 
 def _sync(folder: Path) -> None:

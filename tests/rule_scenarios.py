@@ -284,7 +284,7 @@ _GATEWAY = {
     "FilterErrors": Scenario(
         fires={'envoy_http_lua_errors{envoy_http_conn_manager_prefix="service"}': "0x50 1x20"},
         quiet={'envoy_http_lua_errors{envoy_http_conn_manager_prefix="service"}': "1x60"},
-        labels=_critical(),
+        labels=_warning(),
     ),
     "GatewayMemory": Scenario(
         fires={"envoy_overload_envoy_resource_monitors_fixed_heap_pressure": "90x60"},

@@ -34,6 +34,7 @@ SERVICE = Service(
 )
 TARGETS = Targets(endpoints={})
 """For what a rendering says that does not depend on addresses."""
+NO_KEY = "naiad_" + "x" * 43
 PACE = Pace(scrape_s=1, evaluate_s=1, patience=1 / 60, group_wait_s=0.2, group_interval_s=1)
 FLAKY = """
     import triton_python_backend_utils as pb_utils
@@ -131,7 +132,7 @@ def write_secrets(folder: Path) -> tuple[Certificate, dict[str, str]]:
 def callers(watched: Watched) -> Iterator[None]:
     """Calls of every kind by gRPC and by HTTP, a few dozen a second, until the end."""
     stop = threading.Event()
-    threads = [threading.Thread(target=work, args=(watched, stop)) for work in (_by_grpc, _by_http)]
+    threads = [threading.Thread(target=work, args=(watched, stop)) for work in (_by_grpc, _by_http, _without_right)]
     for thread in threads:
         thread.start()
     try:
@@ -145,7 +146,7 @@ def callers(watched: Watched) -> Iterator[None]:
 def _by_grpc(watched: Watched, stop: threading.Event) -> None:
     with ExitStack() as stack:
         caller, limited, stranger = (
-            stack.enter_context(watched.client(key)) for key in (*watched.keys.values(), "naiad_" + "x" * 43)
+            stack.enter_context(watched.client(key)) for key in (*watched.keys.values(), NO_KEY)
         )
         calls = (
             [(caller, "steady", 0)] * 6 + [(caller, "cached", 0)] * 2 + [(caller, "slow", 0), (stranger, "steady", 0)]
@@ -157,18 +158,25 @@ def _by_grpc(watched: Watched, stop: threading.Event) -> None:
 
 def _by_http(watched: Watched, stop: threading.Event) -> None:
     with httpx.Client(base_url=watched.gateway.http_url, verify=_trust(watched), timeout=10) as http:
-        keys = {**watched.keys, "nobody": "naiad_" + "x" * 43}
+        keys = {**watched.keys, "nobody": NO_KEY}
         calls = [("caller", "steady", 0), ("caller", "flaky", 1), ("nobody", "steady", 0)]
         calls += [("limited", "flaky", 0), ("limited", "steady", 0), ("limited", "steady", 0)]
         _again_and_again(stop, [partial(_post, http, keys[who], model, value) for who, model, value in calls])
 
 
-def _again_and_again(stop: threading.Event, calls: list[Callable[[], None]]) -> None:
+def _without_right(watched: Watched, stop: threading.Event) -> None:
+    """Many: an alert is about so many a second, over five minutes of which the test has seen a few seconds."""
+    with httpx.Client(base_url=watched.gateway.http_url, verify=_trust(watched), timeout=10) as http:
+        calls = [(NO_KEY, "steady"), (watched.keys["limited"], "flaky")]
+        _again_and_again(stop, [partial(_post, http, key, model, 0) for key, model in calls], pause_s=0.005)
+
+
+def _again_and_again(stop: threading.Event, calls: list[Callable[[], None]], pause_s: float = 0.02) -> None:
     while not stop.is_set():
         for call in calls:
             with suppress(ClientError, httpx.HTTPError):
                 call()
-            if stop.wait(0.02):
+            if stop.wait(pause_s):
                 return
 
 

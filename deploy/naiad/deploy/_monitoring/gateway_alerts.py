@@ -23,6 +23,9 @@ REFUSALS_PER_S = 1.0
 MEMORY = 85.0
 """Percent."""
 LIMITED_RATIO = 0.1
+LIMITED_PER_S = 0.1
+NUM_REFUSED = 10
+"""Refused in five minutes as too many were in flight; a few at a start are none that somebody should be woken for."""
 CANARY_MARGIN = 0.01
 REJECTIONS = (
     "envoy_cluster_manager_cds_update_rejected",
@@ -74,7 +77,7 @@ def _presence() -> tuple[Alert, ...]:
         Alert(
             name="FilterErrors",
             expression=f"sum(increase({FILTER_ERRORS}[5m])) > 0",
-            severity="critical",
+            severity="warning",
             summary="The gateway's filter fails",
             description="{{ $value | humanize }} requests in five minutes met an error in the filter that decides who "
             "may do what; they were refused.",
@@ -120,7 +123,8 @@ def _callers() -> tuple[Alert, ...]:
         ),
         Alert(
             name="RateLimited",
-            expression=f"{limited} / {counted(IDENTITIES, '5m', '', by='identity')} > {LIMITED_RATIO:g}",
+            expression=f"{limited} / {counted(IDENTITIES, '5m', '', by='identity')} > {LIMITED_RATIO:g} "
+            f"and {limited} > {LIMITED_PER_S:g}",
             hold_s=600,
             severity="warning",
             summary="{{ $labels.identity }} is at its limit",
@@ -165,7 +169,7 @@ def _load(service: Service) -> tuple[Alert, ...]:
         ),
         Alert(
             name="GatewayOverload",
-            expression=f"{refused} > 0",
+            expression=f"{refused} > {NUM_REFUSED}",
             hold_s=60,
             severity="critical",
             summary="The gateway refuses requests: {{ $labels.envoy_cluster_name }} has too many already",

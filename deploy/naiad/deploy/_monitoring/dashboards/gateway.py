@@ -1,6 +1,15 @@
 """Who calls, what is refused, and how is the gateway?"""
 
-from naiad.deploy._monitoring.names import DENIED, IDENTITIES, LIMITED, SERVICE, UNAUTHENTICATED, clusters, counted
+from naiad.deploy._monitoring.names import (
+    DENIED,
+    IDENTITIES,
+    LIMITED,
+    MEMORY_PERCENT,
+    SERVICE,
+    UNAUTHENTICATED,
+    clusters,
+    counted,
+)
 from naiad.deploy._monitoring.panels import Json, Panel, Query, Row, Variable, dashboard
 from naiad.deploy.service import Service
 
@@ -167,11 +176,11 @@ def _process() -> Row:
             _panel("Memory", "Of Envoy.", "bytes", "envoy_server_memory_physical_size", "memory"),
             _panel("Uptime", "Falls to zero at a start.", "s", "envoy_server_uptime", "uptime"),
             _panel(
-                "Version of the configuration",
-                "Listeners that are active.",
-                "short",
-                "envoy_listener_manager_total_listeners_active",
-                "listeners",
+                "Memory, as a share",
+                "Of what it may have; at 95 % it accepts no more requests.",
+                "percent",
+                MEMORY_PERCENT,
+                "memory",
             ),
         ),
     )

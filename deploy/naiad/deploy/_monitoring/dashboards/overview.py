@@ -10,6 +10,7 @@ RATE = "$__rate_interval"
 def overview(service: Service) -> Json:
     """The first page."""
     rows = [_now(service), _traffic(), _saturation(), _replicas()]
+    rows += [_canary(service)] if service.canary else []
     return dashboard(
         uid="naiad-overview",
         title=f"{service.name}: overview",
@@ -141,6 +142,29 @@ def _replicas() -> Row:
                 unit="percentunit",
                 most=1,
                 queries=(Query(expression="nv_cpu_utilization", legend="{{replica}}"),),
+            ),
+        ),
+    )
+
+
+def _canary(service: Service) -> Row:
+    return Row(
+        title="Canary",
+        panels=(
+            Panel(
+                title="Requests by pool",
+                description="Inferences per second, over half an hour.",
+                unit="reqps",
+                width=12,
+                queries=(Query(expression="sum by (pool) (model_pool:naiad_requests:rate30m)", legend="{{pool}}"),),
+            ),
+            Panel(
+                title="Errors by pool",
+                description="Share of inferences that failed by the service's fault, over half an hour; at twice "
+                "the main pool's an alert tells.",
+                unit="percentunit",
+                width=12,
+                queries=(Query(expression="model_pool:naiad_error_ratio:rate30m", legend="{{model}} {{pool}}"),),
             ),
         ),
     )

@@ -88,13 +88,24 @@ def _http_handler(arrivals: list[Arrival]) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            body = self.rfile.read(int(self.headers.get("content-length") or 0))
+            body = self._chunks() if self.headers.get("transfer-encoding") else self._sized()
             if self.path != "/v2/health/ready" or self.headers.get("x-naiad-identity"):
                 arrivals.append(Arrival(path=self.path, headers=dict(self.headers.items()), body=body))
             self.send_response(200)
             self.send_header("content-length", "2")
             self.end_headers()
             self.wfile.write(b"{}")
+
+        def _sized(self) -> bytes:
+            return self.rfile.read(int(self.headers.get("content-length") or 0))
+
+        def _chunks(self) -> bytes:
+            chunks = []
+            while size := int(self.rfile.readline(), 16):
+                chunks.append(self.rfile.read(size))
+                self.rfile.readline()
+            self.rfile.readline()
+            return b"".join(chunks)
 
         do_POST = do_GET
 

@@ -107,7 +107,7 @@ def test_without_a_file_from_the_start_nobody_has_a_key(tmp_path: Path) -> None:
 
 
 FAULTS = {
-    "before-the-identity": ("call.grpc = string.find(", 'error("provoked") call.grpc = string.find('),
+    "before-the-identity": ("call.grpc = content_type", 'error("provoked") call.grpc = content_type'),
     "after-the-body": ("local size = body:length()", 'local size = body:length() error("provoked")'),
     "without-a-message": ("local size = body:length()", "local size = body:length() error()"),
     "that-looks-like-a-refusal": ("local size = body:length()", "local size = body:length() error({})"),

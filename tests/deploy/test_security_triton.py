@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2 as pb
 
-from launcher_helpers import ask, write_model
+from launcher_helpers import ask, eventually, write_model
 from naiad.client import TLS, AccessDenied, Client
 from naiad.deploy.place import Endpoint
 from naiad.server import EmbeddedTriton
@@ -36,9 +36,10 @@ def setting(tmp_path_factory: pytest.TempPathFactory, triton: EmbeddedTriton) ->
         name="main-0", host="127.0.0.1", grpc_port=_port(triton.grpc_url), http_port=_port(triton.http_url)
     )
     directory = tmp_path_factory.mktemp("triton")
-    setting = make_setting(directory, RecordingUpstream(), make_service(), endpoint=endpoint, server_secret=SECRET)
-    with setting.gateway:
-        yield setting
+    with RecordingUpstream() as unused:
+        setting = make_setting(directory, unused, make_service(), endpoint=endpoint, server_secret=SECRET)
+        with setting.gateway:
+            yield setting
 
 
 def _port(url: str) -> int:
@@ -59,11 +60,24 @@ def counters(triton: EmbeddedTriton) -> list[str]:
     return [line for line in lines if line.startswith("nv_inference_")]
 
 
+def settled(triton: EmbeddedTriton, before: list[str]) -> list[str]:
+    """The counters once an inference has changed them all; Triton counts a moment after it has answered."""
+    names = ("request_success", "count", "exec_count", "request_duration_us", "queue_duration_us")
+
+    def all_changed() -> bool:
+        changed = {line.split("{")[0] for line in set(counters(triton)) - set(before)}
+        return changed >= {f"nv_inference_{name}" for name in names}
+
+    eventually(all_changed, "the inference to be counted", timeout_s=15)
+    return counters(triton)
+
+
 def test_no_attack_changes_what_triton_counts(setting: Setting, triton: EmbeddedTriton) -> None:
     """After all of them no request was counted, no model has come or gone, and no memory is registered."""
     with triton.client() as admin:
+        idle = counters(triton)
         ask(admin, "digits")
-        before, models = counters(triton), triton.models
+        before, models = settled(triton, idle), triton.models
         for attack in ATTACKS:
             assert attack.send(setting, attack.name) == attack.status, attack.name
         assert counters(triton) == before
@@ -75,7 +89,7 @@ def test_no_attack_changes_what_triton_counts(setting: Setting, triton: Embedded
         channel.close()
         assert pb.SystemSharedMemoryStatusResponse.FromString(regions).regions == {}
         ask(admin, "digits")
-        assert counters(triton) != before
+        settled(triton, before)
 
 
 def test_the_client_infers_with_the_right_to_infer_alone(setting: Setting) -> None:

@@ -2,11 +2,14 @@
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 
 from deploy_helpers import endpoint
@@ -15,6 +18,8 @@ from naiad.deploy.gateway import Gateway
 from naiad.server import EmbeddedTriton
 
 NUM_REQUESTS = 1200
+NUM_HTTP_REQUESTS = 600
+NUM_THREADS = 8
 
 
 @pytest.fixture
@@ -35,6 +40,33 @@ def test_a_server_that_ends_under_load_costs_no_request(
     with Gateway(open_service(), endpoints=members) as gateway:
         found = outcomes(gateway.grpc_url, infer_message(), NUM_REQUESTS, midway=lambda: os.kill(pair[0].pid, ending))
     assert found == {"OK": NUM_REQUESTS}
+
+
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.timeout(120)
+def test_a_server_that_ends_under_http_load_costs_no_request(
+    pair: tuple[EmbeddedTriton, EmbeddedTriton], ending: signal.Signals
+) -> None:
+    """The same for REST calls: cut off connections and refused ones are tried again elsewhere."""
+    members = {"main": [endpoint(f"main-{number}", triton) for number, triton in enumerate(pair)]}
+    body = {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [0, 0]}]}
+    numbers = iter(range(NUM_HTTP_REQUESTS))
+
+    def send(client: httpx.Client) -> Counter[int]:
+        found: Counter[int] = Counter()
+        for number in numbers:
+            if number == NUM_HTTP_REQUESTS // 3:
+                os.kill(pair[0].pid, ending)
+            found[client.post("/v2/models/identity/infer", json=body).status_code] += 1
+        return found
+
+    with (
+        Gateway(open_service(), endpoints=members) as gateway,
+        httpx.Client(base_url=gateway.http_url, timeout=20) as client,
+        ThreadPoolExecutor(NUM_THREADS) as threads,
+    ):
+        found = sum((each.result() for each in [threads.submit(send, client) for _ in range(NUM_THREADS)]), Counter())
+    assert found == {200: NUM_HTTP_REQUESTS}
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])

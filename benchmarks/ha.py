@@ -38,7 +38,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import numpy as np
-from ha_load import SIZES, Outcome, Target, load
+from ha_load import FACTORS, SIZES, Outcome, Target, load
 from measure import machine
 from rich.console import Console
 from rich.table import Table
@@ -168,7 +168,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         for size in arguments.sizes:
             repository = Path(folder) / f"models of {size}"
-            _export(repository, *SIZES[size])
+            _export(repository, *SIZES[size], versions=2 if "promote" in arguments.rows else 1)
             for row in arguments.rows:
                 console.print(f"{NAMES[row]}, {size} …", style="dim")
                 outcome = _run(row, size, repository, arguments.requests, arguments.in_flight)
@@ -240,8 +240,8 @@ def _endpoint(name: str, server: EmbeddedTriton) -> Endpoint:
     return Endpoint(name=name, host="127.0.0.1", grpc_port=grpc_port, http_port=http_port, metrics_port=metrics_port)
 
 
-def _export(repository: Path, name: str, num_values: int) -> None:
-    """Two versions of a model that costs next to nothing: the first value (once, twice) and the last one."""
+def _export(repository: Path, name: str, num_values: int, versions: int) -> None:
+    """Versions of a model that costs next to nothing: the first value (once, twice) and the last one."""
     import torch
 
     class Ends(torch.nn.Module):
@@ -252,7 +252,7 @@ def _export(repository: Path, name: str, num_values: int) -> None:
         def forward(self, x: Any) -> Any:
             return torch.cat([x[:, :1], x[:, -1:]], dim=1) * self.factors
 
-    for factor in (1.0, 2.0):
+    for factor in FACTORS[:versions]:
         sample = torch.randn(2, num_values)
         export(
             Ends(factor).eval(),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 BENCH = Path(__file__).parents[2] / "benchmarks" / "ha.py"
-NUM_REQUESTS = 1_500
+NUM_REQUESTS = 1_000
 ROWS = ("kill", "term", "rolling", "promote", "reload", "rotate", "stub")
 LARGE_ROWS = ("kill", "rolling")
 

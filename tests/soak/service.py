@@ -24,6 +24,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -82,10 +83,11 @@ def main() -> int:
     """Serve, soak, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30.0, metavar="N")
+    parser.add_argument("--share", type=float, default=SHARE, help="of the highest rate, by default %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        series, load = soak(Path(folder), arguments.minutes * 60)
+        series, load = soak(Path(folder), arguments.minutes * 60, arguments.share)
     verdicts = judge(series)
     ok = report(series, load, verdicts)
     if arguments.json:
@@ -94,7 +96,7 @@ def main() -> int:
     return 0 if ok else 1
 
 
-def soak(folder: Path, duration_s: float) -> tuple[Series, dict[str, Any]]:
+def soak(folder: Path, duration_s: float, share: float) -> tuple[Series, dict[str, Any]]:
     """Run the service under load; what was noted, and what the callers saw."""
     from naiad.deploy.gateway import Gateway
     from naiad.deploy.keys import KeyFile
@@ -122,7 +124,12 @@ def soak(folder: Path, duration_s: float) -> tuple[Series, dict[str, Any]]:
                     found |= {f"{name} stub {number}": pid for number, pid in enumerate(server.stub_pids())}
                 return found
 
-            return observe(gateway.reopen_logs, pids, access_log, Load(gateway.grpc_url, key, duration_s))
+            series, load = observe(
+                gateway.reopen_logs, pids, access_log, Load(gateway.grpc_url, key, duration_s, share)
+            )
+            load["restarts"] = gateway.restarts + sum(server.restarts for server in replicas.servers.values())
+            load["refused"] = refusals(access_log)
+            return series, load
 
 
 def port(url: str) -> int:
@@ -133,11 +140,11 @@ def port(url: str) -> int:
 class Load:
     """The load generator, in a process of its own: first the highest rate, then a share of it."""
 
-    def __init__(self, url: str, key: str, duration_s: float) -> None:
-        self.duration_s = duration_s
+    def __init__(self, url: str, key: str, duration_s: float, share: float) -> None:
+        self.duration_s, self.share = duration_s, share
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=generate, args=(theirs, url, key, duration_s))
+        self._process = context.Process(target=generate, args=(theirs, url, key, duration_s, share))
         self._process.start()
         theirs.close()
 
@@ -159,7 +166,7 @@ class Load:
         self._process.join()
 
 
-def generate(pipe: Connection, url: str, key: str, duration_s: float) -> None:
+def generate(pipe: Connection, url: str, key: str, duration_s: float, share: float) -> None:
     """Measure the highest rate, tell it, send a share of it, tell the result."""
     from naiad.loadtest import Connection as Server
     from naiad.loadtest import LoadTest, Rate, Traffic, Users, run
@@ -174,10 +181,11 @@ def generate(pipe: Connection, url: str, key: str, duration_s: float) -> None:
     ]
     highest_per_s = statistics.median(rates)
     pipe.send(highest_per_s)
-    found = measured(Rate(per_s=SHARE * highest_per_s), duration_s)
+    found = measured(Rate(per_s=share * highest_per_s), duration_s)
     pipe.send(
         {
             "highest_per_s": highest_per_s,
+            "share": share,
             "per_s": found.completed / found.window_s,
             "num_requests": found.offered,
             "num_failed": found.failed,
@@ -197,7 +205,7 @@ def observe(
     series = Series()
     try:
         rate = load.await_start()
-        print(f"highest rate {rate:,.0f}/s; {load.duration_s:.0f} s at {SHARE:.0%} of it", flush=True)
+        print(f"highest rate {rate:,.0f}/s; {load.duration_s:.0f} s at {load.share:.0%} of it", flush=True)
         started = rotated = told = time.monotonic()
         every_s = max(0.25, load.duration_s / NUM_SAMPLES)
         while (result := load.result()) is None:
@@ -241,6 +249,18 @@ def look(pid: int) -> Sample | None:
     return None
 
 
+def refusals(access_log: Path) -> dict[str, int]:
+    """What the gateway's latest lines say of requests that did not get an answer from a replica."""
+    found = Counter[str]()
+    for path in (access_log.with_suffix(".old"), access_log):
+        with suppress(OSError), open(path) as lines:
+            for line in lines:
+                told = json.loads(line) if line.endswith("}\n") else {}
+                if told.get("details", "via_upstream") != "via_upstream":
+                    found[f"{told['details']} (flags {told.get('flags')}, gRPC status {told.get('grpc_status')})"] += 1
+    return dict(found.most_common(10))
+
+
 def summary(series: Series) -> str:
     """The memory of each process now."""
     return ", ".join(
@@ -279,11 +299,15 @@ def report(series: Series, load: Mapping[str, Any], verdicts: Sequence[Verdict])
     """Print everything; whether it is well."""
     print(
         f"\n{load['num_requests']:,} requests in {load['window_s']:.0f} s at {load['per_s']:,.0f}/s "
-        f"({SHARE:.0%} of {load['highest_per_s']:,.0f}/s): {load['num_failed']:,} failed, "
+        f"({load['share']:.0%} of {load['highest_per_s']:,.0f}/s): {load['num_failed']:,} failed, "
         f"p50 {load['p50_ms']:.1f} ms, p99 {load['p99_ms']:.1f} ms, {len(series.seconds)} looks"
     )
     for kind, count in load["errors"].items():
         print(f"  {count:,} × {kind}: {load['examples'].get(kind, '')}")
+    for reason, count in load["refused"].items():
+        print(f"  access log, last minutes: {count:,} × {reason}")
+    if load["restarts"]:
+        print(f"  {load['restarts']} restarts")
     print(f"\n{'':<22}{'':<12}{'first half':>12}{'second half':>12}{'growth':>9}")
     for each in verdicts:
         grown = each.second / each.first - 1 if each.first else 0.0
@@ -291,7 +315,7 @@ def report(series: Series, load: Mapping[str, Any], verdicts: Sequence[Verdict])
             f"{each.name:<22}{each.what:<12}{each.first:>12.1f}{each.second:>12.1f}{grown:>+9.1%}  "
             f"{'flat' if each.flat else 'NOT FLAT'}"
         )
-    return not load["num_failed"] and all(each.flat for each in verdicts)
+    return not load["num_failed"] and not load["restarts"] and all(each.flat for each in verdicts)
 
 
 if __name__ == "__main__":

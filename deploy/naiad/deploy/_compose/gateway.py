@@ -34,6 +34,10 @@ def gateway(service: Service, place: Place) -> Fields:
         stop_s=drain_s + _GRACE_S,
         entrypoint=["bash", "/naiad/run_gateway.sh", place.admin, str(drain_s)],
         command=arguments(place),
+        # Not that it waits for them: what depends on others is stopped first, and drains while they still answer.
+        depends_on={
+            replica.host: {"condition": "service_started"} for pool in place.endpoints.values() for replica in pool
+        },
         networks=["inference", "edge"],
         ports=[f"${{NAIAD_ADDRESS:-{everywhere}}}:${{NAIAD_GRPC_PORT:-{place.port}}}:{place.port}"],
         volumes=[
@@ -52,4 +56,5 @@ def arguments(place: Place) -> list[str]:
     """Envoy's command line; its parser takes no `--name=value`."""
     config = ["--config-path", f"{place.config_dir}/envoy.yaml"]
     drain = ["--drain-time-s", str(_GOODBYE_S), "--drain-strategy", "immediate"]
-    return ["envoy", *config, "--disable-hot-restart", *drain, "--log-level", "info"]
+    log = ["--file-flush-interval-msec", "1000"]  # a crash loses a second of the access log at most, not ten
+    return ["envoy", *config, "--disable-hot-restart", *drain, *log, "--log-level", "info"]

@@ -168,6 +168,9 @@ def test_requests_in_flight_have_time_to_finish(resolved: Resolved) -> None:
         assert seconds(fields["stop_grace_period"]) > resolved.service.triton.exit_timeout_s
         assert f"--exit-timeout-secs={resolved.service.triton.exit_timeout_s}" in fields["command"]
     gateway = resolved.containers["gateway"]
+    waits = {name: wait["condition"] for name, wait in gateway["depends_on"].items()}
+    assert waits == dict.fromkeys(resolved.replicas, "service_started"), "Compose stops what depends on others first"
+    assert not any(wait.get("restart") for wait in gateway["depends_on"].values())
     drain_s = int(gateway["entrypoint"][-1])
     assert seconds(gateway["stop_grace_period"]) > drain_s > resolved.service.limits.response_timeout_s
 

@@ -44,6 +44,11 @@ local COMMANDS = {
     out[#out + 1] = feed_or_end(stream, string.sub(text, at))
     return hex(table.concat(out))
   end,
+  fits = function(text)
+    local parts, name = {}, string.match(text, "\n(.*)$")
+    for part in string.gmatch(string.match(text, "^(.-)\n") .. "*", "(.-)%*") do parts[#parts + 1] = part end
+    return tostring(fits(parts, name))
+  end,
   json = function(text)
     return verdict(pcall(forbid_in_json, buffer(text), #text, '"shared_memory_region"', "shared-memory", "no"))
   end,

@@ -1,5 +1,6 @@
 """The filter's own parsers, without a gateway, against the libraries that read the same bytes after it."""
 
+import fnmatch
 import hashlib
 import json
 import random
@@ -170,3 +171,28 @@ def test_no_spelling_of_shared_memory_passes_as_json(filter_file: Path) -> None:
         assert name in str(json.loads(body))
     answers = drive(filter_file, [f"json {body.encode().hex()}" for body in bodies])
     assert [answer for answer in answers if not answer.startswith("refuse")] == []
+
+
+def test_a_body_of_backslashes_takes_no_longer_than_another(filter_file: Path) -> None:
+    """The search for escapes is linear: two megabytes of what makes patterns slow are read in no time."""
+    bodies = ["\\" * 2_000_000, "\\u00" * 400_000, "\\\\u0061" * 200_000, '{"id": "C:\\\\u0061"}']
+    answers = drive(filter_file, [f"json {body.encode().hex()}" for body in bodies])
+    assert answers[3] == "pass"
+    assert [answer.split()[0] for answer in answers[:2]] == ["pass", "pass"]
+
+
+def test_patterns_of_models_are_those_of_the_shell(filter_file: Path) -> None:
+    """With any number of `*`, against Python's own."""
+    source = random.Random(5)
+    pairs = [
+        (
+            "".join(source.choices("ab*", k=source.randrange(1, 7))),
+            "".join(source.choices("ab", k=source.randrange(1, 9))),
+        )
+        for _ in range(20_000)
+    ]
+    pairs = [(pattern, name) for pattern, name in pairs if "*" in pattern]
+    answers = drive(filter_file, [f"fits {f'{pattern}{chr(10)}{name}'.encode().hex()}" for pattern, name in pairs])
+    expected = [str(fnmatch.fnmatchcase(name, pattern)).lower() for pattern, name in pairs]
+    assert answers == expected
+    assert 0.1 < expected.count("true") / len(expected) < 0.9

@@ -48,16 +48,6 @@ def test_names_cannot_leave_their_quotes():
     assert '["secrets"] = "/s\\034\\010os.exit()"' in text
 
 
-@pytest.mark.parametrize(
-    ("pattern", "expected"),
-    [("resnet*", "^resnet.*$"), ("*-v2", "^.*%-v2$"), ("a.b*c", "^a%.b.*c$")],
-)
-def test_patterns_of_models_become_those_of_lua(pattern: str, expected: str):
-    """Only `*` means more than itself."""
-    service = Service(identities=(Identity(name="a", rights=Rights(infer=(pattern,))),))
-    assert f'"{expected}"' in script(service, PLACE)
-
-
 @pytest.mark.parametrize("rate", [0.01, 0.5, 1, 7, 19.9, 20, 1000, 1_000_000])
 def test_buckets_are_filled_at_the_rate(rate: float):
     """And not more often than Envoy can."""

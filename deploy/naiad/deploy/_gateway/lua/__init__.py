@@ -1,6 +1,5 @@
 """The Lua filter: the description as a Lua table, and the parts of the program after it."""
 
-import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
@@ -62,13 +61,8 @@ def _models(patterns: Sequence[str]) -> dict[str, _Value]:
     return {
         "all": "*" in patterns,
         "names": {name: True for name in patterns if "*" not in name},
-        "patterns": [_pattern(name) for name in patterns if "*" in name and name != "*"],
+        "patterns": [name.split("*") for name in patterns if "*" in name and name != "*"],
     }
-
-
-def _pattern(name: str) -> str:
-    """A pattern with `*` as one of Lua."""
-    return "^" + ".*".join(re.sub(r"([^A-Za-z0-9_])", r"%\1", part) for part in name.split("*")) + "$"
 
 
 def _lua(value: _Value, indent: str = "") -> str:

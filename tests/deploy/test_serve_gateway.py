@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import pytest
 from launcher_helpers import IDENTITY, alive, ask, eventually, regions, write_config, write_model, write_version
 from naiad.cli.serve import control
 from naiad.client import Client, ClientError
-from naiad.server import ReplicaLost, RestartStep, RestartUnderWay, find_running
+from naiad.server import ReplicaLost, RestartStep, find_running
 from stack_helpers import NAIAD, WHO, Callers, serving, stack
 
 Served = tuple[subprocess.Popen[str], dict[str, Any]]
@@ -163,18 +162,6 @@ def write_model_file(repository: Path) -> None:
     """Put the broken model's file back."""
     whole = write_model(repository.parent / "whole", "who", source=WHO)
     (whole / "who" / "1" / "model.py").rename(repository / "who" / "1" / "model.py")
-
-
-def test_two_reloads_in_one_process_are_refused_too(tmp_path: Path) -> None:
-    """The stack itself lets one reload run at a time."""
-    with stack(write_model(tmp_path / "repository", "who", source=WHO)) as running:
-        begun = threading.Event()
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            first = pool.submit(running.reload, lambda step: begun.set())
-            assert begun.wait(60)
-            with pytest.raises(RestartUnderWay):
-                running.reload()
-            first.result()
 
 
 def test_ctrl_c_lets_requests_finish_and_leaves_nothing(repository: Path) -> None:

@@ -25,6 +25,7 @@ _ONE_EACH: Final = ("grpc_port", "http_port", "metrics_port")
 _DRAIN_S: Final = 30.0
 _KILL_S: Final = 5.0
 _PATIENCE_S: Final = 2.0
+_POLL_S: Final = 0.1
 _NOT_RUNNING: Final = "The replicas are not running: call start(), or use this object in a `with` statement."
 
 
@@ -193,7 +194,8 @@ class Replicas:
             raise RestartUnderWay("A rolling restart is under way already. Wait for its end, then ask again.")
         began = time.monotonic()
         try:
-            for name in self._servers:
+            # Those that do not serve first: the others must not leave before they are back.
+            for name in sorted(self._servers, key=lambda name: name not in self._held | self._unfit):
 
                 def report(doing: Any, name: str = name) -> None:
                     if on_progress is not None:
@@ -205,6 +207,7 @@ class Replicas:
 
     def _restart(self, name: str, balancer: Balancer, report: Callable[[str], None], drain_timeout_s: float) -> None:
         server = self._servers[name]
+        self._await_others(name, drain_timeout_s)
         with self._lock:
             self._held.add(name)
         report("draining")
@@ -222,6 +225,18 @@ class Replicas:
             self._unfit.discard(name)
         balancer.admit(name)
         report("serving")
+
+    def _await_others(self, name: str, timeout_s: float) -> None:
+        """Wait for others that are being repaired; those that were lost are not waited for, but restarted first."""
+        deadline = time.monotonic() + timeout_s
+        while others := self._unfit - {name}:
+            if time.monotonic() > deadline:
+                raise ReplicaLost(
+                    f"Expected {', '.join(sorted(others))} to be repaired within {timeout_s:g} s before {name} is "
+                    "restarted, and the rolling restart ended there. Look at the log, then restart again.",
+                    replica=min(others),
+                )
+            time.sleep(_POLL_S)
 
     def _lost(self, name: str, why: ServerError) -> ReplicaLost:
         others = ", ".join(other for other in self._servers if other not in self._held | self._unfit) or "no other"

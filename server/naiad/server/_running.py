@@ -31,8 +31,6 @@ class RunningServer:
     """The process that owns it, not Triton's own."""
     tls: bool = False
     """Whether callers must use TLS."""
-    certificate: str = ""
-    """File of the authority that its certificate is checked against; "" for the system's."""
     replicas: tuple[str, ...] = ()
     """Host and port of each Triton where several serve behind the address; their statistics are read there."""
     replica_secret: str = field(default="", repr=False)

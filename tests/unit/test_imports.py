@@ -20,7 +20,7 @@ def test_the_client_brings_nothing_heavy():
     assert modules_after("import naiad.client").isdisjoint(HEAVY + OPTIONAL)
 
 
-@pytest.mark.parametrize("room", ["naiad.export", "naiad.server", "naiad.loadtest", "naiad.cli"])
+@pytest.mark.parametrize("room", ["naiad.export", "naiad.server", "naiad.deploy", "naiad.loadtest", "naiad.cli"])
 def test_no_room_patches_or_trains_on_import(room):
     """gevent, locust and torch come in only where they are used."""
     assert modules_after(f"import {room}").isdisjoint({"torch", "locust", "gevent"})

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import secrets
-import tempfile
 import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from naiad.deploy._envoy import ports
 from naiad.deploy._envoy.admin import Admin
 from naiad.deploy._envoy.binary import find_envoy
+from naiad.deploy._envoy.private import PrivateDirectory
 from naiad.deploy._envoy.process import Process, validate
 from naiad.deploy._files import write_all
 from naiad.deploy._gateway import render_gateway
@@ -41,31 +40,38 @@ def try_gateway(service: Service, place: Place) -> None:
         ToolMissing: there is no Envoy on this machine.
     """
     envoy = find_envoy()
-    with tempfile.TemporaryDirectory(prefix="naiad-trial-") as name:
-        directory = Path(name)
-        here = _moved(place, directory)
-        write_all(directory / "config", render_gateway(service, here))
-        _write_secrets(service, directory / "secrets")
-        bootstrap = directory / "config" / "envoy.yaml"
-        validate(envoy, bootstrap)
-        log = directory / "envoy.log"
-        process = Process(envoy, bootstrap, directory=directory, log_path=log, num_threads=1, drain_s=1.0)
+    private = PrivateDirectory()
+    try:
+        here = _moved(place, private.path)
+        write_all(private / "config", render_gateway(service, here))
+        _write_secrets(service, private / "secrets")
+        validate(envoy, private / "config/envoy.yaml")
+        process = Process(
+            envoy,
+            private / "config/envoy.yaml",
+            directory=private / "cwd",
+            log_path=private / "envoy.log",
+            num_threads=1,
+            drain_s=1.0,
+        )
         try:
             process.wait_ready(Admin(Path(here.admin)), _READY_TIMEOUT_S, threading.Event())
         finally:
             process.kill()
+    finally:
+        private.remove()
 
 
 def _moved(place: Place, directory: Path) -> Place:
-    port = ports.free(_HOST, set())
+    """Return ``place`` in a directory of this machine, on ports that the system chooses."""
     return replace(
         place,
         config_dir=str(directory / "config"),
         secrets_dir=str(directory / "secrets"),
         host=_HOST,
-        port=port,
+        port=0,
         metrics_host=_HOST,
-        metrics_port=ports.free(_HOST, {port}),
+        metrics_port=0,
         admin=str(directory / "admin.sock"),
         access_log=str(directory / "access.log"),
     )

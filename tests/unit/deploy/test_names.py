@@ -2,6 +2,8 @@
 
 import ast
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,13 @@ def test_the_public_names_are_these():
         "Triton",
         "load_service",
     }
+
+
+def test_describing_a_service_takes_the_standard_library_only():
+    """`naiad serve` asks this room what may be exposed, also where its extra is not installed."""
+    code = "import sys, naiad.deploy; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()).isdisjoint({"yaml", "httpx", "cryptography", "envoy", "psutil", "grpc", "numpy"})
 
 
 @pytest.mark.parametrize(

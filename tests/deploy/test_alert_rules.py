@@ -1,12 +1,12 @@
 """The rendered rules, by Prometheus's own programs: each alert fires when it should, and not when it should not."""
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
+from deploy_helpers import program, run
 from naiad.deploy._files import write_all
 from naiad.deploy.monitoring import Targets, alerts, render_monitoring
 from naiad.deploy.place import Endpoint
@@ -25,13 +25,13 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_prometheus_accepts_its_configuration_and_its_rules(rendered: Path) -> None:
     """`promtool check config` reads the configuration and every rule file that it names."""
-    said = _run("promtool", "check", "config", "prometheus.yml", folder=rendered)
+    said = run([program("promtool"), "check", "config", "prometheus.yml"], directory=rendered)
     assert said.count("SUCCESS") == 4
 
 
 def test_alertmanager_accepts_its_configuration(rendered: Path) -> None:
     """`amtool check-config` finds the receiver and the inhibitions."""
-    assert "1 receivers" in _run("amtool", "check-config", "alertmanager.yml", folder=rendered)
+    assert "1 receivers" in run([program("amtool"), "check-config", "alertmanager.yml"], directory=rendered)
 
 
 def test_every_alert_has_a_scenario() -> None:
@@ -81,10 +81,4 @@ def _check(name: str, rendered: Path, *, fires: bool) -> None:
     content |= SCENARIOS[name].test(name.split()[0], fires=fires)
     path = rendered / f"{name}-{fires}.yml"
     path.write_text(yaml.safe_dump(content))
-    _run("promtool", "test", "rules", path.name, folder=rendered)
-
-
-def _run(*command: str, folder: Path) -> str:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    run([program("promtool"), "test", "rules", path.name], directory=rendered)

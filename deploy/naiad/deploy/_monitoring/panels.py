@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["timeseries", "stat", "heatmap", "table"]
+Kind = Literal["timeseries", "stat", "heatmap"]
 Json = dict[str, Any]
 
 WIDTH = 24
@@ -126,7 +126,7 @@ def _panel(panel: Panel) -> Json:
 
 
 def _target(query: Query, reference: str, kind: Kind) -> Json:
-    instant = kind in ("stat", "table")
+    instant = kind == "stat"
     return {
         "refId": reference,
         "datasource": DATASOURCE,
@@ -135,7 +135,7 @@ def _target(query: Query, reference: str, kind: Kind) -> Json:
         "legendFormat": query.legend or "__auto",
         "instant": instant,
         "range": not instant,
-        "format": {"heatmap": "heatmap", "table": "table"}.get(kind, "time_series"),
+        "format": "heatmap" if kind == "heatmap" else "time_series",
     }
 
 
@@ -183,10 +183,16 @@ _OPTIONS: dict[Kind, Json] = {
     },
     "heatmap": {
         "calculate": False,
-        "yAxis": {"unit": "µs"},
-        "color": {"mode": "scheme", "scheme": "Oranges", "steps": 64},
+        "cellGap": 1,
+        "filterValues": {"le": 1e-9},
+        "rowsFrame": {"layout": "auto"},
+        "showValue": "never",
+        "legend": {"show": True},
+        "tooltip": {"mode": "single", "yHistogram": False, "showColorScale": False},
+        "exemplars": {"color": "rgba(255,0,255,0.7)"},
+        "yAxis": {"axisPlacement": "left", "reverse": False, "unit": "µs"},
+        "color": {"mode": "scheme", "scheme": "Oranges", "scale": "exponential", "exponent": 0.5, "steps": 64},
     },
-    "table": {"showHeader": True, "cellHeight": "sm"},
 }
 
 

@@ -188,6 +188,13 @@ def test_secrets_says_as_whom_the_containers_have_to_run(project):
     assert f"export NAIAD_UID={owner.st_uid} NAIAD_GID={owner.st_gid}" in done.stderr
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="root is told something else")
+def test_root_is_told_to_give_its_directory_away(project):
+    """Containers that run as root would be the worse way out."""
+    Path("deploy/secrets").mkdir()
+    assert "chown -R 1000:1000 deploy/secrets" in naiad("secrets").stderr
+
+
 def test_a_certificate_is_shown_renewed_and_installed(secrets, tmp_path):
     """Each is the one that is served afterwards."""
     old = Certificate.read(secrets / "tls.crt", secrets / "tls.key")

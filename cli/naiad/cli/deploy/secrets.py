@@ -71,9 +71,14 @@ def _print_user(secrets: Path) -> None:
     from naiad.deploy.secrets import CONTAINER_USER
 
     owner = secrets.stat()
-    if owner.st_uid != CONTAINER_USER:
-        err.print(
+    if owner.st_uid == 0:
+        user = f"{CONTAINER_USER}:{CONTAINER_USER}"
+        do = f"the containers run as another user than root, who cannot read these files: chown -R {user} {secrets}"
+    elif owner.st_uid != CONTAINER_USER:
+        do = (
             "the containers have to run as the owner of these files; before `docker compose up`: "
-            f"export NAIAD_UID={owner.st_uid} NAIAD_GID={owner.st_gid}",
-            markup=False,
+            f"export NAIAD_UID={owner.st_uid} NAIAD_GID={owner.st_gid}"
         )
+    else:
+        return
+    err.print(do, markup=False)

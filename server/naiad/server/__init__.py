@@ -1,7 +1,7 @@
 """The real Triton on this machine: fetched, started, supervised, stopped."""
 
+from naiad.server._admission import Balancer as Balancer
 from naiad.server._embedded import EmbeddedTriton as EmbeddedTriton
-from naiad.server._replicas import Balancer as Balancer
 from naiad.server._replicas import Replicas as Replicas
 from naiad.server._replicas import RestartStep as RestartStep
 from naiad.server._running import RunningServer as RunningServer

@@ -1,7 +1,7 @@
 """What an embedded Triton is started with."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +20,9 @@ class Company:
 
     turn: AbstractContextManager[object] = field(default_factory=nullcontext)
     """Held while changed models are loaded: one server at a time."""
-    tell: Callable[[bool], None] = lambda fit: None
-    """Called with False when a process of this server was found dead or hanging, with True when it serves again."""
+    tell: Callable[[bool, Collection[str]], None] = lambda fit, models: None
+    """Called with False when a process of this server was found dead or hanging, and the models that are concerned;
+    with True when it serves again."""
 
 
 ALONE: Final = Company()

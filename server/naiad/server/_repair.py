@@ -74,6 +74,11 @@ class Repair:
                 self._stopped.pop(pid, None)
         return not self._dead and not self._stopped
 
+    def troubled_models(self) -> set[str]:
+        """Models with a process that died or was stopped. Raises `Unreachable`, `AdminRefused`."""
+        found = {self._model_of(former.stub) for former in (*self._dead.values(), *self._stopped.values())}
+        return {model for model in found if model is not None}
+
     def repair(self) -> None:
         """Load the models again whose stubs died or were stopped a moment ago. Raises `Unreachable`, `AdminRefused`."""
         # Triton collects a stub that it ended itself at once; only one that died alone stays a zombie.

@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, Final, Literal, Protocol, Self
+from typing import Any, Final, Literal, Self
 
 from naiad.server import _home, _source
-from naiad.server._admin import Admin
+from naiad.server._admission import Admission, Balancer
 from naiad.server._embedded import EmbeddedTriton
 from naiad.server._options import Company
 from naiad.server._private import PrivateDirectory
@@ -24,19 +25,8 @@ _log = logging.getLogger("naiad.server")
 _ONE_EACH: Final = ("grpc_port", "http_port", "metrics_port")
 _DRAIN_S: Final = 30.0
 _KILL_S: Final = 5.0
-_PATIENCE_S: Final = 2.0
 _POLL_S: Final = 0.1
 _NOT_RUNNING: Final = "The replicas are not running: call start(), or use this object in a `with` statement."
-
-
-class Balancer(Protocol):
-    """Who spreads requests over replicas, and can leave one of them out."""
-
-    def drain(self, name: str, timeout_s: float) -> bool:
-        """Send that replica nothing more; return whether it had no request in flight any more within the time."""
-
-    def admit(self, name: str) -> None:
-        """Send it requests again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,20 +63,17 @@ class Replicas:
         found = _source.parse(repository)
         self.repository = found.absolute() if isinstance(found, Path) else found
         self.admin_secret: str = options.pop("admin_secret", None) or secrets.token_urlsafe(24)
-        self._balancer: Balancer | None = None
-        self._lock = threading.RLock()
         self._restarting = threading.Lock()
-        self._held: set[str] = set()  # away for their restart, or lost at it
-        self._unfit: set[str] = set()
         self._home: Path | None = options.get("home")
         log_path = options.pop("log_path", None)
         turn = threading.Lock()
         self._servers: dict[str, EmbeddedTriton] = {}
+        self._admission = Admission(self._servers)
         for name in names:
             path = Path(log_path) if log_path else None
             own = path.with_stem(f"{path.stem}-{name}") if path and num_replicas > 1 else path
             server = EmbeddedTriton(repository, admin_secret=self.admin_secret, log_path=own, **options)
-            server._company = Company(turn=turn, tell=lambda fit, name=name: self._told(name, fit=fit))  # type: ignore[misc]
+            server._company = Company(turn=turn, tell=partial(self._admission.told, name))
             self._servers[name] = server
         self._private: PrivateDirectory | None = None
 
@@ -136,7 +123,7 @@ class Replicas:
 
     def stop(self) -> None:
         """Let requests in flight finish and end all of them, side by side; without effect if they are stopped."""
-        self._balancer = None
+        self._admission.balancer = None
         running = [server._running for server in self._servers.values()]
         stops = _begin([server.stop for server in self._servers.values()])
         try:
@@ -176,7 +163,7 @@ class Replicas:
 
     def attach(self, balancer: Balancer) -> None:
         """Have `balancer` leave out a replica as long as a process of its is dead, unless it is the last one."""
-        self._balancer = balancer
+        self._admission.balancer = balancer
 
     def rolling_restart(
         self, balancer: Balancer, on_progress: OnStep | None = None, *, drain_timeout_s: float = _DRAIN_S
@@ -195,7 +182,7 @@ class Replicas:
         began = time.monotonic()
         try:
             # Those that do not serve first: the others must not leave before they are back.
-            for name in sorted(self._servers, key=lambda name: name not in self._held | self._unfit):
+            for name in sorted(self._servers, key=lambda name: name in self._admission.serving):
 
                 def report(doing: Any, name: str = name) -> None:
                     if on_progress is not None:
@@ -208,11 +195,9 @@ class Replicas:
     def _restart(self, name: str, balancer: Balancer, report: Callable[[str], None], drain_timeout_s: float) -> None:
         server = self._servers[name]
         self._await_others(name, drain_timeout_s)
-        with self._lock:
-            self._held.add(name)
+        self._admission.hold(name)
         report("draining")
-        if not balancer.drain(name, drain_timeout_s):
-            _log.warning("Replica %s still has requests after %.0f s; they may finish", name, drain_timeout_s)
+        self._drain(name, balancer, drain_timeout_s)
         try:
             report("restarting")
             server.restart()
@@ -220,16 +205,25 @@ class Replicas:
             server._check()
         except ServerError as exc:
             raise self._lost(name, exc) from exc
-        with self._lock:
-            self._held.discard(name)
-            self._unfit.discard(name)
+        self._admission.release(name)
         balancer.admit(name)
         report("serving")
+
+    def _drain(self, name: str, balancer: Balancer, timeout_s: float) -> None:
+        try:
+            if not balancer.drain(name, timeout_s):
+                _log.warning("Replica %s still has requests after %.0f s; they may finish", name, timeout_s)
+        except BaseException:
+            # Nothing has happened to it yet.
+            self._admission.release(name)
+            with suppress(Exception):
+                balancer.admit(name)
+            raise
 
     def _await_others(self, name: str, timeout_s: float) -> None:
         """Wait for others that are being repaired; those that were lost are not waited for, but restarted first."""
         deadline = time.monotonic() + timeout_s
-        while others := self._unfit - {name}:
+        while others := self._admission.unfit - {name}:
             if time.monotonic() > deadline:
                 raise ReplicaLost(
                     f"Expected {', '.join(sorted(others))} to be repaired within {timeout_s:g} s before {name} is "
@@ -239,61 +233,12 @@ class Replicas:
             time.sleep(_POLL_S)
 
     def _lost(self, name: str, why: ServerError) -> ReplicaLost:
-        others = ", ".join(other for other in self._servers if other not in self._held | self._unfit) or "no other"
+        others = ", ".join(self._admission.serving) or "no other"
         return ReplicaLost(
             f"Replica {name} did not come back from its restart, and the rolling restart ended there; {others} serve. "
             f"Repair what is wrong, then restart again. It said: {why}",
             replica=name,
         )
-
-    def _told(self, name: str, *, fit: bool) -> None:
-        """Keep requests away from a replica while it is not fit, as long as another one is."""
-        try:
-            if fit:
-                self._readmit(name)
-            else:
-                self._leave_out(name)
-        except Exception as exc:  # noqa: BLE001 - the balancer's troubles must not keep the replica from being repaired
-            _log.warning("The balancer was not told that replica %s is %s: %s", name, "fit" if fit else "unfit", exc)
-
-    def _leave_out(self, name: str) -> None:
-        with self._lock:
-            others = self._servers.keys() - self._held - self._unfit - {name}
-            if self._balancer is None or name in self._held or not others:
-                return
-            self._unfit.add(name)
-        _log.info("Replica %s is left out until it is repaired", name)
-        self._balancer.drain(name, 0.0)
-        server = self._servers[name]._server
-        with suppress(ServerError):
-            if server.process.returncode is None and _longest_wait_s(server.admin) > _PATIENCE_S:
-                # Its supervisor starts another, and the balancer asks another replica, which answers at once.
-                _log.warning("Replica %s has requests that would wait long for a dead process; ending it", name)
-                server.process.kill()
-
-    def _readmit(self, name: str) -> None:
-        with self._lock:
-            if name not in self._unfit or self._balancer is None:
-                return
-            self._unfit.discard(name)
-            if name in self._held:
-                return
-        _log.info("Replica %s is admitted again", name)
-        self._balancer.admit(name)
-
-
-def _longest_wait_s(admin: Admin) -> float:
-    """How long the last request would wait for a model whose only instance is dead: Triton takes a second a batch."""
-    return max(
-        (_wait_s(admin.config(model), number) for model, number in admin.num_pending().items() if number), default=0
-    )
-
-
-def _wait_s(config: Mapping[str, Any], num_pending: int) -> float:
-    # What several instances share is taken by those that live.
-    num_instances = sum(int(group["count"]) for group in config.get("instance_group", ()))
-    batch = max(1, int(config.get("max_batch_size", 0))) if "dynamic_batching" in config else 1
-    return 0.0 if num_instances > 1 else num_pending / batch
 
 
 def _failure(server: EmbeddedTriton) -> ServerError | None:

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
 
@@ -108,7 +108,7 @@ class Supervisor:
 
     def _look_after_models(self) -> None:
         if not self._repair.finds_all_alive():
-            self._tell(fit=False)
+            self._tell(fit=False, models=self._repair.troubled_models())
             self._repair.repair()
         if self._is_due("survey", _SURVEY_S):
             self._repair.survey()
@@ -117,16 +117,16 @@ class Supervisor:
             self._models = tuple(sorted(self._server.admin.ready_models()))
         if self._is_due("canary", _CANARY_S):
             for model in self._canary.unhealthy_models(self._repair.has_frozen):
-                self._tell(fit=False)
+                self._tell(fit=False, models=[model])
                 self._repair.reload(model, hangs=True)
         if self._repair.finds_all_alive() and self._server.process.returncode is None:
             self._tell(fit=True)
 
-    def _tell(self, *, fit: bool) -> None:
+    def _tell(self, *, fit: bool, models: Collection[str] = ()) -> None:
         """Let those who send requests here know when that begins or ceases to make sense."""
         if fit != self._fit and not self._server.stopping.is_set():
             self._fit = fit
-            self._company.tell(fit)
+            self._company.tell(fit, models)
 
     def _claim_folders(self) -> None:
         """Note where Triton keeps models of a bucket or a load request: nobody removes them if it is killed."""

@@ -29,9 +29,13 @@ class Remembered:
 
 @pytest.fixture(scope="module")
 def replicas(identity_repository: Path) -> Iterator[Replicas]:
-    """Two running servers of one repository."""
+    """Two running servers of one repository, of which nothing stays in the end."""
     with Replicas(identity_repository, num_replicas=2, drain_timeout_s=5.0) as running:
         yield running
+        pids, directory = [server.pid for server in running.servers.values()], running.directory
+    running.stop()
+    assert not any(map(alive, pids))
+    assert not directory.exists()
 
 
 def _server(replicas: Replicas, name: str) -> EmbeddedTriton:
@@ -99,13 +103,3 @@ def test_names_and_ports_that_make_no_sense_are_refused(identity_repository: Pat
         Replicas(identity_repository, grpc_port=8001)
     with pytest.raises(InvalidOption, match="admin_secret"):
         Replicas(identity_repository, admin_secret="a,b=c")
-
-
-def test_a_stop_leaves_nothing(identity_repository: Path) -> None:
-    """No process and no directory outlives `stop()`; stopping again does nothing."""
-    replicas = Replicas(identity_repository, num_replicas=2).start()
-    pids, directory = [server.pid for server in replicas.servers.values()], replicas.directory
-    replicas.stop()
-    replicas.stop()
-    assert not any(map(alive, pids))
-    assert not directory.exists()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from naiad.server._replicas import _wait_s
+from naiad.server._admission import _wait_s
 
 BATCHED = {"dynamic_batching": {}, "max_batch_size": 8}
 

@@ -73,12 +73,21 @@ def _known() -> set[str]:
 
 
 def _check(name: str, rendered: Path, *, fires: bool) -> None:
-    recorded = ["naiad-gateway", "naiad-long", "naiad-triton"]
+    alert, recorded = name.split()[0], ["naiad-gateway", "naiad-long", "naiad-triton"]
     content = {
-        "rule_files": ["rules/recording.yml", "rules/alerts.yml"],
-        "group_eval_order": [*recorded, *alerts(SERVICE)],
+        "rule_files": ["rules/recording.yml", _only(alert, rendered)],
+        "group_eval_order": [*recorded, *alerts(SERVICE)],  # else what was recorded is one step old
+        **SCENARIOS[name].test(alert, fires=fires),
     }
-    content |= SCENARIOS[name].test(name.split()[0], fires=fires)
     path = rendered / f"{name}-{fires}.yml"
     path.write_text(yaml.safe_dump(content))
     run([program("promtool"), "test", "rules", path.name], directory=rendered)
+
+
+def _only(alert: str, rendered: Path) -> str:
+    """A file with the rules of one alert, as all of them take longer."""
+    groups = yaml.safe_load((rendered / "rules" / "alerts.yml").read_text())["groups"]
+    chosen = [{**group, "rules": [rule for rule in group["rules"] if rule["alert"] == alert]} for group in groups]
+    path = rendered / "rules" / f"{alert}.yml"
+    path.write_text(yaml.safe_dump({"groups": chosen}))
+    return f"rules/{path.name}"

@@ -341,6 +341,8 @@ PATHS = [
     http("query", 400, "POST /v2/models/digits/infer?model=other", JSON, denied="bad-path"),
     http("trailing-slash", 404, "POST /v2/models/digits/infer/", JSON, denied="no-such-path"),
     http("hidden-model", 404, "GET /v2/models/.git/config", denied="no-such-path"),
+    http("model-of-300-bytes-http", 400, f"GET /v2/models/{'d' * 300}", by="boss", denied="model-name"),
+    http("version-overlong-http", 400, f"GET /v2/models/digits/versions/{'1' * 19}", denied="model-version"),
     http("version-of-letters-http", 404, "POST /v2/models/digits/versions/a/infer", JSON, denied="no-such-path"),
     http("get-for-post", 405, "GET /v2/models/digits/infer", denied="wrong-method"),
     http("delete", 405, "DELETE /v2/models/digits", denied="wrong-method"),

@@ -129,11 +129,14 @@ def server_context(files: Files, *, weak: bool = False, clients: Files | None = 
 
 
 @contextmanager
-def tls_proxy(context: ssl.SSLContext, upstream: int) -> Iterator[int]:
-    """Ends TLS in front of a port of this machine, as a gateway does; yields its own port."""
+def tls_proxy(context: ssl.SSLContext, upstream: int, seen: bytearray | None = None) -> Iterator[int]:
+    """Ends TLS in front of a port of this machine, as a gateway does; yields its own port.
+
+    What callers sent is appended to `seen`.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ended = threading.Event()
-        thread = threading.Thread(target=_accept, args=(listener, context, upstream, ended))
+        thread = threading.Thread(target=_accept, args=(listener, context, upstream, ended, seen))
         thread.start()
         try:
             yield listener.getsockname()[1]
@@ -142,19 +145,23 @@ def tls_proxy(context: ssl.SSLContext, upstream: int) -> Iterator[int]:
             thread.join()
 
 
-def _accept(listener: socket.socket, context: ssl.SSLContext, upstream: int, ended: threading.Event) -> None:
+def _accept(
+    listener: socket.socket, context: ssl.SSLContext, upstream: int, ended: threading.Event, seen: bytearray | None
+) -> None:
     listener.settimeout(0.05)
     threads = []
     while not ended.is_set():
         with suppress(TimeoutError):
             plain, _ = listener.accept()
-            threads.append(threading.Thread(target=_serve, args=(plain, context, upstream, ended)))
+            threads.append(threading.Thread(target=_serve, args=(plain, context, upstream, ended, seen)))
             threads[-1].start()
     for thread in threads:
         thread.join()
 
 
-def _serve(plain: socket.socket, context: ssl.SSLContext, upstream: int, ended: threading.Event) -> None:
+def _serve(
+    plain: socket.socket, context: ssl.SSLContext, upstream: int, ended: threading.Event, seen: bytearray | None
+) -> None:
     with plain, suppress(OSError, ValueError):
         plain.settimeout(5)
         with (
@@ -167,4 +174,6 @@ def _serve(plain: socket.socket, context: ssl.SSLContext, upstream: int, ended: 
                     data = source.recv(1 << 16)
                     if not data:
                         return
+                    if source is outer and seen is not None:
+                        seen += data
                     (inner if source is outer else outer).sendall(data)

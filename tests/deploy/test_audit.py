@@ -172,6 +172,20 @@ def test_a_credential_is_not_shown_to_a_server_that_is_not_believed(gateway: tup
     assert findings["version"].severity is Severity.UNKNOWN
 
 
+def test_an_impostor_gets_no_credential(tritons: Tritons, authority: Files, tmp_path: Path):
+    """Nothing of it crosses the line to a server that vouches for itself; a believed one gets it."""
+    secret, seen, shown = tritons[0].admin_secret, bytearray(), bytearray()
+    upstream = port(tritons[0].http_url)
+    with tls_proxy(server_context(write_certificate(tmp_path / "impostor")), upstream, seen) as proxy:
+        audit(f"https://127.0.0.1:{proxy}", secret=secret, root_certificates=authority.certificate, ports=())
+    genuine = server_context(write_certificate(tmp_path / "genuine", issuer=authority))
+    with tls_proxy(genuine, upstream, shown) as proxy:
+        audit(f"https://127.0.0.1:{proxy}", secret=secret, root_certificates=authority.certificate, ports=())
+    assert b"/v2/repository/index" in seen
+    assert secret.encode() not in seen
+    assert secret.encode() in shown
+
+
 def test_ports_past_the_gateway_are_found(
     gateway: tuple[Gateway, dict[str, str], Path], authority: Files, tritons: Tritons
 ):
@@ -242,6 +256,16 @@ def test_a_client_certificate_counts_as_identity(tritons: Tritons, authority: Fi
         }  # fmt: skip
         findings = {finding.id: finding for finding in audit(url, **shown, ports=(), large_request_mb=0)}
     assert findings["identity"].found == "callers need a client certificate"
+
+
+def test_a_file_that_is_no_certificate_is_named(tritons: Tritons, authority: Files, tmp_path: Path):
+    """Not taken for a server that does not answer."""
+    (tmp_path / "ca.crt").write_text("hello")
+    with pytest.raises(InvalidTarget, match=r"certificates of authorities as PEM in .*ca\.crt"):
+        audit(tritons[0].http_url, root_certificates=tmp_path / "ca.crt", ports=())
+    other = write_certificate(tmp_path / "other").key
+    with pytest.raises(InvalidTarget, match="a client certificate and its key"):
+        audit(tritons[0].http_url, certificate_chain=authority.certificate, private_key=other, ports=())
 
 
 def test_envoys_administration_is_recognised(envoy: Path, tritons: Tritons, tmp_path: Path):

@@ -19,7 +19,7 @@ from naiad.deploy._audit.judge_server import judge_server
 from naiad.deploy._audit.judge_transport import judge_transport
 from naiad.deploy._audit.processes import ProcessFacts, Repository
 from naiad.deploy._audit.requests import REQUESTS
-from naiad.deploy._audit.survey import OpenPort, Survey
+from naiad.deploy._audit.survey import OpenPort, Survey, why_withheld
 from naiad.deploy._audit.target import Target
 from naiad.deploy._audit.tls import TlsFacts
 
@@ -128,6 +128,23 @@ def test_a_safe_gateway_has_no_findings():
 def test_each_weakness_is_found(seen, check, severity):
     """And nothing else with it."""
     assert judged(seen) == ({check: severity} if severity is not Severity.OK else {})
+
+
+@pytest.mark.parametrize(
+    ("host", "tls", "withheld"),
+    [
+        ("192.0.2.1", TLS, None),
+        ("192.0.2.1", None, "there is no TLS"),
+        ("192.0.2.1", replace(TLS, distrust="self-signed"), "is not believed"),
+        ("127.0.0.1", None, None),
+        ("127.0.0.1", replace(TLS, distrust="self-signed"), "is not believed"),
+    ],
+)
+def test_a_credential_is_shown_only_where_nobody_else_can_read_it(host, tls, withheld):
+    """Over TLS to a server that is believed, or within this machine; without a secret there is nothing to withhold."""
+    reason = why_withheld(replace(TARGET, host=host), tls)
+    assert (reason is None) if withheld is None else (withheld in (reason or ""))
+    assert why_withheld(replace(TARGET, host=host, secret=None), tls) is None
 
 
 def test_a_port_of_something_else_is_nobodys_business():

@@ -1,6 +1,7 @@
 """Looks at the processes of a deployment on this machine, as far as this user may."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +13,7 @@ from naiad.deploy._audit.target import Target
 from naiad.deploy.exposure import is_loopback
 
 _TRITON: Final = "tritonserver"
+_PORT: Final = re.compile(r"port_value: (\d{1,5})")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,8 +70,20 @@ def _pids(port: int) -> set[int]:
     if servers:
         return servers
     behind = {at.raddr.port for pid, at in connections if pid in here and at.raddr}
+    behind |= {port for pid in here for port in _configured(pid)}
     local = {pid for pid, at in listening if at.laddr.port in behind and _name(pid) == _TRITON}
     return local or (set() if _known(here) else _contained_servers())
+
+
+def _configured(pid: int) -> set[int]:
+    """The ports that the files of Naiad's gateway name: without traffic it need not be connected to them."""
+    try:
+        words = psutil.Process(pid).cmdline()
+        folder = Path(words[words.index("-c") + 1]).parent
+        texts = [path.read_text() for path in folder.glob("endpoints-*.yaml")]
+    except (psutil.Error, ValueError, IndexError, OSError):
+        return set()
+    return {int(port) for text in texts for port in _PORT.findall(text)}
 
 
 def _known(listeners: set[int]) -> bool:

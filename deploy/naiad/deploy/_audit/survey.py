@@ -9,7 +9,7 @@ from naiad.deploy._audit.answer import Answer, Probe, Reach
 from naiad.deploy._audit.requests import INDEX, METADATA, READY, REQUESTS, Request
 from naiad.deploy._audit.rpc import Rpc
 from naiad.deploy._audit.target import Target, addresses_of, join
-from naiad.deploy._audit.tls import TlsFacts, look_at_tls
+from naiad.deploy._audit.tls import TlsFacts, check_files, look_at_tls
 from naiad.deploy._audit.web import Web
 from naiad.deploy.errors import InvalidTarget
 
@@ -76,11 +76,12 @@ class Survey:
 
 def survey(target: Target, progress: Progress = lambda _: None) -> Survey:
     """Look at a deployment. Raises: `InvalidTarget` where nobody answers, or not as Triton does."""
+    check_files(target)
     addresses_of(target.host)
     progress("TLS")
     tls = _tls(target)
     distrusted = tls is not None and tls.distrust is not None
-    withheld = _withheld(target, tls)
+    withheld = why_withheld(target, tls)
     shown = None if withheld else target.secret
     with (
         Rpc(target, secure=tls is not None, pinned=tls.certificate if tls and distrusted else None) as rpc,
@@ -120,7 +121,8 @@ def _tls(target: Target) -> TlsFacts | None:
         raise InvalidTarget(f"nobody answers at {target.address}: {exc}") from exc
 
 
-def _withheld(target: Target, tls: TlsFacts | None) -> str | None:
+def why_withheld(target: Target, tls: TlsFacts | None) -> str | None:
+    """Why the credential is not shown; None if it may be, or there is none."""
     if target.secret is None:
         return None
     if tls is not None and tls.distrust is not None:

@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from naiad.deploy._audit.target import Target
+from naiad.deploy.errors import InvalidTarget
 
 _OLD: Final = {"TLS 1.0": ssl.TLSVersion.TLSv1, "TLS 1.1": ssl.TLSVersion.TLSv1_1}
 _RSA_MIN_BITS: Final = 2048
@@ -81,6 +82,24 @@ def look_at_tls(target: Target) -> TlsFacts | None:
         static_rsa=_accepts_static_rsa(target),
         wants_client_certificate=_wants_client_certificate(target),
     )
+
+
+def check_files(target: Target) -> None:
+    """Raise `InvalidTarget` where the authority or the client's certificate is none, before anything is asked."""
+    for what, paths, load in (
+        ("certificates of authorities", (target.root_certificates,), _trust),
+        ("a client certificate and its key", (target.client_certificate, target.client_key), _show_certificate),
+    ):
+        try:
+            load(_lenient(), target)
+        except OSError as exc:
+            found = " and ".join(str(path) for path in paths)
+            raise InvalidTarget(f"expected {what} as PEM in {found}, found something else: {exc}") from exc
+
+
+def _trust(context: ssl.SSLContext, target: Target) -> None:
+    if target.root_certificates:
+        context.load_verify_locations(target.root_certificates)
 
 
 @contextlib.contextmanager

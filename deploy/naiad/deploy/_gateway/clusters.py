@@ -16,6 +16,7 @@ _ASSIGNMENT = "envoy.config.endpoint.v3.ClusterLoadAssignment"
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _MIB = 1 << 20
 _NUM_RETRIES = 1024
+_MAX_OUTBOUND_FRAMES = 100_000
 _NUM_BROKEN_ANSWERS = 10
 
 Protocol = Literal["grpc", "http"]
@@ -108,7 +109,7 @@ def _cluster(name: str, protocol: Protocol, limits: Limits, found: Message, *, s
         common_lb_config={"healthy_panic_threshold": {"value": 1}},
         # What is not in the list any more gets nothing any more, however healthy it is.
         ignore_health_on_host_removal=True,
-        per_connection_buffer_limit_bytes=4 * _MIB,
+        per_connection_buffer_limit_bytes=16 * _MIB,  # all streams to a replica share a connection
         health_checks=[_health_check()],
         outlier_detection=_outliers(),
         circuit_breakers={"thresholds": [_thresholds(num_requests)]},
@@ -173,8 +174,15 @@ def _thresholds(num_requests: int) -> Message:
 
 def _http_options(protocol: Protocol) -> Message:
     if protocol == "grpc":
-        windows = {"initial_stream_window_size": _MIB, "initial_connection_window_size": 16 * _MIB}
-        explicit: Message = {"http2_protocol_options": windows}
+        options = {
+            "initial_stream_window_size": _MIB,
+            "initial_connection_window_size": 16 * _MIB,
+            # When deadlines of a thousand requests expire at once, each is cancelled with a frame. At the usual 1,000
+            # Envoy would end the connection to the replica, and the callers' with it, for a flood of its own.
+            "max_outbound_frames": _MAX_OUTBOUND_FRAMES,
+            "max_outbound_control_frames": _MAX_OUTBOUND_FRAMES,
+        }
+        explicit: Message = {"http2_protocol_options": options}
     else:
         explicit = {"http_protocol_options": {}}
     # Of HTTP, idle connections would keep a Triton from ending (see the health check).

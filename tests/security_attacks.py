@@ -308,6 +308,7 @@ MESSAGES = [
     message("a-group", DIGITS + b"\x53\x54"),
     message("overlong-tag", DIGITS + b"\x8a\x00\x05other"),
     message("tag-that-overflows", DIGITS + b"\x8a\x80\x80\x80\x10\x05other"),
+    message("tag-that-overflows-with-room", DIGITS + b"\x8a\x80\x80\x80\x10" + b"\x05other".ljust(1 << 18, b"\0")),
     message("length-that-overflows", DIGITS + b"\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"),
     message("length-beyond-the-end", DIGITS + b"\x3a\x7f"),
     message("number-without-end", DIGITS + b"\x50" + b"\xff" * 11),

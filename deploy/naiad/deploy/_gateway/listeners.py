@@ -15,6 +15,7 @@ from naiad.deploy.service import Limits, Service
 _MIB = 1 << 20
 _MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _MAX_HEADERS = 100
+_RESET_BURST, _RESETS_PER_S = 10_000, 1_000
 _CONNECTION_LIFE = "3600s"
 """A revoked client certificate is noticed when its connection is made anew; requests in flight end before."""
 _IDLE_LIFE = "900s"
@@ -125,6 +126,11 @@ def _protocols(limits: Limits) -> Message:
             "initial_stream_window_size": _MIB,
             "initial_connection_window_size": 16 * _MIB,
             "allow_connect": False,
+            # Deadlines of many requests expire together, and each is a reset. After 1,000 of them, and 33 a second, the
+            # connection would end, with what else is under way on it. Whoever resets most of what it has begun within
+            # the last second is still sent away.
+            "stream_reset_burst": _RESET_BURST,
+            "stream_reset_rate": _RESETS_PER_S,
             # Floods: frames that cost us something and the caller nothing.
             "max_outbound_frames": 10_000,
             "max_outbound_control_frames": 1_000,

@@ -7,6 +7,7 @@ import ipaddress
 from typing import Literal
 
 from naiad.deploy._gateway._document import Message, from_file, resources, typed
+from naiad.deploy._gateway.dead_stubs import http_filters
 from naiad.deploy._gateway.sockets import keepalive_options
 from naiad.deploy.place import Endpoint, Place
 from naiad.deploy.service import Limits, Pool, Service
@@ -185,9 +186,13 @@ def _http_options(protocol: Protocol) -> Message:
         explicit: Message = {"http2_protocol_options": options}
     else:
         explicit = {"http_protocol_options": {}}
-    # Of HTTP, idle connections would keep a Triton from ending (see the health check).
-    idle = {"common_http_protocol_options": {"idle_timeout": "1s"}} if protocol == "http" else {}
-    return typed(_HTTP_OPTIONS, **idle, explicit_http_config=explicit)
+    if protocol == "grpc":
+        return typed(_HTTP_OPTIONS, explicit_http_config=explicit)
+    # Idle connections would keep a Triton from ending (see the health check).
+    idle = {"idle_timeout": "1s"}
+    return typed(
+        _HTTP_OPTIONS, common_http_protocol_options=idle, explicit_http_config=explicit, http_filters=http_filters()
+    )
 
 
 def _fallback(pool: str, main: str, protocol: Protocol) -> Message:

@@ -6,13 +6,12 @@ again elsewhere. A change of a server's state, or a stream, is only sent again i
 
 from naiad.deploy._gateway._document import Message
 from naiad.deploy._gateway.calls import Call
+from naiad.deploy._gateway.dead_stubs import DEAD_STUB, MARK
 
 _NUM_RETRIES = 3
 _NUM_SELECTIONS = 32
 """Draws for a retry until one is another replica. A replica that is ending looks least busy: of two drawn at random it
 wins, so that with two replicas a draw yields the other one only every fourth time."""
-_DEAD_STUB = "is not healthy"
-"""Part of what Triton answers for a model whose Python process has died."""
 
 
 def retry_policy(call: Call) -> Message:
@@ -21,11 +20,16 @@ def retry_policy(call: Call) -> Message:
         return {"retry_on": "connect-failure,refused-stream", **_elsewhere()}
     if call.protocol == "grpc":
         # On SIGTERM Triton answers NOT_FOUND for all its models, at once, until it has ended.
-        headers = [_has("grpc-status", exact="5"), _has("grpc-message", contains=_DEAD_STUB)]
+        headers = [_has("grpc-status", exact="5"), _has("grpc-message", contains=DEAD_STUB)]
         conditions = "connect-failure,refused-stream,reset,unavailable,retriable-headers"
         return {"retry_on": conditions, "retriable_headers": headers, **_elsewhere()}
-    conditions = "connect-failure,refused-stream,reset,retriable-status-codes"
-    return {"retry_on": conditions, "retriable_status_codes": [500, 502, 503], **_elsewhere()}
+    conditions = "connect-failure,refused-stream,reset,retriable-status-codes,retriable-headers"
+    return {
+        "retry_on": conditions,
+        "retriable_status_codes": [502, 503],
+        "retriable_headers": [{"name": MARK, "present_match": True}],
+        **_elsewhere(),
+    }
 
 
 def _elsewhere() -> Message:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from naiad.deploy._gateway._document import Message, from_file, resources, seconds, typed
 from naiad.deploy._gateway.calls import CALLS, Call
 from naiad.deploy._gateway.clusters import cluster_name, fallback_name
+from naiad.deploy._gateway.dead_stubs import MARK
 from naiad.deploy._gateway.identity import allowed
 from naiad.deploy._gateway.retries import retry_policy
 from naiad.deploy._gateway.sharing import Share, shares
@@ -33,7 +34,7 @@ def render_routes(service: Service, place: Place) -> dict[str, str]:
         "name": "service",
         "domains": ["*"],
         "request_body_buffer_limit": body_limit(service.limits),
-        "response_headers_to_remove": ["server", "x-envoy-upstream-healthchecked-cluster"],
+        "response_headers_to_remove": ["server", "x-envoy-upstream-healthchecked-cluster", MARK],
         "routes": [*_allowed_routes(service), _undecided()],
     }
     configuration = typed("envoy.config.route.v3.RouteConfiguration", name=ROUTES, virtual_hosts=[host])

@@ -131,6 +131,22 @@ def test_its_status_counts_requests_and_sees_the_replicas(shared: Gateway) -> No
     assert sum(num_requests(shared).values()) > before
 
 
+def test_its_status_counts_what_never_reached_a_replica(endpoints: dict[str, list[Endpoint]]) -> None:
+    """A path that does not exist, a model that may not be seen, one request too many; an answer of Triton is none."""
+    service = Service(tls=False, anonymous=Rights(infer=("identity",)), anonymous_requests_per_s=10)
+    with Gateway(service, endpoints=endpoints) as gateway, httpx.Client(base_url=gateway.http_url) as client:
+        statuses = [client.get(path).status_code for path in ("/metrics", "/v2/models/other", "/v2", "/healthz")]
+        assert statuses == [404, 403, 200, 200]
+        eventually(lambda: client.get("/v2").status_code == 429, "a request is one too many")
+
+        def adds_up() -> bool:
+            told = gateway.status()
+            reached = sum(replica.num_requests for replica in told.replicas)
+            return told.num_refused >= 3 and told.num_refused + reached == told.num_requests - 1  # but /healthz
+
+        eventually(adds_up, "every request was refused, or sent to a replica")
+
+
 def test_others_of_the_same_user_find_it(shared: Gateway) -> None:
     """What runs here is told with its addresses and its status."""
     found = next(each for each in running_gateways() if each.grpc_url == shared.grpc_url)

@@ -10,7 +10,7 @@ from naiad.deploy._envoy.admin import Admin, Host
 from naiad.deploy.place import Endpoint
 
 _TOTALS: Final = r"^http\.[^.]+\.(downstream_rq_total|downstream_rq_active|downstream_cx_active)$"
-_REFUSED: Final = r"(denied|refused|rate_limited|jwt_authn\.denied)$"
+_REFUSED: Final = r"^naiad\.refused_requests$"
 _OWN: Final = ("http.admin.", "http.metrics.")
 
 

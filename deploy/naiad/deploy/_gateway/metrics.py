@@ -7,6 +7,8 @@ Beside Envoy's own metrics (`envoy_cluster_…{envoy_cluster_name="<pool>-grpc"}
     envoy_naiad_requests{model, right, cluster, code, grpc_code} code: HTTP status; grpc_code: number, none for HTTP
     envoy_naiad_request_bytes{model}, envoy_naiad_response_bytes{model}
     envoy_naiad_identity_requests{identity, code, grpc_code}    all requests, also those refused
+    envoy_naiad_refused_requests                                requests that no replica was asked about: no right to
+                                                                them, too many, too large
 
 Durations are of answers that are no error (a refusal is quick, and says nothing about the service), and not of streams.
 `cluster` is where the request was sent: `<pool>-grpc`, `<pool>-http`, for the canary `<pool>-or-main-…`.
@@ -88,10 +90,12 @@ def metric_logs() -> list[Message]:
     )
     counters = [{"stat": {"name": "identity_requests", "tags": [identity, *codes]}, "value_fixed": 1}]
     per_identity = _stats(counters=counters)
+    refused = _stats(counters=[{"stat": {"name": "refused_requests"}, "value_fixed": 1}])
     return [
         {**durations, "filter": {"and_filter": {"filters": [_was_allowed(), *_answered_at_once()]}}},
         {**per_model, "filter": {"and_filter": {"filters": [_was_allowed(), _model_exists()]}}},
         {**per_identity, "filter": {"not_health_check_filter": {}}},
+        {**refused, "filter": {"and_filter": {"filters": [{"not_health_check_filter": {}}, _was_refused()]}}},
     ]
 
 
@@ -104,6 +108,13 @@ def _stats(**stats: list[Message]) -> Message:
 def _was_allowed() -> Message:
     matcher = {"filter": "naiad", "path": [{"key": "allowed"}], "value": {"string_match": {"exact": "yes"}}}
     return {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": False}}
+
+
+def _was_refused() -> Message:
+    matcher = {"filter": "naiad", "path": [{"key": "denied"}], "value": {"present_match": True}}
+    denied = {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": False}}
+    limited = {"response_flag_filter": {"flags": ["RL"]}}
+    return {"or_filter": {"filters": [denied, limited, _status("EQ", 413)]}}
 
 
 def _model_exists() -> Message:

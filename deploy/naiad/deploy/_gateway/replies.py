@@ -11,7 +11,7 @@ def local_replies(limits: Limits) -> Message:
     """The `local_reply_config`; the first mapper that fits is it."""
     late = f"no answer in time; the service gives up after {limits.response_timeout_s:g} s, or when you say"
     large = f"the request is larger than {limits.request_mb:g} MiB"
-    full = f"the service is full: more than {limits.num_pending} requests wait"
+    full = "the service is full: as many requests wait as may"
     headers = f"the headers are larger than {limits.header_kb} KiB, or more than allowed"
     return {
         "mappers": [

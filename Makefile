@@ -7,7 +7,7 @@ REQUESTS ?= 1000000
 MINUTES ?= 30
 STUB_SIDE := server/naiad/server/backends/onnxruntime server/naiad/server/backends/pytorch
 
-.PHONY: help setup demo test test-deploy fuzz soak soak-service check types format bench bench-client bench-backend bench-export bench-loadtest bench-gate bench-capacity bench-tune bench-ha wheel clean
+.PHONY: help setup demo test test-deploy fuzz soak soak-service check types format bench bench-client bench-backend bench-export bench-loadtest bench-gate bench-capacity bench-tune bench-ha bench-gateway wheel clean
 
 help:            ## what there is to run
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile
@@ -79,6 +79,9 @@ bench-tune: $(READY)  ## what `naiad tune` gains on two recipes, by its A/B runs
 
 bench-ha: $(READY)  ## what callers without retries notice of failures and changes behind the gateway (about ten minutes)
 	$(BIN)/python benchmarks/ha.py
+
+bench-gateway: $(READY)  ## what the gateway adds to a request: latency and rate, with TLS and keys (about two minutes)
+	$(BIN)/python benchmarks/gateway.py
 
 wheel: $(READY)  ## build the distribution into dist/
 	$(BIN)/python -m build --no-isolation

@@ -168,7 +168,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         for size in arguments.sizes:
             repository = Path(folder) / f"models of {size}"
-            _export(repository, *SIZES[size], versions=2 if "promote" in arguments.rows else 1)
+            export_ends(repository, *SIZES[size], versions=2 if "promote" in arguments.rows else 1)
             for row in arguments.rows:
                 console.print(f"{NAMES[row]}, {size} …", style="dim")
                 outcome = _run(row, size, repository, arguments.requests, arguments.in_flight)
@@ -240,7 +240,7 @@ def _endpoint(name: str, server: EmbeddedTriton) -> Endpoint:
     return Endpoint(name=name, host="127.0.0.1", grpc_port=grpc_port, http_port=http_port, metrics_port=metrics_port)
 
 
-def _export(repository: Path, name: str, num_values: int, versions: int) -> None:
+def export_ends(repository: Path, name: str, num_values: int, versions: int) -> None:
     """Versions of a model that costs next to nothing: the first value (once, twice) and the last one."""
     import torch
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from naiad.deploy.service import Identity, Rights, Service
+from naiad.deploy.service import Rights, Service
 
 __all__ = ["advice"]
 
@@ -29,8 +29,9 @@ def _of_access(service: Service) -> Iterator[str]:
             yield f"the issuer {issuer.name} has no audiences: its tokens for other services are believed, too"
         if not any(token.startswith(f"{issuer.name}/") for each in service.identities for token in each.tokens):
             yield f"no identity has a token of the issuer {issuer.name}"
-    if service.triton.model_control == "none" and any(map(_is_admin, service.identities)):
-        yield 'identities with admin cannot load models: triton.model_control is "none"'
+    num_replicas = service.pools[0].num_replicas
+    if service.triton.model_control == "explicit" and num_replicas > 1:
+        yield f'triton.model_control = "explicit": who loads a model reaches one of the {num_replicas} replicas only'
 
 
 def _of_pools(service: Service) -> Iterator[str]:
@@ -48,7 +49,3 @@ def _of_objectives(service: Service) -> Iterator[str]:
     for objective in service.objectives:
         if not any("*" in pattern or pattern == objective.model for pattern in patterns):
             yield f"the objective of {objective.model} is of a model that nobody may ask"
-
-
-def _is_admin(identity: Identity) -> bool:
-    return identity.rights.admin

@@ -82,7 +82,7 @@ def test_check_says_who_may_do_what_and_what_is_probably_not_meant(project):
         ("[[issuers]]\nname = 'a'\nissuer = 'https://a'", "its tokens for other services are believed"),
         ("[[issuers]]\nname = 'a'\nissuer = 'https://a'\naudiences = ['x']", "no identity has a token"),
         ("[[objectives]]\nmodel = 'a'", "a model that nobody may ask"),
-        ("[[identities]]\nname = 'a'\nrights = { admin = true }", 'triton.model_control is "none"'),
+        ("[triton]\nmodel_control = 'explicit'", "one of the 2 replicas only"),
     ],
 )
 def test_what_is_allowed_and_probably_not_meant_is_said(project, text, words):

@@ -122,7 +122,7 @@ def port(url: str) -> int:
 
 def show(results: list[dict[str, Any]]) -> None:
     """The table, and what it was measured on."""
-    table = Table("size", "in flight", "p50 direct", "p50 gateway", "added", "rate", box=None, pad_edge=False)
+    table = Table("size", "in flight", "p50 direct", "p50 gateway", "added, ms", "rate", box=None, pad_edge=False)
     for result in results:
         rounds = result["rounds"]
         added = [each["gateway"]["p50_ms"] - each["direct"]["p50_ms"] for each in rounds]
@@ -131,8 +131,8 @@ def show(results: list[dict[str, Any]]) -> None:
             result["size"],
             str(result["in_flight"]),
             *(f"{statistics.median(each[way]['p50_ms'] for each in rounds):.2f} ms" for way in ("direct", "gateway")),
-            f"{spread(added)} ms",
-            f"{spread(ratios)} x",
+            spread(added),
+            f"{spread(ratios)}x",
         )
     out = Console(highlight=False)
     out.print(table)

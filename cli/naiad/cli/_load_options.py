@@ -81,6 +81,10 @@ Certificate = Annotated[Path | None, _option(_SERVER, "PEM file of the client's 
 MetricsUrl = Annotated[
     str | None, _option(_SERVER, "The server's metrics, http://host:port/metrics, for GPUs of another machine.")
 ]
+StatisticsUrl = Annotated[
+    str | None,
+    _option(_SERVER, "The servers behind a gateway, grpc://host:port,host:port; those of `naiad serve` are found."),
+]
 CertificateKey = Annotated[Path | None, _option(_SERVER, "PEM file of its key.", "--key")]
 
 Engines = Annotated[int | None, _option(_GENERATOR, "Processes that send (1).")]
@@ -133,6 +137,7 @@ _KEYS: Final[dict[str, tuple[str, _Key]]] = {
     "url": ("--url", ("server", "url")),
     "header": ("--header", ("server", "headers")),
     "metrics_url": ("--metrics-url", ("server", "metrics-url")),
+    "statistics_url": ("--statistics-url", ("server", "statistics-url")),
     "ca": ("--ca", ("server", "ca")),
     "certificate": ("--certificate", ("server", "certificate")),
     "key": ("--key", ("server", "key")),

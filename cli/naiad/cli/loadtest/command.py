@@ -66,6 +66,7 @@ def loadtest(
     url: load.Url = None,
     header: load.Header = None,
     metrics_url: load.MetricsUrl = None,
+    statistics_url: load.StatisticsUrl = None,
     ca: load.Ca = None,
     certificate: load.Certificate = None,
     key: load.CertificateKey = None,

@@ -531,6 +531,11 @@ ELSEWHERE: Mapping[str, Write] = {
         parts={"decoupled_part": python(model_transaction_policy={"decoupled": True})},
         response_cache={"enable": True},
     ),
+    "script": python(parameters={"naiad.calls": "package:1"}),
+    "script_unreadable": python(parameters={"naiad.calls": "package"}),
+    "script_of_nobody": python(parameters={"naiad.calls": "nobody:1"}),
+    "script_of_nobody_needed": python(parameters={"naiad.calls": "nobody:1", "naiad.optional_calls": "nobody"}),
+    "script_of_itself": python(parameters={"naiad.calls": "script_of_itself:1"}),
     "ensemble_of_gpus": ensemble([step("gpu_part")], parts={"gpu_part": entry(**instances(kind="KIND_GPU", count=1))}),
 }
 """What a server without a GPU, or of the embedded release, would not tell apart."""

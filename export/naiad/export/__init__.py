@@ -4,8 +4,11 @@
 
     version = export(model, "digits", samples=[(x,)], max_batch_size=64, repository="model_repository")
 
-Importing this loads neither torch nor onnx; `export` does when it is called.
+Importing this loads neither torch nor onnx; `export` does when it is called. ONNX Runtime's telemetry is off from then
+on, unless the environment has ORT_DISABLE_TELEMETRY already.
 """
+
+import os as _os
 
 from naiad.export._check.targets import Target as Target
 from naiad.export._check.targets import find_target as find_target
@@ -68,3 +71,6 @@ from naiad.export.repository import Repository as Repository
 from naiad.export.repository import ServedVersion as ServedVersion
 from naiad.export.repository import VersionDiff as VersionDiff
 from naiad.export.repository import VersionOverview as VersionOverview
+
+# From its version 1.29 on, its import alone makes an id of this machine in the user's cache and reports to its maker.
+_os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

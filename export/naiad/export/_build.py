@@ -16,7 +16,6 @@ from naiad.export._configure import engines as _engines
 from naiad.export._configure import labels as _labels
 from naiad.export._configure import published as _published
 from naiad.export._configure import sequences as _sequences
-from naiad.export._configure import settings as _settings
 from naiad.export._configure import warmup as _warmup
 from naiad.export._order import Captured
 from naiad.export._order import Order as Order
@@ -105,11 +104,9 @@ def _configure_with(
 
 def _get_along(repository: Repository, order: Order, derived: Any, graph: Path) -> tuple[Finding, ...]:
     """Check the graph against the configuration that an earlier version published, and say where that differs."""
-    if order.model not in repository.models():
+    config = _published.check_warmup(repository, order.model, order.settings, graph)
+    if config is None:
         return ()
-    config = repository.config(order.model)
-    _settings.apply(config, order.settings)
-    _published.check_warmup(config, lambda name: repository.warmup_data(order.model, name), graph)
     asked = order.cores is not None or order.accelerator != "cpu" or order.states
     return _published.kept(config, derived) if asked else ()
 

@@ -73,6 +73,7 @@ def export_pipeline(
     """
     _check(name, steps, max_batch_size)
     steps, own = _given(steps, settings or {})
+    from naiad.export._configure import published as _published
     from naiad.export._export import export  # each loads PyTorch
     from naiad.export._pipeline import build as _build
 
@@ -93,6 +94,9 @@ def export_pipeline(
     repo = repository if isinstance(repository, Repository) else Repository(repository)
     with repo.stage() as stage:
         candidates, pipeline, report = _build.build(order, stage, export, told)
+        for step in candidates:
+            if (graph := step.candidate.files / "model.onnx").is_file():
+                _published.check_warmup(repo, step.candidate.model, step.candidate.settings, graph)
         _staged.check_all([*(step.candidate for step in candidates), pipeline], repo, stage, release)
         told("publish")
         version = repo.publish_pipeline(candidates, pipeline, promote=promote)

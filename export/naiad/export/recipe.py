@@ -214,11 +214,11 @@ def find_recipe(name: str | os.PathLike[str]) -> Path:
         RecipeNotFound: There is neither.
     """
     path = Path(name)
-    if path.is_file():
+    if os.path.isfile(path):  # which is false, too, of what no file can be called
         return path.absolute()
     if re.fullmatch(r"\w+", str(name)):
         for folder in _folders():
-            if (folder / f"{name}.py").is_file():
+            if os.path.isfile(folder / f"{name}.py"):
                 return folder / f"{name}.py"
     raise RecipeNotFound(
         f"there is no recipe {str(name)!r}; expected the path of a Python file, or one of: "

@@ -16,6 +16,10 @@ A function gets numpy arrays and returns a dict of arrays by tensor name, or arr
 once for each request, whose rows are the first dimension, never with rows of different callers. Text and files are
 object arrays of `bytes`; it may return `str`. Its code travels to the server as source: the function itself and what
 it uses of its file, with the packages that this imports named in `requirements.txt`.
+
+A `Script` is a function that calls other steps itself, as it decides from what they answer:
+
+    Script("control", control, calls=("detector", "classifier"), optional=("enhancer",))
 """
 
 import os
@@ -68,6 +72,39 @@ class Function:
 
 
 @dataclass(frozen=True, slots=True)
+class Script(Function):
+    """A Python function that calls other steps of the pipeline, as often and in the order that it decides.
+
+    `def control(image, *, models): boxes = models.detector(image=image)["box"]; …`
+
+    A called step takes arrays by its own arguments' names and returns a dict by its own results' names. It is called
+    by scripts only and is no part of the chain. A failed call raises RuntimeError.
+    """
+
+    calls: Sequence[str] = field(default=(), kw_only=True)
+    """The names of the steps that it calls, each a `Model` or a `Function`."""
+    optional: Sequence[str] = field(default=(), kw_only=True)
+    """Steps that it does without: `models.get("enhancer")` is None while the server does not serve the model."""
+
+    def __post_init__(self) -> None:
+        Function.__post_init__(self)
+        for what in ("calls", "optional"):
+            if isinstance(getattr(self, what), str):
+                raise InvalidRecipe(f"step {self.name!r} has {what}={getattr(self, what)!r}; expected a list of names")
+        names = [*self.calls, *self.optional]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice or not names:
+            found = f"{twice[0]!r} twice" if twice else "none"
+            raise InvalidRecipe(
+                f"step {self.name!r} calls {found}; expected the names of other steps, each once, in calls or optional"
+            )
+        if "models" in {*self.options, *self.files}:
+            raise InvalidRecipe(
+                f"step {self.name!r} has an option 'models', the argument with what it calls; rename it"
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A model that is exported as by `naiad.export.export`, with all its checks."""
 
@@ -98,6 +135,7 @@ class Model:
 
 
 Step = Function | Model
+"""A `Script` is a `Function`, too."""
 
 
 def tokenize(

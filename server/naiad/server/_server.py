@@ -12,7 +12,7 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any, Final
 
-from naiad.server import _command, _home, _log, _machine, _newer, _ports, _stub
+from naiad.server import _calls, _command, _home, _log, _machine, _newer, _ports, _stub
 from naiad.server._admin import Admin, ModelStatus
 from naiad.server._options import Options
 from naiad.server._private import PrivateDirectory, remove_abandoned
@@ -33,6 +33,8 @@ class Server:
         self.options = options
         self.source = open_source(options.repository)
         self.models = self.source.select(options.models)
+        if options.models is not None:
+            self.models = self.source.select(_calls.with_called(self.source, self.models))
         self.restarts = 0
         self.failure: ServerError | None = None
         self.admin_secret = options.admin_secret or secrets.token_urlsafe(24)

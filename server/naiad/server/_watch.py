@@ -4,6 +4,7 @@ import logging
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
+from naiad.server import _calls
 from naiad.server._repository import ModelFiles
 from naiad.server._server import Server
 from naiad.server.errors import AdminRefused, RepositoryError
@@ -52,12 +53,16 @@ class Watch:
             _log.warning("Model %s changed, and what was loaded before goes on serving: %s", model, exc)
 
     def _load_steps(self, model: str) -> None:
-        """Load the models that an ensemble is made of, before itself.
+        """Load the models that an ensemble is made of, and those that scripts call, before itself.
 
         Asked for an ensemble one of whose steps does not load, Triton stops serving the ensemble as it was, too.
 
         Raises: `AdminRefused` with what it said of a step.
         """
+        for called, optional in _calls.called(self._source, model):
+            if called != model and not (optional and called not in self._server.admin.ready_models()):
+                self._source.check_model(called)
+                self._server.load(called)
         config = self._source.configs([model]).get(model)
         for step in config.ensemble_scheduling.step if config is not None else ():
             self._source.check_model(step.model_name)

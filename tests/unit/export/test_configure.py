@@ -9,9 +9,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from naiad.export import CheckFailed, InvalidExport
+from naiad.export import CheckFailed, InvalidExport, Repository
 from naiad.export._capture.graph import Graph
 from naiad.export._configure import (
     accelerators,
@@ -287,13 +288,20 @@ class TestPublished:
         row = {"x": np.ones((1, 3), np.float32)}
         samples = Samples(rows=(row,), dynamic={}, batch="batch", max_batch_size=4)
         files = warmup.add(config, samples, [row], [1], tmp_path / "unused.onnx")
-        for width, fits in ((3, True), (5, False)):
-            onnx.save(identity({"x": f"FP32[batch,{width}]"}), tmp_path / "model.onnx")
-            if fits:
-                published.check_warmup(config, files.__getitem__, tmp_path / "model.onnx")
-                continue
-            with pytest.raises(CheckFailed, match="came with an earlier version"):
-                published.check_warmup(config, files.__getitem__, tmp_path / "model.onnx")
+        (tmp_path / "repo/m/warmup").mkdir(parents=True)
+        (tmp_path / "repo/m/config.pbtxt").write_text(text_format.MessageToString(config))
+        for name, data in files.items():
+            (tmp_path / "repo/m/warmup" / name).write_bytes(data)
+        repository = Repository(tmp_path / "repo")
+        onnx.save(identity({"x": "FP32[batch,3]"}), tmp_path / "fits.onnx")
+        assert published.check_warmup(repository, "m", {}, tmp_path / "fits.onnx") == config
+        onnx.save(identity({"x": "FP32[batch,5]"}), tmp_path / "other.onnx")
+        with pytest.raises(CheckFailed, match="came with an earlier version"):
+            published.check_warmup(repository, "m", {}, tmp_path / "other.onnx")
+
+    def test_a_model_without_a_version_has_no_configuration_yet(self, tmp_path: Path) -> None:
+        """The first export of a model has nothing to get along with."""
+        assert published.check_warmup(Repository(tmp_path), "m", {}, tmp_path / "unused.onnx") is None
 
     def test_what_is_kept_is_said(self) -> None:
         """A user who asks for cores or an accelerator learns which published fields stay as they are."""

@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 import pytest
 
-from naiad.export import CheckFailed, Repository, Version, export
+from naiad.export import CheckFailed, Repository, Version, export, export_pipeline
+from naiad.export.steps import Function, Model
 from repository_helpers import graph, node
 
 
@@ -45,6 +46,27 @@ def test_a_version_that_fails_on_the_first_ones_warmup_is_refused(tmp_path: Path
     second = publish(table(tmp_path, 5), tmp_path / "models", largest_id=4, settings={"model_warmup": []})
     assert second.number == 2
     assert not repository.config("words").model_warmup
+
+
+def test_a_pipeline_whose_model_fails_on_the_first_ones_warmup_is_refused(tmp_path: Path) -> None:
+    """The same rule for a step of a pipeline; nothing of it is published."""
+
+    def publish_lookup(num_words: int, **more: Any) -> Version:
+        steps = [Model("table", table(tmp_path, num_words, num_words)), Function("largest", largest)]
+        samples = [{"ids": np.array([[0, num_words - 1], [1, 2], [2, 0]])}]
+        return export_pipeline(steps, "look", samples=samples, repository=tmp_path / "models", max_batch_size=4, **more)
+
+    publish_lookup(10)
+    with pytest.raises(CheckFailed, match="of look_table, which came with an earlier version"):
+        publish_lookup(5)
+    repository = Repository(tmp_path / "models")
+    assert repository.versions("look") == repository.versions("look_table") == (1,)
+    assert publish_lookup(5, settings={"table.model_warmup": []}).number == 2
+
+
+def largest(vectors: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """[batch, length, 4] to [batch, 1]."""
+    return {"largest": vectors.max(axis=(1, 2))[:, None]}
 
 
 def test_versions_served_with_tensorrt_have_names_of_their_own(tmp_path: Path) -> None:

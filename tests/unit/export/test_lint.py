@@ -212,6 +212,9 @@ BROKEN_ELSEWHERE: Mapping[str, str] = {
     "package_without_outputs": "backends.torch_names",
     "own_operator": "formats.domains",
     "cached_ensemble": "ensemble.response_cache",
+    "script_unreadable": "calls.readable_calls",
+    "script_of_nobody": "calls.known_calls",
+    "script_of_itself": "calls.no_endless_calls",
     "ensemble_of_gpus": "ensemble.models_that_load",
 }
 """The same, for the release that is deployed."""

@@ -198,7 +198,7 @@ def lambda_free_sum(x):
 
 WRONG_STEPS: list[tuple[list[Any], type[ExportError], str]] = [
     ([], InvalidRecipe, "a list of at least one step"),
-    (["decode"], InvalidRecipe, "has str as a step; expected Function or Model"),
+    (["decode"], InvalidRecipe, "has str as a step; expected Function, Model or Script"),
     ([Function("a", double), Function("a", half)], InvalidRecipe, "two steps are called 'a'"),
     ([Function("a", half)], InvalidRecipe, r"step 'a' needs the tensor 'y', which neither .* there are x"),
     ([Function("a", double, inputs={"z": "x"})], InvalidRecipe, r"maps the input 'z', .* it takes: x"),

@@ -1,25 +1,38 @@
 """The configuration that an earlier version published: it is kept, so a new version has to get along with it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from naiad.export._configure import settings as _settings
 from naiad.export._configure import warmup as _warmup
 from naiad.export._runtime.session import session
 from naiad.export.errors import CheckFailed
 from naiad.export.report import Finding
 
+if TYPE_CHECKING:
+    from naiad.export.repository import Repository
+
 _COMPARED = ("instance_group", "optimization", "parameters", "dynamic_batching", "sequence_batching")
 
 
-def check_warmup(config: Any, read: Callable[[str], bytes], graph: Path) -> None:
-    """Refuse a graph that fails on the warm-up requests which an earlier version brought: Triton would not load it.
+def check_warmup(repository: "Repository", model: str, settings: Mapping[str, object], graph: Path) -> Any:
+    """Return the configuration that an earlier version published, with `settings` applied; None before the first one.
 
-    `config` is the published configuration, `read` returns a file of the model's `warmup/`.
+    A graph that fails on the warm-up requests of that configuration is refused: Triton would not load it.
 
     Raises:
         CheckFailed: With what ONNX Runtime says.
     """
+    if model not in repository.models():
+        return None
+    config = repository.config(model)
+    _settings.apply(config, settings)
+    _run_warmup(config, lambda name: repository.warmup_data(model, name), graph)
+    return config
+
+
+def _run_warmup(config: Any, read: Callable[[str], bytes], graph: Path) -> None:
     runtime = session(graph) if config.model_warmup else None
     for request in config.model_warmup:
         feeds = _warmup.decode(request, read, batched=config.max_batch_size > 0)

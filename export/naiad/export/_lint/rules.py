@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from naiad.export._lint import (
     accelerators,
     backends,
+    calls,
     config,
     ensemble,
     files,
@@ -33,6 +34,7 @@ CONFIGURATION: tuple[Rule, ...] = (
     *scheduling.RULES,
     *sequence.RULES,
     *ensemble.RULES,
+    *calls.RULES,
     *parameters.RULES,
     *accelerators.RULES,
     *warmup.RULES,

@@ -12,6 +12,7 @@ from naiad.export._check.targets import Target
 from naiad.export._configure import settings as _settings
 from naiad.export._lint.lint import lint
 from naiad.export._lint.problem import CONFIG
+from naiad.export._repository import calls as _calls
 from naiad.export._repository import config as _config
 from naiad.export.errors import CheckFailed
 from naiad.export.report import Finding, LintFinding, Report
@@ -79,6 +80,8 @@ def _lay_out(candidate: Candidate, config: Any, directory: Path) -> None:
     _config.serve(config, (_NUMBER,))
     for step in config.ensemble_scheduling.step:
         step.model_version = -1  # which version it will be is known when it is published
+    if calls := _calls.staged(candidate.files, _NUMBER):
+        _calls.describe(config, calls)
     (directory / CONFIG).write_text(_config.to_text(config), encoding="utf-8")
     (directory / str(_NUMBER)).symlink_to(candidate.files.absolute(), target_is_directory=True)
     if (

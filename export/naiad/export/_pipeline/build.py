@@ -28,7 +28,7 @@ from naiad.export._source.module import ModuleSubject
 from naiad.export.errors import InvalidExport
 from naiad.export.report import Report
 from naiad.export.repository import Candidate, Repository, StepCandidate
-from naiad.export.steps import Function, Model
+from naiad.export.steps import Function, Model, Script
 
 OnStep = Callable[[str], None]
 ExportModel = Callable[..., Any]
@@ -50,30 +50,38 @@ def build(
     """Return candidates that passed every check, one by one and together, with their files in `stage`."""
     on_step("run in Python")
     run = run_in_python(order)
-    built = []
-    for each in run.stages:
-        place = stage / each.step.name
-        _make_places(place)
-        if isinstance(each.step, Function):
-            on_step(f"{each.step.name}: package")
-            built.append(_function(run, each, place))
-        else:
-            built.append(_model(run, each, place, export, on_step))
+    called = {of.stages[0].step.name: _step(of, of.stages[0], stage, export, on_step, {}) for of in run.called}
+    built = [_step(run, each, stage, export, on_step, called) for each in run.stages]
     on_step("verify the pipeline")
-    models = [(step.report.tolerance, str(step.candidate.about["precision"])) for step in built if step.report]
+    every = [*called.values(), *built]
+    models = [(step.report.tolerance, str(step.candidate.about["precision"])) for step in every if step.report]
+    for of in run.called:
+        _verify.verify_called(of, called[of.stages[0].step.name].link, models)
     report = _verify.verify(run, [step.link for step in built], models)
     whole = stage / "the-whole"  # no step can have this name
     _make_places(whole)
-    return [step.candidate for step in built], _ensemble(run, report, whole), report
+    return [step.candidate for step in every], _ensemble(run, report, whole), report
 
 
-def _function(run: Run, each: _reference.Stage, place: Path) -> _Built:
+def _step(
+    run: Run, each: _reference.Stage, stage: Path, export: ExportModel, on_step: OnStep, called: Mapping[str, _Built]
+) -> _Built:
+    place = stage / each.step.name
+    _make_places(place)
+    if not isinstance(each.step, Function):
+        return _model(run, each, place, export, on_step)
+    on_step(f"{each.step.name}: package")
+    return _function(run, each, place, {name: called[name] for name in each.calls})
+
+
+def _function(run: Run, each: _reference.Stage, place: Path, called: Mapping[str, _Built]) -> _Built:
     step = each.step
     assert isinstance(step, Function)
     files = place / "files"
-    requirements = _package.package(run.order.pipeline, each, run.shapes, run.cases, files)
+    calls = {name: _call(step, built, run.order.max_batch_size) for name, built in called.items()}
+    requirements = _package.package(run.order.pipeline, each, run.shapes, run.cases, files, calls)
     config = _configs.of_function(each, run.shapes, run.order.max_batch_size)
-    about = {"kind": "function", "requirements": list(requirements)}
+    about = {"kind": "script" if calls else "function", "requirements": list(requirements)}
     candidate = Candidate(
         model=each.model,
         config=config,
@@ -84,8 +92,29 @@ def _function(run: Run, each: _reference.Stage, place: Path) -> _Built:
     )
     return _Built(
         candidate=StepCandidate(step=step.name, candidate=candidate, about=about),
-        link=_chain.Link(stage=each, files=files),
+        link=_chain.Link(stage=each, files=files, called={name: built.link for name, built in called.items()}),
     )
+
+
+def _call(step: Function, called: _Built, max_batch_size: int) -> dict[str, Any]:
+    """Return what a script has to know of a step that it calls; the version is known when it is published."""
+    assert isinstance(step, Script)
+    config = called.candidate.candidate.config
+    return {
+        "model": called.link.stage.model,
+        "version": 0,
+        "optional": called.candidate.step in step.optional,
+        "inputs": {tensor.name: _datatype(tensor) for tensor in config.input},
+        "outputs": [tensor.name for tensor in config.output],
+        # Triton has no empty dims: these are [batch, 1] on the way.
+        "flat_inputs": [tensor.name for tensor in config.input if _is_flat(tensor)],
+        "flat_outputs": [tensor.name for tensor in config.output if _is_flat(tensor)],
+        "max_batch_size": max_batch_size,
+    }
+
+
+def _is_flat(tensor: Any) -> bool:
+    return bool(tensor.HasField("reshape") and not tensor.reshape.shape)
 
 
 def _model(run: Run, each: _reference.Stage, place: Path, export: ExportModel, on_step: OnStep) -> _Built:

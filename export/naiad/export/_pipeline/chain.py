@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,13 @@ from naiad.export._pipeline.samples import Case
 from naiad.export._pipeline.served import model as _served
 from naiad.export._pipeline.served import runner as _runner
 from naiad.export._pipeline.served.model import Arrays
-from naiad.export._runtime.session import session
+from naiad.export._runtime.session import optimization, session
 from naiad.export._verify import measures as _measures
 from naiad.export.errors import VerificationFailed
 from naiad.export.report import CaseParity, OutputParity, Tolerance
 
 _TIMEOUT_S = 600.0
-_ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ")
+_ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "ORT_DISABLE_TELEMETRY", "PATH", "TMPDIR", "TZ")
 """What a server has; other variables of this process are none of its business."""
 
 
@@ -36,6 +36,8 @@ class Link:
     files: Path
     level: int | None = None
     """`optimization.graph.level` of a graph; None for a function."""
+    called: Mapping[str, "Link"] = field(default_factory=dict)
+    """By step, what a script calls."""
 
 
 def verify(
@@ -110,7 +112,11 @@ def _run_graph(link: Link, inputs: Sequence[Arrays], cases: Sequence[Case], pipe
 def _run_function(link: Link, inputs: Sequence[Arrays], cases: Sequence[Case], pipeline: str) -> list[Arrays]:
     place = Path(tempfile.mkdtemp(prefix="run-", dir=link.files.parent))
     task, result = place / "cases", place / "results"
-    task.write_bytes(pickle.dumps({"inputs": list(inputs), "outputs": list(link.stage.outputs)}))
+    called = {each.stage.model: _callable(each) for each in link.called.values()}
+    absent = [[link.called[name].stage.model for name in case.without if name in link.called] for case in cases]
+    task.write_bytes(
+        pickle.dumps({"inputs": list(inputs), "outputs": list(link.stage.outputs), "called": called, "absent": absent})
+    )
     empty = place / "empty"
     empty.mkdir()
     command = [sys.executable, "-I", _runner.__file__, str(link.files), str(task), str(result)]
@@ -137,6 +143,12 @@ def _run_function(link: Link, inputs: Sequence[Arrays], cases: Sequence[Case], p
         raise _failed(link.stage, pipeline, f"fails on the server's side {when}: {answer['error']}", case)
     end = " | ".join(done.stderr.decode(errors="replace").strip().splitlines()[-3:])
     raise _failed(link.stage, pipeline, f"ended its process with code {done.returncode}: {end}", cases[0])
+
+
+def _callable(link: Link) -> dict[str, Any]:
+    """Return what the process of a script needs to answer its calls."""
+    level = None if link.level is None else optimization(link.level).name
+    return {"files": str(link.files), "level": level}
 
 
 def _in_words(reason: str) -> str:

@@ -9,18 +9,21 @@ from naiad.export._configure import settings as _settings
 from naiad.export._pipeline.reference import Stage
 from naiad.export._pipeline.shapes import Shapes
 from naiad.export.errors import InvalidRecipe
-from naiad.export.steps import Function
+from naiad.export.steps import Function, Script
 
 
 def of_function(stage: Stage, shapes: Shapes, max_batch_size: int) -> Any:
     """Return the ModelConfig of a function on the Python backend.
 
-    Its requests are not batched: it answers them one by one anyway, so that none depends on another.
+    Its requests are not batched: it answers them one by one anyway, so that none depends on another. A script spends
+    its time waiting for others, so that two of it are more than one even on one core.
     """
     step = stage.step
     assert isinstance(step, Function)
     config = model_config_pb2.ModelConfig(name=stage.model, backend="python", max_batch_size=max_batch_size)
-    config.instance_group.add(count=1, kind=model_config_pb2.ModelInstanceGroup.KIND_CPU)
+    config.instance_group.add(
+        count=2 if isinstance(step, Script) else 1, kind=model_config_pb2.ModelInstanceGroup.KIND_CPU
+    )
     for argument, tensor in stage.inputs.items():
         _fill(config.input.add(name=argument), tensor, shapes, reshape=True)
     for result, tensor in stage.outputs.items():

@@ -3,20 +3,24 @@
 import contextlib
 import inspect
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from naiad.export._pipeline.samples import Case
+from naiad.export._pipeline.served import calling as _calling
 from naiad.export._pipeline.served import model as _served
 from naiad.export._pipeline.served.model import Arrays
 from naiad.export._source import subject as _subject
 from naiad.export._source.module import ModuleSubject
 from naiad.export.errors import InvalidRecipe, RecipeFailed
-from naiad.export.steps import Function, Model, Step
+from naiad.export.steps import Function, Model, Script, Step
+
+Call = Callable[[Mapping[str, Any], Case], Arrays]
+"""How a script calls a step in Python, for a case of its own."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -32,6 +36,8 @@ class Stage:
     """The tensor by argument."""
     outputs: dict[str, str] = field(default_factory=dict)
     """The tensor by result."""
+    calls: dict[str, Call] = field(default_factory=dict)
+    """Of a `Script`: the steps that it calls, by name."""
 
     @property
     def label(self) -> str:
@@ -57,7 +63,7 @@ def stages(pipeline: str, steps: Sequence[Step]) -> list[Stage]:
         raise InvalidRecipe("a pipeline is a list of at least one step, of naiad.export.steps")
     for step in steps:
         if not isinstance(step, Function | Model):
-            raise InvalidRecipe(f"a pipeline has {type(step).__name__} as a step; expected Function or Model")
+            raise InvalidRecipe(f"a pipeline has {type(step).__name__} as a step; expected Function, Model or Script")
     names = [step.name for step in steps]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
@@ -85,19 +91,26 @@ def run(pipeline: Sequence[Stage], cases: Sequence[Case]) -> list[Case]:
             tensors = dict(case.tensors)
             for stage in pipeline:
                 if index == 0:
-                    _connect(stage, tensors, stack)
-                results = _call(stage, tensors, case)
-                if index == 0:
-                    _name_outputs(stage, results, tensors)
-                _check(stage, results, case, done[0].tensors if done else None)
+                    connect(stage, tensors, stack)
+                results = call(stage, tensors, case, done[0].tensors if done else None)
                 tensors |= {stage.outputs[result]: array for result, array in results.items()}
-            done.append(Case(batch=case.batch, tensors=tensors, whole=case.whole))
+            done.append(replace(case, tensors=tensors))
     return done
 
 
-def _connect(stage: Stage, tensors: Arrays, stack: contextlib.ExitStack) -> None:
+def call(stage: Stage, tensors: Arrays, case: Case, first: Arrays | None) -> Arrays:
+    """Return the results of a step that is connected; `first` has the tensors of its first call, if there was one."""
+    results = _call(stage, tensors, case)
+    if first is None:
+        _name_outputs(stage, results, tensors)
+    _check(stage, results, case, first)
+    return results
+
+
+def connect(stage: Stage, tensors: Arrays, stack: contextlib.ExitStack) -> None:
+    """Find the tensors that a step takes, and make it ready to be called until the stack unwinds."""
     step = stage.step
-    required, optional = _arguments(stage)
+    required, optional = arguments(stage)
     unknown = sorted(set(step.inputs) - {*required, *optional})
     if unknown:
         known = ", ".join([*required, *optional]) or "none"
@@ -121,7 +134,7 @@ def _connect(stage: Stage, tensors: Arrays, stack: contextlib.ExitStack) -> None
         stack.enter_context(stage.subject.evaluating())
 
 
-def _arguments(stage: Stage) -> tuple[list[str], list[str]]:
+def arguments(stage: Stage) -> tuple[list[str], list[str]]:
     """Return the arguments that must be tensors and those that may be."""
     step = stage.step
     if isinstance(step, Function):
@@ -138,7 +151,7 @@ def _arguments(stage: Stage) -> tuple[list[str], list[str]]:
 def _tensors_of(stage: Stage, parameters: Sequence[inspect.Parameter]) -> list[str]:
     step = stage.step
     assert isinstance(step, Function)
-    given = {*step.options, *step.files}
+    given = {*step.options, *step.files, *(("models",) if isinstance(step, Script) else ())}
     keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
     missing = [p.name for p in keywords if p.default is p.empty and p.name not in given]
     unknown = sorted(given - {p.name for p in keywords})
@@ -163,7 +176,19 @@ def _call(stage: Stage, tensors: Arrays, case: Case) -> Arrays:
         files = {name: str(Path(path).absolute()) for name, path in step.files.items()}
         names = () if isinstance(step.outputs, Mapping) else tuple(step.outputs)
         copies = {name: array.copy() for name, array in inputs.items()}  # one that writes into them shall not matter
-        return _served.named(step.function(**copies, **step.options, **files), tuple(stage.outputs) or names)
+        more = {"models": _models(stage, step, case)} if isinstance(step, Script) else {}
+        return _served.named(step.function(**copies, **step.options, **files, **more), tuple(stage.outputs) or names)
+
+
+def _models(stage: Stage, step: Script, case: Case) -> _calling.Models:
+    def caller(name: str) -> _calling.Caller:
+        return lambda **tensors: stage.calls[name](tensors, case)
+
+    served = {name: name not in case.without for name in step.optional}
+    return _calling.Models(
+        {name: caller(name) for name in stage.calls},
+        {name: lambda found=found: found for name, found in served.items()},  # type: ignore[misc]
+    )
 
 
 def _name_outputs(stage: Stage, results: Arrays, tensors: Arrays) -> None:

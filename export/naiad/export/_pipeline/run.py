@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from naiad.export._pipeline import calls as _calls
 from naiad.export._pipeline import reference as _reference
 from naiad.export._pipeline import samples as _samples
 from naiad.export._pipeline import shapes as _shapes
@@ -43,6 +44,10 @@ class Run:
     outputs: tuple[str, ...]
     """Those that come out."""
     shapes: _shapes.Shapes
+    called: "tuple[Run, ...]" = ()
+    """One for each step that scripts call, with the calls that they made as its cases."""
+    without: tuple[_samples.Case, ...] = ()
+    """The same cases as the scripts answer them without their optional steps; empty where there are none."""
 
 
 def run(order: Order) -> Run:
@@ -53,11 +58,35 @@ def run(order: Order) -> Run:
         InvalidExport: The samples do not fit them.
         RecipeFailed: A step raised.
     """
-    stages = _reference.stages(order.pipeline, order.steps)
-    cases = _reference.run(stages, _samples.cases(order.samples, order.max_batch_size))
+    stages, called = _calls.connect(_reference.stages(order.pipeline, order.steps), order.max_batch_size)
+    given = _samples.cases(order.samples, order.max_batch_size)
+    with _calls.recording(called):
+        cases = _reference.run(stages, given)
+        without = _calls.without(stages, given, cases)
     inputs, outputs = _ends(stages, cases[0], order)
     shapes = _shapes.shapes(stages, cases, order.dynamic)
-    return Run(order=order, stages=stages, cases=cases, inputs=inputs, outputs=outputs, shapes=shapes)
+    return Run(
+        order=order,
+        stages=stages,
+        cases=cases,
+        inputs=inputs,
+        outputs=outputs,
+        shapes=shapes,
+        called=tuple(_of_calls(each, order) for each in called),
+        without=without,
+    )
+
+
+def _of_calls(called: _calls.Called, order: Order) -> Run:
+    stage, cases = called.stage, called.cases()
+    return Run(
+        order=order,
+        stages=[stage],
+        cases=cases,
+        inputs=list(stage.inputs.values()),
+        outputs=tuple(stage.outputs.values()),
+        shapes=_shapes.shapes([stage], cases, {}),
+    )
 
 
 def _ends(stages: Sequence[_reference.Stage], case: _samples.Case, order: Order) -> tuple[list[str], tuple[str, ...]]:

@@ -21,9 +21,12 @@ class Case:
     tensors: Arrays
     whole: bool = False
     """Whether it holds samples as they were given, each once: those become samples of the models."""
+    without: tuple[str, ...] = ()
+    """Optional steps that no script gets to call."""
 
     def __str__(self) -> str:
-        return f"batch {self.batch}" if self.batch else "the samples' size"
+        size = f"batch {self.batch}" if self.batch else "the samples' size"
+        return f"{size} without {', '.join(self.without)}" if self.without else size
 
 
 def cases(samples: Sequence[Any], max_batch_size: int) -> list[Case]:

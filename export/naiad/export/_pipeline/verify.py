@@ -23,17 +23,34 @@ def verify(run: Run, links: Sequence[_chain.Link], models: Sequence[tuple[Tolera
     """
     tolerance = _tolerance(run, models)
     parity, compared = _chain.verify(links, run.cases, run.outputs, tolerance, pipeline=run.order.pipeline)
+    if run.without:
+        _chain.verify(links, run.without, run.outputs, tolerance, pipeline=run.order.pipeline)
     return Report(
         batches=tuple(sorted({case.batch for case in run.cases if case.batch})),
         num_cases=len(run.cases),
         parity=parity,
         latency=(),
         findings=(),
-        size_bytes=sum(path.stat().st_size for link in links for path in link.files.rglob("*")),
+        size_bytes=sum(path.stat().st_size for link in _every(links) for path in link.files.rglob("*")),
         cases=compared,
         tolerance=tolerance,
         metric=_measured(run, links, run.order.metric) if run.order.metric else None,
     )
+
+
+def verify_called(run: Run, link: _chain.Link, models: Sequence[tuple[Tolerance, str]]) -> None:
+    """Compare a step that scripts call, for itself, with what Python answered them.
+
+    Raises:
+        VerificationFailed: It fails, or differs.
+    """
+    _chain.verify([link], run.cases, run.outputs, _tolerance(run, models), pipeline=run.order.pipeline)
+
+
+def _every(links: Sequence[_chain.Link]) -> list[_chain.Link]:
+    found = {link.files: link for link in links}
+    found |= {called.files: called for link in links for called in link.called.values()}
+    return list(found.values())
 
 
 def _tolerance(run: Run, models: Sequence[tuple[Tolerance, str]]) -> Tolerance:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from naiad.export._repository import calls as _calls
 from naiad.export._repository import publishing as _publishing
 from naiad.export._repository import wiring as _wiring
 from naiad.export._repository.publishing import Candidate
@@ -39,15 +40,34 @@ def publish(
         _publishing.require_signer(store, candidate.model, promote=promote, signer=signer, verifier=verifier)
         with store.translated(candidate.model):
             _publishing.check_contract(store, candidate.model, candidate.config, candidate.labels)
-    published = []
-    for wired, step in zip(pipeline.config.ensemble_scheduling.step, steps, strict=True):
+    published, numbers = list[dict[str, Any]](), dict[str, int]()
+    required, optional = set[str](), set[str]()
+    for step in sorted(steps, key=lambda each: (each.candidate.files / _calls.FILE).is_file()):  # scripts come last
         model = step.candidate.model
-        number = _publishing.publish(store, step.candidate, promote=False, signer=signer, verifier=verifier)
-        wired.model_version = number
+        candidate = _wired(step.candidate, numbers)
+        number = _publishing.publish(store, candidate, promote=False, signer=signer, verifier=verifier)
+        numbers[model] = number
+        required |= {call.model for call in _calls.recorded(candidate.manifest) if not call.optional}
+        optional |= {call.model for call in _calls.recorded(candidate.manifest) if call.optional}
         digest = _wiring.manifest_sha256(store, model, number)
         published.append(
             {"step": step.step, "model": model, "version": number, "manifest_sha256": digest, **step.about}
         )
+    for wired in pipeline.config.ensemble_scheduling.step:
+        wired.model_version = numbers[wired.model_name]
+    for each in published:
+        each |= {"optional": True} if each["model"] in optional - required else {}
     manifest = pipeline.manifest | _wiring.describe(pipeline.config, published)
     whole = replace(pipeline, manifest=manifest)
     return _publishing.publish(store, whole, promote=promote, signer=signer, verifier=verifier)
+
+
+def _wired(candidate: Candidate, numbers: Mapping[str, int]) -> Candidate:
+    """Return a script with the versions that it calls, which are published; others as they are."""
+    calls = _calls.wire(candidate.files, numbers)
+    if not calls:
+        return candidate
+    step = candidate.manifest["step"] | {"calls": calls}
+    wired = replace(candidate, manifest=candidate.manifest | {"step": step})
+    _calls.describe(wired.config, _calls.recorded(wired.manifest))
+    return wired

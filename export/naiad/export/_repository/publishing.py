@@ -16,7 +16,6 @@ from naiad.export._repository import journal as _journal
 from naiad.export._repository import manifest as _manifest
 from naiad.export._repository import reading as _reading
 from naiad.export._repository import serving as _serving
-from naiad.export._repository import wiring as _wiring
 from naiad.export._repository.names import check_name
 from naiad.export._repository.signature import Signer, Verifier, to_json
 from naiad.export._repository.store import Changed, Store
@@ -111,7 +110,7 @@ def _add(store: Store, candidate: Candidate, number: int, *, promote: bool) -> N
     model = candidate.model
     new = _reading.is_new(store, model)
     if new or promote:
-        _serving.serve_steps(store, model, _wiring.pins(candidate.manifest), candidate.files.parent)
+        _serving.serve_steps(store, model, candidate.manifest, candidate.files.parent)
     if new:
         shared = _shared(candidate, number)
         store.add_model(model, number, candidate.files, shared)

@@ -81,16 +81,22 @@ def _serve(store: Store, model: str, after: tuple[int, ...], action: _journal.Ac
         _reading.require_version(store, model, number)
     before = _reading.served(store, model)
     found = change(store, model, after)
-    serve_steps(store, model, _wiring.pins(_reading.manifest(store, model, after[-1])), stage)
+    serve_steps(store, model, _reading.manifest(store, model, after[-1]), stage)
     if found:
         store.change_config(model, found, stage)
     record(store, action, model, before=before, after=after, reason=reason)
     _logger.info("%s of %s: serves %s instead of %s", action, model, after, before)
 
 
-def serve_steps(store: Store, pipeline: str, pins: Mapping[str, int], stage: Path) -> None:
-    """Make each step serve what the pipeline will be wired to, beside what pipelines are wired to now."""
-    for model, number in pins.items():
+def serve_steps(store: Store, pipeline: str, manifest: Mapping[str, Any] | None, stage: Path) -> None:
+    """Make each step serve what the pipeline will be wired to, beside what pipelines are wired to now.
+
+    A model that a script does without may be missing.
+    """
+    optional = _wiring.optional(manifest)
+    for model, number in _wiring.pins(manifest).items():
+        if model in optional and (_reading.is_new(store, model) or number not in _reading.versions(store, model)):
+            continue
         _reading.require_version(store, model, number)
         before = _reading.served(store, model)
         after = tuple(sorted({number, *_wiring.needed(store, model)} & set(_reading.versions(store, model))))

@@ -14,6 +14,7 @@ from typing import Any
 from google.protobuf import json_format
 from tritonclient.grpc import model_config_pb2
 
+from naiad.export._repository import calls as _calls
 from naiad.export._repository import config as _config
 from naiad.export._repository import manifest as _manifest
 from naiad.export._repository import reading as _reading
@@ -44,6 +45,7 @@ def rewire(
         InvalidExport: Several versions were named.
     """
     if not config.HasField("ensemble_scheduling"):
+        _name_calls(store, model, config, versions, manifest)
         return
     manifest = manifest or (_reading.manifest(store, model, versions[-1]) if versions else None)
     if not pins(manifest):  # made by hand
@@ -56,6 +58,24 @@ def rewire(
     assert manifest is not None
     scheduling = manifest[_KEY]["scheduling"]
     config.ensemble_scheduling.CopyFrom(json_format.ParseDict(scheduling, model_config_pb2.ModelEnsembling()))
+
+
+def _name_calls(
+    store: Store, model: str, config: Any, versions: tuple[int, ...], manifest: Mapping[str, Any] | None
+) -> None:
+    """Name in a script's configuration what the served versions call; one not yet published has the last number."""
+    if _calls.PARAMETER not in config.parameters:
+        return
+    manifests = [_reading.manifest(store, model, number) for number in (versions[:-1] if manifest else versions)]
+    found = [call for each in (*manifests, manifest) for call in _calls.recorded(each)]
+    if found:
+        _calls.describe(config, found)
+
+
+def optional(manifest: Mapping[str, Any] | None) -> set[str]:
+    """Return the models of a pipeline that it does without."""
+    steps = (manifest or {}).get(_KEY, {}).get("steps", ())
+    return {step["model"] for step in steps if step.get("optional")}
 
 
 def needed(store: Store, model: str) -> dict[int, str]:
@@ -107,6 +127,8 @@ def _problems(store: Store, manifest: Mapping[str, Any]) -> Iterator[str]:
     for step in manifest.get(_KEY, {}).get("steps", ()):
         model, number = step["model"], int(step["version"])
         data = store.read(f"{model}/{number}/{_manifest.FILE}")
+        if data is None and step.get("optional"):
+            continue
         if data is None:
             yield f"its step {model} version {number} is missing"
             continue
@@ -123,7 +145,7 @@ def manifest_sha256(store: Store, model: str, number: int) -> str:
 
 
 def _wired(store: Store) -> Iterator[tuple[str, str, int]]:
-    """Yield every pipeline with each of its steps' models and the version it is wired to."""
+    """Yield every pipeline with each model that it is wired to, or that a script of it calls, and the version."""
     for name in store.models():
         text = store.read(f"{name}/{_config.FILE}")
         if text is None or b"ensemble_scheduling" not in text:
@@ -131,3 +153,6 @@ def _wired(store: Store) -> Iterator[tuple[str, str, int]]:
         config = _reading.config(store, name, text)
         for step in config.ensemble_scheduling.step:
             yield name, step.model_name, step.model_version
+            if step.model_version > 0:
+                script = _reading.manifest(store, step.model_name, step.model_version)
+                yield from ((name, call.model, call.version) for call in _calls.recorded(script))

@@ -31,10 +31,15 @@ def session(
     options.log_severity_level = _ERROR_SEVERITY
     options.intra_op_num_threads = num_threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # be kind to a busy machine
-    options.graph_optimization_level = _LEVELS.get(level, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL)
+    options.graph_optimization_level = optimization(level)
     if folder is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     if dump is not None:
         options.optimized_model_filepath = str(dump)
     graph = path if isinstance(path, bytes) else str(path)
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def optimization(level: int) -> Any:
+    """Return ONNX Runtime's level for an `optimization.graph.level`."""
+    return _LEVELS.get(level, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL)

@@ -33,7 +33,7 @@ class TritonPythonModel:
 
         del args
         self._triton = triton_python_backend_utils
-        self._step = Step(Path(__file__).resolve().parent)
+        self._step = Step(Path(__file__).resolve().parent, triton_python_backend_utils)
         self._step.rehearse()
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
@@ -43,9 +43,10 @@ class TritonPythonModel:
     def _answer(self, request: Any) -> Any:
         triton = self._triton
         try:
-            results = self._step({tensor.name(): tensor.as_numpy() for tensor in request.inputs()})
+            results = self._step({tensor.name(): tensor.as_numpy() for tensor in request.inputs()}, request)
         except Exception as exc:  # noqa: BLE001 - whatever a function raises, it fails this request only
             code = triton.TritonError.INVALID_ARG if isinstance(exc, ValueError) else triton.TritonError.INTERNAL
+            code = getattr(exc, "code", None) or code  # that of a called model, as an ensemble would give it
             return triton.InferenceResponse(error=triton.TritonError(self._step.explain(exc), code))
         wanted = request.requested_output_names()
         return triton.InferenceResponse(
@@ -56,7 +57,7 @@ class TritonPythonModel:
 class Step:
     """A function with the tensors it takes and gives, as `step.json` describes them."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, triton: Any) -> None:
         self._directory = directory
         about = json.loads((directory / "step.json").read_text(encoding="utf-8"))
         self._label = f"step {about['step']!r} of {about['pipeline']}"
@@ -73,19 +74,28 @@ class Step:
                 "EXECUTION_ENV_PATH"
             )
         self._function = getattr(_imported(directory / "step.py"), about["function"])
+        self._calls: Any = None
+        if (directory / "calling.py").is_file():  # a script
+            calling = _imported(directory / "calling.py", "naiad_calling")
+            self._calls = calling.OnTriton(directory, triton, tensor, DATATYPES)
 
-    def __call__(self, arrays: Arrays) -> Arrays:
+    def __call__(self, arrays: Arrays, request: Any = None) -> Arrays:
         """Return the function's results, which are as they were declared."""
-        results = named(
-            self._function(**{name: arrays[name] for name in self._inputs}, **self._more), tuple(self._outputs)
-        )
+        given = {name: arrays[name] for name in self._inputs} | self._more
+        if self._calls is None:
+            value = self._function(**given)
+        else:
+            value = self._calls.run(lambda models: self._function(**given, models=models), request)
+        results = named(value, tuple(self._outputs))
         num_rows = len(arrays[self._inputs[0]]) if self._batched else None
         for name, about in self._outputs.items():
             check(name, results[name], about["datatype"], about["dims"], num_rows)
         return results
 
     def rehearse(self) -> None:
-        """Answer the first of the recorded examples."""
+        """Answer the first of the recorded examples; not a script, whose models may be loaded after it."""
+        if self._calls is not None:
+            return
         with np.load(self._directory / "golden.npz") as golden:
             example = {name: tensor(name, golden[f"input/0/{name}"]) for name in self._inputs}
         try:
@@ -96,7 +106,8 @@ class Step:
     def explain(self, exc: BaseException) -> str:
         """Return one line that names the step."""
         lines = str(exc).strip().splitlines() or [""]
-        kind = "" if isinstance(exc, ValueError) else f"{type(exc).__name__}: "
+        plain = isinstance(exc, ValueError) or hasattr(exc, "code")
+        kind = "" if plain else f"{type(exc).__name__}: "
         return f"{self._label}: {kind}{lines[0]}"
 
 
@@ -154,8 +165,8 @@ def _bytes(name: str, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return found
 
 
-def _imported(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location("naiad_step", path)
+def _imported(path: Path, name: str = "naiad_step") -> Any:
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -11,12 +11,19 @@ def tokenize(
     text: Any, *, tokenizer: str, max_length: int, padding: str, multiple_of: int
 ) -> dict[str, np.ndarray[Any, Any]]:
     """Return ids and mask, int64 [batch, length], of text in UTF-8."""
-    rows = [row.decode("utf-8") for row in text.reshape(len(text))]
+    rows = [_decoded(number, row) for number, row in enumerate(text.reshape(len(text)))]
     encoded = _tokenizer(tokenizer, max_length, padding, multiple_of).encode_batch(rows)
     return {
         "ids": np.array([row.ids for row in encoded], np.int64),
         "mask": np.array([row.attention_mask for row in encoded], np.int64),
     }
+
+
+def _decoded(number: int, row: bytes) -> str:
+    try:
+        return row.decode("utf-8")
+    except UnicodeDecodeError as exc:  # its own words show a byte of the text
+        raise ValueError(f"the text in row {number} is not UTF-8 from its byte {exc.start} on") from None
 
 
 @functools.cache

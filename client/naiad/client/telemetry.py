@@ -51,16 +51,24 @@ class OpenTelemetry:
     the call is made. The headers that carry the trace (W3C's ``traceparent``, unless the propagator is another) go to
     the server with every attempt: Triton continues the trace when it runs with ``--trace-config mode=opentelemetry``.
 
+    Errors are named by class and status. Their messages stay out of the spans: a model's own may repeat what it was
+    sent, and spans are kept, and read by others.
+
     Args:
         tracer_provider: the application's global one by default.
         propagator: the application's global one by default.
+        error_messages: put the messages of errors into the spans, too.
 
     Raises:
         ImportError: ``opentelemetry-api`` is not installed.
     """
 
     def __init__(
-        self, tracer_provider: TracerProvider | None = None, propagator: TextMapPropagator | None = None
+        self,
+        tracer_provider: TracerProvider | None = None,
+        propagator: TextMapPropagator | None = None,
+        *,
+        error_messages: bool = False,
     ) -> None:
         try:
             from opentelemetry import propagate, trace
@@ -69,6 +77,7 @@ class OpenTelemetry:
         self._trace = trace
         self._tracer = trace.get_tracer("naiad.client", None, tracer_provider, SCHEMA_URL)
         self._propagator: TextMapPropagator = propagator or propagate.get_global_textmap()
+        self._error_messages = error_messages
 
     def call(self, info: CallInfo) -> Observation:
         """Begin the span of a call."""
@@ -92,17 +101,20 @@ class OpenTelemetry:
         )
         headers: dict[str, str] = {}
         self._propagator.inject(headers, self._trace.set_span_in_context(span))
-        return _CallSpan(span, {name.lower(): value for name, value in headers.items()})
+        return _CallSpan(
+            span, {name.lower(): value for name, value in headers.items()}, error_messages=self._error_messages
+        )
 
 
 class _CallSpan:
     """The span of one call, and the headers that make it a parent."""
 
-    __slots__ = ("_endpoint", "_headers", "_span")
+    __slots__ = ("_endpoint", "_error_messages", "_headers", "_span")
 
-    def __init__(self, span: Span, headers: Mapping[str, str]) -> None:
+    def __init__(self, span: Span, headers: Mapping[str, str], *, error_messages: bool) -> None:
         self._span = span
         self._headers = headers
+        self._error_messages = error_messages
         self._endpoint = ""
 
     def attempt(self, endpoint: str, number: int) -> Mapping[str, str]:
@@ -116,9 +128,8 @@ class _CallSpan:
         """Note why."""
         if self._span.is_recording():
             server = _server(error.endpoint or self._endpoint)
-            self._span.add_event(
-                "attempt failed", {"error.type": _error_type(error), "error.message": str(error), **server}
-            )
+            message = {"error.message": str(error)} if self._error_messages else {}
+            self._span.add_event("attempt failed", {"error.type": _error_type(error), **message, **server})
 
     def done(self, timing: Timing, response_bytes: int, error: BaseException | None) -> None:
         """End the span."""
@@ -128,7 +139,7 @@ class _CallSpan:
             if error is not None:
                 from opentelemetry.trace import StatusCode
 
-                self._span.set_status(StatusCode.ERROR, str(error))
+                self._span.set_status(StatusCode.ERROR, str(error) if self._error_messages else None)
         self._span.end()
 
 

@@ -87,6 +87,7 @@ def environment(settings: Settings) -> dict[str, str]:
     inherited = os.environ.get("LD_LIBRARY_PATH", "")
     ours["LD_LIBRARY_PATH"] = os.pathsep.join([*map(str, libraries), *filter(None, [inherited])])
     ours |= {name: os.environ.get(name, str(size)) for name, size in _MALLOC.items()}
+    ours.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else it reports models and this machine to its maker
     ours["PATH"] = os.pathsep.join(_search_path(settings.private))
     if settings.gpus == "all":
         ours.pop("CUDA_VISIBLE_DEVICES", None)

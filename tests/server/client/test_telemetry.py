@@ -130,16 +130,28 @@ def test_a_call_is_one_client_span_with_the_names_of_the_conventions(url, addres
 
 
 def test_a_failed_call_is_a_failed_span(url):
-    """With the status, and what the caller was told."""
+    """With the status; without the message, which may repeat what was sent."""
     spans = Spans()
-    with Client(url, observers=[OpenTelemetry(spans.provider)]) as triton, pytest.raises(ModelNotFound) as caught:
+    with Client(url, observers=[OpenTelemetry(spans.provider)]) as triton, pytest.raises(ModelNotFound):
         triton.infer("scale", X, version=9)
     (span,) = spans.exporter.get_finished_spans()
     assert span.status.status_code == StatusCode.ERROR
-    assert span.status.description == str(caught.value)
+    assert span.status.description is None
+    assert all("error.message" not in event.attributes for event in span.events)
     assert (span.attributes["rpc.response.status_code"], span.attributes["rpc.grpc.status_code"]) == ("NOT_FOUND", 5)
     assert span.attributes["error.type"] == "NOT_FOUND"
     assert [event.name for event in span.events] == ["attempt failed"]
+
+
+def test_messages_of_errors_are_in_spans_where_that_is_asked_for(url):
+    """What the caller was told, of the call and of its attempt."""
+    spans = Spans()
+    observer = OpenTelemetry(spans.provider, error_messages=True)
+    with Client(url, observers=[observer]) as triton, pytest.raises(ModelNotFound) as caught:
+        triton.infer("scale", X, version=9)
+    (span,) = spans.exporter.get_finished_spans()
+    assert span.status.description == str(caught.value)
+    assert [event.attributes["error.message"] for event in span.events] == [str(caught.value)]
 
 
 def test_an_error_without_a_status_is_named_by_its_class(url):

@@ -1,6 +1,7 @@
 """Opens ONNX Runtime sessions."""
 
 import functools
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ def serving_session(config: ModelConfig, settings: SessionSettings, path: Path, 
 @functools.cache
 def runtime() -> Any:
     """The module ``onnxruntime``, or an ``EnvironmentLacksError`` that says how to get it."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it looks once, when it is imported
     try:
         import onnxruntime
     except ImportError as exc:

@@ -165,6 +165,8 @@ def _results(
             },
         },
         "breakdown_us": {step: mean_us * share for step, share in shares.items()},
+        "steps": [],
+        "between_steps": None,
         "resources": {
             "local": True,
             "cpu_cores": 1.61,
@@ -403,6 +405,44 @@ def mix() -> dict[str, Any]:
     found["test"] |= {"traffic": [traffic(name, weight=weight) for name, weight in zip(names, (3.0, 1.0), strict=True)]}
     found["targets"] = [target(name) for name in names]
     return found
+
+
+def step(model: str, **changed: Any) -> dict[str, Any]:
+    """A step that takes 3 ms, two of them in the queue."""
+    return {
+        "model": model,
+        "version": None,
+        "kind": "model",
+        "depth": 1,
+        "called_by": ["pipeline"],
+        "calls_per_request": 1.0,
+        "requests": 23_000,
+        "failures": 0,
+        "executions": 9_000,
+        "mean_batch": 2.6,
+        "time_us": 3000.0,
+        "queue_us": 2000.0,
+        "compute_input_us": 50.0,
+        "compute_infer_us": 850.0,
+        "compute_output_us": 80.0,
+        "share": 0.3,
+        "others": 0,
+        **changed,
+    }
+
+
+def pipeline() -> dict[str, Any]:
+    """An ensemble with a script in it, whose own steps are shared with others or not known."""
+    unknown = ("requests", "failures", "executions", "mean_batch", "time_us", "share", "calls_per_request")
+    times = ("queue_us", "compute_input_us", "compute_infer_us", "compute_output_us")
+    steps = [
+        step("decode", version="3"),
+        step("find", kind="script", time_us=6000.0, share=0.6, compute_infer_us=3870.0),
+        step("encoder", depth=2, called_by=["find"], calls_per_request=2.25, others=1234, share=0.4),
+        step(EVIL, depth=2, called_by=["find"], kind="unknown", **dict.fromkeys((*unknown, *times))),
+    ]
+    between = {"kind": "ensemble", "whole_us": 1e4, "own_queue_us": 2.0, "time_us": 998.0, "share": 0.0998}
+    return content(results=results() | {"steps": steps, "between_steps": {**between, "unknown": None}})
 
 
 def sweep() -> dict[str, Any]:

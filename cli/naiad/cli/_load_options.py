@@ -175,9 +175,9 @@ def settings_of(argument: str, options: Mapping[str, Any]) -> Settings:
     Raises:
         InvalidScenario: the file or an option is wrong.
     """
-    from naiad.loadtest import Settings
+    from naiad.loadtest import Settings, find_scenario
 
-    settings = Settings.read(Path(argument)) if is_scenario(argument) else Settings.of_model(argument)
+    settings = Settings.read(find_scenario(argument)) if is_scenario(argument) else Settings.of_model(argument)
     given = {name: options[name] for name in _KEYS if options.get(name) not in (None, [], ())}
     _check_exclusive(given, "users", "rate", "trace")
     _check_exclusive(given, "data", "golden")
@@ -257,7 +257,8 @@ def _header(text: str) -> tuple[str, Any]:
     kind, _, value = source.partition(":")
     if not name or kind not in ("env", "file") or not value:  # the text is not repeated: it may hold the secret
         raise ValueError("expected NAME=env:VARIABLE or NAME=file:PATH, found something else after --header")
-    return name, {kind: value}
+    # Beside the working directory, as every path of a command line; a scenario's are beside the scenario.
+    return name, {kind: str(Path(value).absolute()) if kind == "file" else value}
 
 
 _READERS: Final[dict[str, Callable[[Any], Any]]] = {

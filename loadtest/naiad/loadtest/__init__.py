@@ -92,6 +92,7 @@ if TYPE_CHECKING:
     from naiad.loadtest._tune.tuner import tune as tune
     from naiad.loadtest.report import Report as Report
     from naiad.loadtest.scenario import Scenario as Scenario
+    from naiad.loadtest.scenario import find_scenario as find_scenario
 
 _LATER: Final = {
     "ABRun": "_tune.confirm",
@@ -129,6 +130,7 @@ _LATER: Final = {
     "compare": "_gate.compare",
     "compare_html": "_report.compare_page",
     "find_max": "_sweep.find_max",
+    "find_scenario": "scenario",
     "gate_html": "_report.gate_page",
     "measure_false_alarms": "_gate.false_alarms",
     "parse_axis": "_sweep.axis",

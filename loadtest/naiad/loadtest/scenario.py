@@ -9,9 +9,10 @@ from typing import Any, Self
 
 from naiad.loadtest._scenario.building import build_test
 from naiad.loadtest._scenario.settings import Settings
+from naiad.loadtest.errors import InvalidScenario
 from naiad.loadtest.plan import LoadTest
 
-__all__ = ["Scenario"]
+__all__ = ["Scenario", "find_scenario"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,3 +77,32 @@ class Scenario:
             path=settings.path,
             text=settings.text,
         )
+
+
+def find_scenario(name: Path | str) -> Path:
+    """Return a scenario file: a path, or the name of one that comes with Naiad, such as ``gallery/dense.toml``.
+
+    Raises:
+        InvalidScenario: there is neither.
+    """
+    for folder in (Path(), *_folders()):
+        if _is_file(folder / name):
+            return folder / name
+    known = sorted(path.relative_to(folder).as_posix() for folder in _folders() for path in folder.rglob("*.toml"))
+    raise InvalidScenario(
+        f"expected the path of a scenario file, or one of {', '.join(known)}; found {str(name)!r}", path=str(name)
+    )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.exists() and not path.is_dir()  # a pipe will do
+    except OSError:  # a name that is too long, a folder that is closed to us
+        return False
+
+
+def _folders() -> tuple[Path, ...]:
+    """In a wheel they lie beside this file, in a checkout beside the room's packages."""
+    here = Path(__file__).resolve().parent
+    installed, checkout = here / "scenarios", here.parents[1] / "scenarios"
+    return tuple(folder for folder in (installed if installed.is_dir() else checkout,) if folder.is_dir())

@@ -86,6 +86,7 @@ PUBLIC = {
     "compare",
     "compare_html",
     "find_max",
+    "find_scenario",
     "gate_html",
     "measure_false_alarms",
     "parse_axis",

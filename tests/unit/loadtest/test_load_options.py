@@ -100,3 +100,12 @@ def test_samples_of_ones_own_need_no_more_than_a_path(tmp_path):
     """``--data`` and ``--input`` together, in any order."""
     settings = settings_of("m", {**URL, "input": "x", "data": tmp_path})
     assert Scenario.of(settings).test.mix[0].data == Files(path=tmp_path, input="x")
+
+
+def test_a_header_s_file_is_beside_the_working_directory(tmp_path, monkeypatch):
+    """As every path of a command line is, also where the scenario lies elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bearer").write_text("Bearer key\n")
+    settings = settings_of("gallery/digits.toml", {**URL, "header": ["authorization=file:bearer"]})
+    assert settings.values["server"]["headers"] == {"authorization": {"file": str(tmp_path / "bearer")}}
+    assert Scenario.of(settings)

@@ -55,6 +55,7 @@ def other() -> dict:
 PAGES = {
     "run": lambda: run_html(contents.content()),
     "mix": lambda: run_html(contents.mix()),
+    "pipeline": lambda: run_html(contents.pipeline()),
     "sweep": lambda: run_html(contents.sweep()),
     "nothing": lambda: run_html(contents.empty()),
     "hostile": lambda: run_html(contents.evil()),
@@ -131,6 +132,26 @@ def test_the_charts_of_a_run_have_every_point_of_the_json(tab, files):
     assert [len(series["points"]) for series in charts["distribution"]] == [2, 2]
     assert charts["histogram"][0]["bars"] == len(results["bins"])
     assert charts["batches"][0]["bars"] == len(results["server"]["batches"])
+
+
+def test_each_step_has_a_bar_and_a_row(tab, files):
+    """Bars to one scale, in the order of the calls; a step of unknown times has a row alone; plain models have none."""
+    content = contents.pipeline()["results"]
+    tab.open(files / "pipeline.html")
+    bars = tab.ask(
+        """[...document.querySelectorAll("#steps-chart .split-row")].map((row) => [
+            row.querySelector(".label span").textContent, row.querySelector(".split").getBoundingClientRect().width])"""
+    )
+    names = ["decode (version 3)", "find", "↳ encoder (2.25 calls per request)", "between the steps"]
+    assert [name for name, _ in bars] == names
+    times = [step["time_us"] for step in content["steps"] if step["time_us"]] + [content["between_steps"]["time_us"]]
+    assert [width / bars[0][1] for _, width in bars] == pytest.approx([each / times[0] for each in times], rel=0.02)
+    rows = tab.ask("[...document.getElementById('steps-table').tBodies[0].rows].map((row) => row.innerText)")
+    assert len(rows) == len(content["steps"]) + 1
+    assert "encoder *" in rows[2]
+    assert contents.EVIL in rows[3]
+    tab.open(files / "run.html")
+    assert tab.ask("document.getElementById('steps-chart')") is None
 
 
 def test_points_lie_where_their_values_say(tab, files):

@@ -178,7 +178,7 @@ def test_a_report_of_nothing_is_what_its_schema_says():
     check(report(replace(measurement([]), server=None)).to_json())
 
 
-@pytest.mark.parametrize("name", ["content", "mix", "sweep", "empty", "evil"])
+@pytest.mark.parametrize("name", ["content", "mix", "pipeline", "sweep", "empty", "evil"])
 def test_the_contents_that_pages_are_tested_with_are_real_ones(name):
     """What the tests make by hand has the form that reports have."""
     check(getattr(contents, name)())

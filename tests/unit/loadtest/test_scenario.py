@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from naiad.loadtest import (
     Trace,
     Traffic,
     Users,
+    find_scenario,
 )
 from naiad.loadtest._scenario.schema import scenario_schema
 
@@ -209,13 +212,53 @@ def test_the_two_sides_of_a_gate_differ_in_what_their_tables_say(write):
     assert Scenario.of(settings).test.mix[0].version is None
 
 
-@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(SHIPPED.rglob("*.toml")), ids=lambda path: path.stem)
 def test_the_scenarios_that_come_with_naiad_are_right(path):
     """They can be read, and their keys are those of the schema."""
     scenario = Scenario.read(path)
     assert scenario.test.name
     jsonschema.validate(tomllib.loads(path.read_text()), scenario_schema())
-    assert path.name in (SHIPPED / "README.md").read_text()
+    assert f"`{path.relative_to(SHIPPED)}`" in (SHIPPED / "README.md").read_text()
+
+
+def test_a_scenario_is_a_path_first_and_then_one_that_comes_along(tmp_path, monkeypatch):
+    """A file here, by relative or absolute path, goes before the one of the same name that comes with the package."""
+    monkeypatch.chdir(tmp_path)
+    shipped = find_scenario("gallery/digits.toml")
+    assert Scenario.read(shipped).test.mix[0].model == "digits"
+    assert find_scenario(Path("throughput.toml")).read_text() == (SHIPPED / "throughput.toml").read_text()
+    own = tmp_path / "gallery" / "digits.toml"
+    own.parent.mkdir()
+    own.write_text(MODEL)
+    assert find_scenario("gallery/digits.toml").resolve() == own.resolve()
+    assert find_scenario(own) == own
+    assert find_scenario(shipped) == shipped
+
+
+@pytest.mark.parametrize("name", ["gallery/digit.toml", "folder.toml", "gallery", "", "x" * 300 + ".toml", "a\0.toml"])
+def test_an_unknown_scenario_is_told_which_ones_there_are(name, tmp_path, monkeypatch):
+    """A typing error, a folder, nothing, and what no file can be called: the message lists what would do."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.toml").mkdir()
+    with pytest.raises(InvalidScenario, match="expected the path of a scenario file, or one of") as caught:
+        find_scenario(name)
+    assert "gallery/digits.toml" in str(caught.value)
+    assert "throughput.toml" in str(caught.value)
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_a_shipped_scenario_runs_by_its_name(tmp_path):
+    """`naiad loadtest gallery/…` in an empty folder plans what the file says; a wrong name is wrong use."""
+    command = [sys.executable, "-m", "naiad.cli", "loadtest"]
+    url = ["--url", "grpc://127.0.0.1:1"]
+    found, wrong = (
+        subprocess.run([*command, name, *url], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        for name in ("gallery/digits.toml", "gallery/digit.toml")
+    )
+    assert found.returncode == wrong.returncode == 5
+    assert "127.0.0.1:1" in found.stderr
+    assert "gallery/digits.toml" in wrong.stderr
+    assert "Traceback" not in found.stderr + wrong.stderr
 
 
 def test_a_recorded_trace_comes_with_its_scenario():

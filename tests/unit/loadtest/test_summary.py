@@ -43,7 +43,9 @@ def printed(content, monkeypatch):
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("make", [report_contents.content, report_contents.mix, report_contents.evil])
+@pytest.mark.parametrize(
+    "make", [report_contents.content, report_contents.mix, report_contents.pipeline, report_contents.evil]
+)
 def test_a_report_is_printed_whatever_is_in_it(make, monkeypatch):
     """Figures with their intervals, where the time went, every model of a mix, the verdict."""
     content = make()
@@ -52,6 +54,23 @@ def test_a_report_is_printed_whatever_is_in_it(make, monkeypatch):
         assert word in text
     for part in content["parts"]:
         assert part["model"] in text
+
+
+def test_each_step_has_its_line(monkeypatch):
+    """Steps in the order of their calls, what a step calls behind it, what is left, and what is not known."""
+    lines = printed(report_contents.pipeline(), monkeypatch).splitlines()
+    at = next(index for index, line in enumerate(lines) if line.strip().startswith("in steps"))
+    decode, find, encoder, unknown, rest = lines[at : at + 5]
+    assert "3.00 ms" in decode
+    assert "30%" in decode
+    assert "6.00 ms" in find
+    assert "2.25 calls per request" in encoder
+    assert "1,234 requests of others" in encoder
+    assert encoder.index("encoder") > find.index("find")
+    assert "not known" in unknown
+    assert "between them" in rest
+    assert "998 µs" in rest
+    assert "in steps" not in printed(report_contents.content(), monkeypatch)
 
 
 def test_a_report_of_nothing_is_printed(monkeypatch):

@@ -99,6 +99,7 @@ def _rows(content: Content, results: Content) -> Iterator[tuple[str, Text | str]
         yield f"  {name}", Text(f"{error['count']:,} × {error['example']}")
     if results["breakdown_us"]:
         yield "mean time", _breakdown(results["breakdown_us"])
+    yield from _steps(results)
     yield from _server(results)
     yield "generator", _generator(results)
     yield from _precision_and_cost(content)
@@ -138,6 +139,34 @@ def _breakdown(steps: Mapping[str, float]) -> Text:
         bar.append(" · " if at else "")
         bar.append(*word)
     return bar
+
+
+def _steps(results: Content) -> Iterator[tuple[str, Text]]:
+    """Return a line for each model that is called, and what is left between them."""
+    steps, between = results.get("steps") or (), results.get("between_steps")
+    rows = [(f"{'  ' * step['depth']}{step['model']}", *_step(step)) for step in steps]
+    if between is not None and between["time_us"] is not None:
+        name = "script itself" if between["kind"] == "script" else "between them"
+        rows.append((f"  {name}", between["time_us"], between["share"], []))
+    width = max((len(name) for name, *_ in rows), default=0)
+    for at, (name, time, share, words) in enumerate(rows):
+        shown = "" if share is None else f"{share:.0%}"
+        line = f"{name[2:]:<{width}}{time_us(time):>8} {shown:>5}  {' · '.join(words)}"
+        yield "" if at else "  in steps", Text(line.rstrip())
+
+
+def _step(step: Content) -> tuple[float | None, float | None, list[str]]:
+    if step["time_us"] is None:
+        return None, None, ["its times are not known"]
+    compute_us = sum(step[f"compute_{part}_us"] for part in ("input", "infer", "output"))
+    words = [f"queue {time_us(step['queue_us'])}", f"compute {time_us(compute_us)}"]
+    if step["mean_batch"] is not None:
+        words.append(f"batches of {number(step['mean_batch'])}")
+    if step["calls_per_request"] != 1:
+        words.append(f"{number(step['calls_per_request'])} calls per request")
+    if step["others"]:
+        words.append(f"had {step['others']:,} requests of others, too")
+    return step["time_us"], step["share"], words
 
 
 def _server(results: Content) -> Iterator[tuple[str, str]]:

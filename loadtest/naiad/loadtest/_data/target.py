@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from naiad.client import TLS, Client, ClientError, ModelConfig, ModelNotFound, Retry, Timeout
+from naiad.loadtest._data.pipeline import Pipeline, pipeline_of
 from naiad.loadtest._data.signature import Signature
 from naiad.loadtest.plan import Connection, Traffic
 
@@ -28,6 +29,8 @@ class Target:
     backend: str
     instances: tuple[str, ...] = ()
     """The instance groups, such as ``"2 × CPU"``."""
+    pipeline: Pipeline | None = None
+    """The models that it calls; ``None`` of a model that calls none."""
 
 
 def connect(connection: Connection, timeout_s: float = _ASK_TIMEOUT_S) -> Client:
@@ -53,8 +56,8 @@ def connect(connection: Connection, timeout_s: float = _ASK_TIMEOUT_S) -> Client
     )
 
 
-def describe(client: Client, traffic: Traffic) -> Target:
-    """Ask the server about the model.
+def describe(client: Client, traffic: Traffic, *, servers: Client | None = None) -> Target:
+    """Ask the server about the model; ``servers`` stand behind a gateway, and say more than it about what is called.
 
     Raises:
         naiad.client.ModelNotFound: it does not serve the model; the message names those that it serves.
@@ -79,6 +82,7 @@ def describe(client: Client, traffic: Traffic) -> Target:
         server_version=client.server_metadata().version,
         backend=config.backend or config.platform,
         instances=_instances(config),
+        pipeline=pipeline_of(config, (servers or client).model_config),
     )
 
 

@@ -9,6 +9,7 @@ from naiad.loadtest._report.drawing import draw, side_by_side
 from naiad.loadtest._report.html import Child, Html, el
 from naiad.loadtest._report.latency_charts import batches, distribution, histogram
 from naiad.loadtest._report.parts import breakdown, card, facts, grid
+from naiad.loadtest._report.steps_section import steps
 from naiad.loadtest._report.units import show_bytes, show_interval, show_share, show_us
 
 __all__ = ["latency", "where"]
@@ -70,7 +71,7 @@ def where(results: Content) -> Child:
         draw(chart) if chart is not None else None,
         card(el("h3", "What the server used"), used) if used is not None else None,
     ]
-    return el("div", left, el("div", right, class_="stack"), class_="columns")
+    return [el("div", left, el("div", right, class_="stack"), class_="columns"), steps(results)]
 
 
 def _server_facts(results: Content) -> Html | None:

@@ -9,6 +9,7 @@ from naiad.loadtest._report.drawing import side_by_side
 from naiad.loadtest._report.html import Child, Html, el
 from naiad.loadtest._report.latency_charts import batches, distribution
 from naiad.loadtest._report.parts import breakdown, card, grid
+from naiad.loadtest._report.steps_section import steps
 from naiad.loadtest._report.time_charts import over_time
 from naiad.loadtest._report.units import show, show_share, show_us
 
@@ -61,5 +62,6 @@ def _model(part: Content, prefix: str) -> Html:
         "section",
         el("h2", _model_name(part)),
         side_by_side([chart for chart in charts if chart is not None]),
+        steps(part, name=f"{prefix}steps"),
         class_="model",
     )

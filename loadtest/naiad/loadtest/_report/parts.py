@@ -8,7 +8,20 @@ from typing import Any, Final
 from naiad.loadtest._report.html import Child, Html, el
 from naiad.loadtest._report.units import show_share, show_us
 
-__all__ = ["STEPS", "breakdown", "card", "facts", "grid", "pill", "section", "tile", "tiles", "verdict", "warning_list"]
+__all__ = [
+    "STEPS",
+    "bar",
+    "breakdown",
+    "card",
+    "facts",
+    "grid",
+    "pill",
+    "section",
+    "tile",
+    "tiles",
+    "verdict",
+    "warning_list",
+]
 
 STEPS: Final = {
     "generator": ("load generator", "lag", "between the time a request was due and the moment it left"),
@@ -125,7 +138,7 @@ def breakdown(runs: Sequence[tuple[str, Mapping[str, Any] | None]], *, name: str
     ]
     head = ["step", *(run for run, _ in known)]
     table = grid(head, rows, numbers=range(1, len(head)), name=f"{name}-table")
-    return el("div", [_bar(run, _steps(times), longest) for run, times in known], table, id=f"{name}-chart")
+    return el("div", [bar(run, _steps(times), longest) for run, times in known], table, id=f"{name}-chart")
 
 
 def _step_name(step: str, *, explained: bool) -> list[Child]:
@@ -144,7 +157,8 @@ def _step_cell(times: Mapping[str, float], step: str) -> str:
     return f"{show_us(times[step])} · {show_share(round(times[step] / (sum(times.values()) or 1), 3))}"
 
 
-def _bar(name: str, times: Mapping[str, float], longest: float) -> Html:
+def bar(name: str, times: Mapping[str, float], longest: float) -> Html:
+    """Return a stacked bar of µs by step, to the scale on which ``longest`` fills the line."""
     total = sum(times.values())
     parts = [
         el(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Final, Literal
 
 from naiad.loadtest._data.payloads import check_traffic, make_samples
+from naiad.loadtest._data.pipeline import Key
 from naiad.loadtest._data.target import Target, connect, describe
 from naiad.loadtest._engine.generator import Generator
 from naiad.loadtest._engine.group import EngineGroup
@@ -21,7 +22,7 @@ from naiad.loadtest._truth.sampler import ServerSampler
 from naiad.loadtest._truth.validity import doubts
 from naiad.loadtest.baseline import DEFAULT_MARGIN, Baseline
 from naiad.loadtest.errors import EngineFailed
-from naiad.loadtest.plan import LoadTest
+from naiad.loadtest.plan import Connection, LoadTest
 from naiad.loadtest.report import Report
 
 __all__ = ["run"]
@@ -66,9 +67,9 @@ def run(
     with _sending(test, generator, group) as sender:
         if calibration is True:
             calibration = _calibrate(test, targets[0], sender, on_progress)
-        log = _Log(test, sender, on_progress, notes)
+        log = _Log(test, targets, sender, on_progress, notes)
         log.follow()
-    return log.report(targets, calibration or None, None if baseline is None else (baseline, margin))
+    return log.report(calibration or None, None if baseline is None else (baseline, margin))
 
 
 def _calibrate(
@@ -86,10 +87,14 @@ def _calibrate(
 
 def _look(test: LoadTest) -> tuple[tuple[Target, ...], list[str]]:
     """Ask the server about all models, check that what is to be sent fits them, and note what is special about it."""
-    with connect(test.connection) as client:
-        targets = tuple(describe(client, traffic) for traffic in test.mix)
+    statistics_url = test.connection.statistics_url
+    with ExitStack() as clients:
+        client = clients.enter_context(connect(test.connection))
+        behind = None if statistics_url is None else clients.enter_context(connect(Connection(url=statistics_url)))
+        targets = tuple(describe(client, traffic, servers=behind) for traffic in test.mix)
     notes = list[str]()
     for traffic, target in zip(test.mix, targets, strict=True):
+        notes += [] if target.pipeline is None else target.pipeline.notes
         check_traffic(traffic, target.signature)
         found = make_samples(traffic, target.signature, test.seed).notes
         notes += [f"{traffic.model}: {note}" for note in found] if len(test.mix) > 1 else found
@@ -108,16 +113,25 @@ def _sending(test: LoadTest, generator: Generator | None, group: EngineGroup | N
             yield own
 
 
+def _steps(targets: Sequence[Target]) -> list[Key]:
+    return [step.key for target in targets if target.pipeline is not None for step in target.pipeline.steps]
+
+
 class _Log:
     """Everything that happened in a run."""
 
     def __init__(
-        self, test: LoadTest, sender: Generator, on_progress: OnProgress | None, notes: Sequence[str] = ()
+        self,
+        test: LoadTest,
+        targets: tuple[Target, ...],
+        sender: Generator,
+        on_progress: OnProgress | None,
+        notes: Sequence[str] = (),
     ) -> None:
-        self._test, self._sender, self._on_progress = test, sender, on_progress
+        self._test, self._targets, self._sender, self._on_progress = test, targets, sender, on_progress
         self._ends_itself = getattr(sender, "ends_itself", False)
         self._course = Course(test, ends_itself=self._ends_itself)
-        self._sampler = ServerSampler(test.connection, test.mix)
+        self._sampler = ServerSampler(test.connection, test.mix, steps=_steps(targets))
         self._incidents: list[str] = []
         self._notes = [*notes]
         self._machine_load: MachineLoad | None = None
@@ -180,11 +194,9 @@ class _Log:
             self._course.close()
             self._sender.stop()
 
-    def report(
-        self, targets: tuple[Target, ...], calibration: Calibration | None, baseline: tuple[Baseline, float] | None
-    ) -> Report:
+    def report(self, calibration: Calibration | None, baseline: tuple[Baseline, float] | None) -> Report:
         """Sum up and judge."""
-        course, test = self._course, self._test
+        course, test, targets = self._course, self._test, self._targets
         measurement = Measurement.of(
             test, targets, course.intervals, self._sampler.samples, window=course.window, looks=course.looks
         )

@@ -37,6 +37,7 @@ def results(measurement: Measurement) -> dict[str, Any]:
         "counted": None if measurement.counted is None else measurement.counted.to_json(),
         "server": None if measurement.server is None else measurement.server.to_json(),
         "breakdown_us": breakdown_us(measurement),
+        **({"steps": [], "between_steps": None} if measurement.steps is None else measurement.steps.to_json()),
         "resources": None if measurement.resources is None else measurement.resources.to_json(),
         **_curves(measurement),
     }

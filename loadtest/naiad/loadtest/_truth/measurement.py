@@ -14,6 +14,7 @@ from naiad.loadtest._truth.points import Point
 from naiad.loadtest._truth.resources import Resources, ServerSample
 from naiad.loadtest._truth.server_times import ServerTimes
 from naiad.loadtest._truth.slots import SLOT_S, Slot, merge
+from naiad.loadtest._truth.step_times import PipelineTimes
 from naiad.loadtest._truth.window import Counted
 from naiad.loadtest.latencies import Latencies
 from naiad.loadtest.plan import LoadTest
@@ -58,6 +59,8 @@ class Measurement:
     """CPU time over wall time of each engine process: 1 is one core. Empty in a part."""
     server: ServerTimes | None
     """``None`` where the server's statistics of the window could not be had."""
+    steps: PipelineTimes | None = None
+    """Of a model that calls others; ``None`` of one that does not, and of several models together."""
     began_anew: bool = False
     """Whether the server's counters of a model were set back within the run: it, or the model, began anew."""
     resources: Resources | None = None

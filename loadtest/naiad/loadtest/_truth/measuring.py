@@ -12,6 +12,7 @@ from naiad.loadtest._truth.points import NOT_SENT, points_of
 from naiad.loadtest._truth.resources import Resources, ServerSample
 from naiad.loadtest._truth.server_times import ServerTimes
 from naiad.loadtest._truth.slots import SLOT_S, Slot, merge, slots_of
+from naiad.loadtest._truth.step_times import PipelineTimes
 from naiad.loadtest._truth.window import Counted, began_anew, count, samples_within, server_times
 from naiad.loadtest.plan import LoadTest
 
@@ -87,11 +88,13 @@ def measure(
 def _part(run: _Run, traffic: int) -> Fields:
     slots = slots_of(interval for interval in run.intervals if interval.traffic == traffic)
     near = samples_within(run.samples, run.start_s, run.end_s)
+    pipeline = run.targets[traffic].pipeline
     return {
         **_sums(run, slots),
         "model": run.test.mix[traffic].model,
         "rows_per_request": float(run.rows(traffic)),
         "server": server_times(near, traffic),
+        "steps": None if pipeline is None else PipelineTimes.of(pipeline, run.samples, near, traffic),
     }
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any, Self
 
+from naiad.loadtest._data.pipeline import Key
 from naiad.loadtest._truth.server_times import ServerSnapshot
 
 __all__ = ["GpuSample", "GpuUse", "Resources", "ServerSample"]
@@ -29,8 +30,9 @@ class ServerSample:
     """The server at one moment, in seconds since the run's start."""
 
     at_s: float
-    snapshots: Mapping[int, ServerSnapshot]
-    """Triton's counters of each model, by the traffic's index in the mix; empty where the server did not answer."""
+    snapshots: Mapping[int | Key, ServerSnapshot]
+    """Triton's counters: of each tested model by the traffic's index in the mix, of those that they call by name and
+    version; empty where the server did not answer."""
     cpu_s: float | None = None
     """CPU time that the server's processes have used so far; ``None`` where they cannot be seen."""
     rss_bytes: int | None = None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Final, Self
 
-from naiad.client import Client, ClientError
+from naiad.client import Client, ClientError, ModelNotFound
+from naiad.loadtest._data.pipeline import Key
 from naiad.loadtest._data.target import connect
 from naiad.loadtest._truth.gpus import Gpus, open_gpus
 from naiad.loadtest._truth.processes import ServerProcesses, find_server
@@ -27,13 +28,21 @@ class ServerSampler:
     """Takes samples of the server in a thread. A context manager: the first sample is taken on entering it.
 
     ``pid`` is the server's process, where it is known; else the process on this machine that listens on the port of
-    the address is looked for, and nothing is said of processes where there is none.
+    the address is looked for, and nothing is said of processes where there is none. ``steps`` are the models that
+    those of the mix call.
     """
 
     def __init__(
-        self, connection: Connection, mix: Sequence[Traffic], *, pid: int | None = None, every_s: float = 1.0
+        self,
+        connection: Connection,
+        mix: Sequence[Traffic],
+        *,
+        steps: Iterable[Key] = (),
+        pid: int | None = None,
+        every_s: float = 1.0,
     ) -> None:
         self._connection, self._mix, self._pid, self._every_s = connection, tuple(mix), pid, every_s
+        self._steps = dict.fromkeys(steps)
         self._taken: list[tuple[int, ServerSample]] = []  # with the moment by time.perf_counter_ns()
         self._notes: list[str] = []
         self._started_ns = 0
@@ -135,8 +144,8 @@ class ServerSampler:
             gpus=() if self._gpus is None else self._gpus.read(),
         )
 
-    def _snapshots(self) -> dict[int, ServerSnapshot]:
-        found: dict[tuple[str, str | None], ServerSnapshot] = {}
+    def _snapshots(self) -> dict[int | Key, ServerSnapshot]:
+        found: dict[Key, ServerSnapshot] = {}
         try:
             for traffic in self._mix:
                 key = (traffic.model, traffic.version)
@@ -146,4 +155,19 @@ class ServerSampler:
             if not self._notes:
                 self._notes.append(f"the server's statistics could not be had: {exc}")
             return {}
-        return {index: found[traffic.model, traffic.version] for index, traffic in enumerate(self._mix)}
+        taken: dict[int | Key, ServerSnapshot] = dict(self._of_steps(found))
+        taken.update((index, found[traffic.model, traffic.version]) for index, traffic in enumerate(self._mix))
+        return taken
+
+    def _of_steps(self, found: Mapping[Key, ServerSnapshot]) -> Iterator[tuple[Key, ServerSnapshot]]:
+        """Return the counters of the steps right after those of the models that call them."""
+        for key in list(self._steps):
+            try:
+                yield key, found[key] if key in found else ServerSnapshot.of(self._client.statistics(*key))
+            except ModelNotFound as exc:  # unloaded, or no model's name
+                del self._steps[key]
+                self._notes.append(f"the times of the step '{key[0]}' could not be had: {exc}")
+            except ClientError as exc:
+                note = f"the times of the step '{key[0]}' could not be had: {exc}"
+                self._notes += [] if self._notes else [note]
+                return

@@ -176,12 +176,25 @@ class _Case:
                 "were part of its load, and its times are theirs, too",
                 invalid=share > FOREIGN_LIMIT,
             )
+        yield from self._foreign_steps()
         missing = counted.client - counted.server
         if missing > max(FEW_MISSING, FOREIGN_SHARE * counted.client):
             yield Doubt(
                 kind="counts",
                 text=f"of {counted.client:,} answers the server counted {counted.server:,}: others answered (a "
                 "cache, another replica), or it began anew; its times describe only a part",
+                invalid=False,
+            )
+
+    def _foreign_steps(self) -> Iterator[Doubt]:
+        """The counts of a model that is called tell of others where an ensemble says how often it is called."""
+        steps = () if self.measurement.steps is None else self.measurement.steps.steps
+        others = {step.step.model: step.others for step in steps if step.others}
+        if others:
+            named = ", ".join(f"'{model}' ({number:,})" for model, number in others.items())
+            yield Doubt(
+                kind="foreign_steps",
+                text=f"steps had requests of others as well: {named}; their times are those requests', too",
                 invalid=False,
             )
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Final
 
+from naiad.loadtest._data.pipeline import Key
 from naiad.loadtest._engine.messages import Interval
 from naiad.loadtest._truth.points import NOT_SENT
 from naiad.loadtest._truth.resources import ServerSample
@@ -44,7 +45,7 @@ def samples_within(samples: Sequence[ServerSample], start_s: float, end_s: float
     return list(samples[first : last + 1]) if first < last else []
 
 
-def server_times(samples: Sequence[ServerSample], traffic: int) -> ServerTimes | None:
+def server_times(samples: Sequence[ServerSample], traffic: int | Key) -> ServerTimes | None:
     """Return what the server did for a model from the first to the last sample; ``None`` where it cannot be known."""
     if len(samples) < 2 or began_anew(samples, traffic):
         return None
@@ -54,7 +55,7 @@ def server_times(samples: Sequence[ServerSample], traffic: int) -> ServerTimes |
     return ServerTimes.between(before, after, samples[-1].at_s - samples[0].at_s)
 
 
-def began_anew(samples: Sequence[ServerSample], traffic: int) -> bool:
+def began_anew(samples: Sequence[ServerSample], traffic: int | Key) -> bool:
     """Whether the model's counters fell between two samples: the server, or the model, began anew."""
     found = [sample.snapshots[traffic] for sample in samples if traffic in sample.snapshots]
     return any(after.fell_since(before) for before, after in pairwise(found))

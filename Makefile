@@ -7,7 +7,7 @@ REQUESTS ?= 1000000
 MINUTES ?= 30
 STUB_SIDE := server/naiad/server/backends/onnxruntime server/naiad/server/backends/pytorch
 
-.PHONY: help setup demo test test-deploy fuzz soak soak-service check types format bench bench-client bench-backend bench-export bench-loadtest bench-gate bench-capacity bench-tune bench-ha bench-gateway wheel clean
+.PHONY: help setup demo test test-deploy test-gallery gallery fuzz soak soak-service check types format bench bench-client bench-backend bench-export bench-loadtest bench-gate bench-capacity bench-tune bench-ha bench-gateway wheel clean
 
 help:            ## what there is to run
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile
@@ -29,6 +29,13 @@ test: $(READY)   ## all tests, on the real Triton
 test-deploy: $(READY)  ## tests of deployment: gateway, monitoring, containers, on the real Envoy, Triton, Prometheus (below 25 minutes)
 	tests/deploy/install_tools.sh
 	PATH="$(CURDIR)/.venv/tools/bin:$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/deploy
+
+test-gallery: $(READY)  ## every system of the gallery to its served result, with their tests (below 20 minutes)
+	tests/deploy/install_tools.sh
+	PATH="$(CURDIR)/.venv/tools/bin:$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/gallery
+
+gallery: $(READY)  ## run every system of the gallery and write what it found into its page (about ten minutes)
+	$(BIN)/python docs/gallery/update.py
 
 fuzz: $(READY)   ## RUNS inputs (10 million) for the client's reader of answers, held against protobuf's
 	$(BIN)/python -m pip install --quiet atheris==3.0.0

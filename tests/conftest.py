@@ -1,6 +1,7 @@
 """Options and fixtures of the whole suite."""
 
 import platform
+import signal
 import subprocess
 import sys
 import uuid
@@ -11,6 +12,10 @@ from pathlib import Path
 import pytest
 
 from s3_server import BUCKET, S3Server, s3_server
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell's background job ignores Ctrl-C, and so would all programs that are interrupted here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -35,6 +35,8 @@ def test_the_wheel_has_every_room_and_nothing_else(wheel):
         "naiad/loadtest/_report/page.css",
         "naiad/loadtest/_report/page.js",
         "naiad/loadtest/_report/report.schema.json",
+        "naiad/loadtest/scenarios/gallery/digits.toml",
+        "naiad/loadtest/scenarios/throughput.toml",
         "naiad/server/backends/onnxruntime/model.py",
     ):
         assert name in names

@@ -98,7 +98,9 @@ def _newest(versions: tuple[int, ...], model: str) -> int:
 
 
 def _show(found: VersionDiff) -> None:
-    table = Table("", "what", found.a, found.b, "")
+    table = Table("")
+    for column in ("what", found.a, found.b, ""):
+        table.add_column(column, overflow="fold")  # the end of a name or value is where it differs
     for part, rows in _parts(found):
         for index, row in enumerate(rows):
             table.add_row(*map(Text, (part if index == 0 else "", *row)), end_section=index == len(rows) - 1)
@@ -120,7 +122,7 @@ def _parts(found: VersionDiff) -> Iterator[tuple[str, list[tuple[str, str, str, 
         [(each.subject, each.before, each.after, "breaking" if each.breaking else "") for each in found.contract],
     )
     yield "files", [(each.name, size(each.before), size(each.after), "") for each in found.files]
-    yield "made", [(each.name, _word(each.before), _word(each.after), "") for each in found.made]
+    yield "made", [(_made(each.name), _word(each.before), _word(each.after), "") for each in found.made]
     yield (
         "parity",
         [(f"error of {each.name}", _number(each.before), _number(each.after), "") for each in found.parity],
@@ -144,6 +146,11 @@ def _answer(each: Any) -> tuple[str, str, str]:
     apart = f"{each.max_abs_difference:.2g} apart ({each.max_rel_difference:.2g} of the largest value)"
     changed = f"{each.num_changed} of {each.num_rows} rows decide otherwise" if each.num_changed is not None else ""
     return "", apart, changed
+
+
+def _made(name: str) -> str:
+    """Return `option epochs` for `source.options.epochs`."""
+    return name.removeprefix("source.").replace("options.", "option ", 1)
 
 
 def _batch(name: str) -> str:

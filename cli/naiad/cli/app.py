@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from naiad.cli._console import err, out, print_error
+from naiad.cli._interrupts import interrupt_between_imports
 
 app = typer.Typer(
     name="naiad",
@@ -86,6 +87,7 @@ for _name in _COMMANDS:
 
 def main() -> None:
     """Run the command line and leave the process; typer reports wrong use, a closed pipe and Ctrl-C by itself."""
+    interrupt_between_imports()
     try:
         app()
     except ModuleNotFoundError as exc:

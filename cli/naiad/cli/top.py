@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from naiad.cli._console import out
+from naiad.cli._interrupts import run_async
 from naiad.cli._running import URL_HELP, admin_secret, replicas_behind, running_url
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def top(
     )
     try:
         with _shown(interval, live=out.is_terminal and not (once or as_json), as_json=as_json) as show:
-            sight = asyncio.run(_watch(client, interval, show, once=once, first=out.is_terminal and not as_json))
+            sight = run_async(_watch(client, interval, show, once=once, first=out.is_terminal and not as_json))
     except KeyboardInterrupt:  # the usual way to end it
         return
     if sight.away:

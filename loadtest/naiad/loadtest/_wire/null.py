@@ -40,7 +40,12 @@ class NullServer:
 
     def __enter__(self) -> NullServer:
         command = [sys.executable, "-P", "-m", "naiad.loadtest._wire.null_process"]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for us, who still need answers
+        )
         self._process = process
         try:
             self.url = self._greet(process)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from naiad.cli._interrupts import run_async
 from naiad.cli.demo.play import Ask, Game, careless, match, play, searching, trusting
 from naiad.cli.demo.system import System
 
@@ -59,7 +60,7 @@ def _measured(triton: EmbeddedTriton, work: Coroutine[Any, Any, Any]) -> tuple[A
     """Return what came of the work, the seconds it took, the net's answers in it and how many came out of one run."""
     with triton.client() as client:
         before, started = client.statistics(_NAME)[0], time.monotonic()
-        result = asyncio.run(work)
+        result = run_async(work)
         took_s, during = time.monotonic() - started, client.statistics(_NAME)[0] - before
     return result, took_s, during.inference_count, during.inference_count / max(during.execution_count, 1)
 

@@ -32,13 +32,25 @@ from_debian() { # PACKAGE ...: fetches them and unpacks them below $tools/debian
   rm -rf "$partial"
 }
 
+# Debian's Alertmanager reads its default templates from /usr/share, a path that is in the program. The unpacked one gets
+# another of the same length: a descriptor, open on the unpacked templates.
+use_unpacked_templates() {
+  local installed=/usr/share/prometheus/alertmanager opened=/proc/self/fd/9/./././././././././
+  local program="$tools/debian/usr/bin/prometheus-alertmanager"
+  [ ${#opened} = ${#installed} ]
+  LC_ALL=C sed -i "s#$installed#$opened#g" "$program"
+  printf '#!/usr/bin/env bash\nexec 9<%q\nexec %q "$@"\n' "$tools/debian$installed" "$program" >"$tools/bin/prometheus-alertmanager"
+  chmod +x "$tools/bin/prometheus-alertmanager"
+}
+
 if missing prometheus promtool || { missing prometheus-alertmanager && missing alertmanager; }; then
   if ! from_debian prometheus prometheus-alertmanager; then
     echo "Expected Prometheus, promtool and Alertmanager on the PATH, found $(type -P prometheus promtool alertmanager || echo none)." >&2
     echo "Install them (Debian, Ubuntu: apt-get install prometheus prometheus-alertmanager), or put their releases on the PATH." >&2
     exit 1
   fi
-  for program in prometheus promtool prometheus-alertmanager amtool; do link "$tools/debian/usr/bin/$program" "$program"; done
+  for program in prometheus promtool amtool; do link "$tools/debian/usr/bin/$program" "$program"; done
+  use_unpacked_templates
 fi
 # Debian's name for it, and its own.
 if missing prometheus-alertmanager; then link "$(type -P alertmanager)" prometheus-alertmanager; fi

@@ -62,7 +62,7 @@ def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_ctrl_c_waits_until_an_extension_module_is_initialised():
-    """onnx's ends the process, by one signal or another; with the handler the interrupt comes later, and is not lost."""
+    """onnx's ends the process, by one signal or another; with the handler the interrupt comes later and is not lost."""
     assert run(INTERRUPTED_IMPORT, "at once").returncode < 0
     done = run(INTERRUPTED_IMPORT, "waits")
     assert (done.returncode, done.stdout) == (0, "interrupted True\n"), done.stderr

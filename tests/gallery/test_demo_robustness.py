@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from naiad.client import Client
 from naiad.export import Repository
 
 NAME = "linear_regression"
@@ -70,13 +72,17 @@ class Started:
             time.sleep(0.02)
 
     def wait_for(self, moment: str) -> None:
-        """Return within a step of the way: it exports, Triton starts, or the load is on."""
+        """Return within a step of the way: it exports, Triton starts, the load is prepared, or it is on."""
         if moment == "export":
             self.wait_until(lambda: any("✓ fit" in line for line in self.lines))
         elif moment == "start":
             self.wait_until(lambda: any("/tritonserver " in line for line in self.pids().values()))
         else:
             self.wait_until(lambda: any("naiad.loadtest._engine.process" in line for line in self.pids().values()))
+        if moment == "load":
+            (url,) = re.findall(r"gRPC (grpc://\S+)", "".join(self.lines))
+            with Client(url) as client:
+                self.wait_until(lambda: client.statistics(NAME)[0].success.count > 1000)
 
     def end(self) -> int:
         """Wait for the end and return the exit code."""
@@ -122,7 +128,7 @@ def check_repository(folder: Path) -> None:
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("moment", ["export", "start", "load"])
+@pytest.mark.parametrize("moment", ["export", "start", "prepare", "load"])
 @pytest.mark.parametrize("who", ["terminal", "process"])
 def test_ctrl_c_leaves_no_process_and_a_valid_repository(start, tmp_path, moment, who):
     """Ctrl-C in a terminal reaches every process of the run, `kill -INT` only the first one: both end all of it."""
@@ -135,6 +141,7 @@ def test_ctrl_c_leaves_no_process_and_a_valid_repository(start, tmp_path, moment
     assert run.end() == 130, "".join(run.lines)
     assert run.left() == []
     assert "Traceback" not in "".join(run.lines)
+    assert (tmp_path / "runs/demo" / NAME / "report.html").exists() == (moment == "load")
     check_repository(tmp_path)
 
 

@@ -99,6 +99,9 @@ class Stage:
 
         With a ``model`` it is a load on that model, without a scenario. ``options`` are more options of
         ``naiad loadtest`` by name. With a ``report`` of another name, rows and figures carry that name.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C ended the load; the report has what was measured until then.
         """
         from dataclasses import replace
 
@@ -118,6 +121,8 @@ class Stage:
         self._note(results, prefix)
         html, json = self.folder / f"{report}.html", self.folder / f"{report}.json"
         found.write(html=html, json=json)
+        if found.interrupted:  # it has ended the load in order, to write the report; now for the demo
+            raise KeyboardInterrupt
         self.summary.paths |= {f"{prefix}report": html, f"{prefix}report for programs": json}
         # A busy machine makes figures doubtful, and not the model bad.
         (self.summary.warnings if found.verdict == "invalid" else self.summary.failures).extend(found.failures())

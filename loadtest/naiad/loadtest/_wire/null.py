@@ -44,7 +44,7 @@ class NullServer:
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for us, who still need answers
+            start_new_session=True,  # it ignores Ctrl-C, but not yet while Python starts
         )
         self._process = process
         try:

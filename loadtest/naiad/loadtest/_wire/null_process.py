@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import signal
 import socket
 import sys
 from contextlib import suppress
@@ -18,6 +19,7 @@ _BACKLOG: Final = 512
 
 def main() -> int:
     """Serve until the standard input ends; return the exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which still needs answers
     source = sys.stdin.buffer
     size = int.from_bytes(source.read(8), "big")
     answer = source.read(size)

@@ -12,6 +12,7 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
@@ -135,9 +136,10 @@ def _crash(service: RunningService, sender: Sender) -> None:
 
 def _answers(service: RunningService) -> bool:
     try:
+        httpx.get(service.replicas["main-0"].metrics_url, trust_env=False, timeout=10)  # Triton's last port
         with service.replicas["main-0"].client() as client:
             return client.ready(CLASSIFIER)
-    except ClientError:
+    except (ClientError, httpx.HTTPError):
         return False
 
 

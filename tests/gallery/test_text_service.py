@@ -8,6 +8,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -47,6 +48,12 @@ def test_only_a_caller_with_a_key_and_the_right_is_answered(demo_of):
     }
 
 
+def requests_of(access_log: Path) -> list[dict[str, Any]]:
+    """Its lines, without those of connections that ended in their handshake, as on a busy machine some do."""
+    lines = [json.loads(line) for line in access_log.read_text().splitlines()]
+    return [line for line in lines if "tls_failure" not in line]
+
+
 def test_the_access_log_says_who_asked_for_what_and_what_became_of_it(demo_of):
     """A line for each call, found by the request id that the caller gave."""
     run = demo_of("text_classifier")
@@ -57,7 +64,7 @@ def test_the_access_log_says_who_asked_for_what_and_what_became_of_it(demo_of):
         (CALLER, "text_classifier", None, 200),
     ]
     log = run.report / "access.jsonl"
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    lines = requests_of(log)
     by_id = {line["request_id"]: line for line in lines if line["protocol"] == "HTTP/1.1"}
     assert all(by_id[each["request_id"]]["status"] == each["status"] for each in run.found["audit"])
     assert log.stat().st_mode & 0o077 == 0
@@ -71,7 +78,7 @@ def test_the_load_test_goes_through_the_gateway_with_the_key(demo_of):
     assert 0 < run.found["gateway"]["latency_us"]["p50"] <= run.found["gateway"]["latency_us"]["p99"]
     report = json.loads((run.report / "gateway.json").read_text())["results"]
     assert report["failed"] == 0
-    lines = [json.loads(line) for line in (run.report / "access.jsonl").read_text().splitlines()]
+    lines = requests_of(run.report / "access.jsonl")
     loaded = [line for line in lines if line["user_agent"].startswith("naiad-loadtest")]
     assert len([line for line in loaded if line["path"].endswith("/ModelInfer")]) >= report["completed"]
     assert {line["identity"] for line in loaded} == {CALLER}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import signal
 import socket
@@ -27,8 +28,8 @@ def main() -> int:
         return 1
     with socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG) as listener:
         listener.setblocking(False)
-        sys.stdout.write(f"{listener.getsockname()[1]}\n")
-        sys.stdout.flush()
+        with suppress(BrokenPipeError):  # nobody waits for it any more; the input has ended, too
+            os.write(sys.stdout.fileno(), f"{listener.getsockname()[1]}\n".encode())
         _serve(listener, source.fileno(), answer)
     return 0
 

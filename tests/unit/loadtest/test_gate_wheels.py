@@ -51,6 +51,7 @@ def test_each_side_calls_with_its_own_client(server, tmp_path):
         runs = {side: session.measure(side, window_s=0.5, settle_s=0.1) for side in ("baseline", "candidate")}
     finally:
         session.close()
+    assert runs["candidate"].values["mean"] >= BURN_S * 1e6
     # Half of it: a call that the window's edge cuts is counted where it ends, and its CPU time where it was spent.
     assert runs["candidate"].values["cpu"] > BURN_S * 1e6 / 2
     assert runs["baseline"].values["cpu"] < runs["candidate"].values["cpu"] / 2

@@ -208,15 +208,19 @@ def test_nothing_is_left_when_it_is_ended(stage: Stage, number: signal.Signals):
     """No key, no process, no directory: after Ctrl-C, after a polite end, and after none at all."""
     command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(stage.repository.path), DESCRIPTION]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        directories = [Path(name) for name in process.stdout.readline().split()]
-        assert len(directories) == 5
-        assert all(directory.is_dir() for directory in directories)
-        assert (directories[0] / "secrets" / "api-keys").is_file()
-        children = psutil.Process(process.pid).children(recursive=True)
-        names = {child.name() for child in children}
-        assert {"prometheus", "envoy", "tritonserver"} <= names, names
-        process.send_signal(number)
+        try:
+            assert process.stdout is not None
+            directories = [Path(name) for name in process.stdout.readline().split()]
+            assert len(directories) == 5
+            assert all(directory.is_dir() for directory in directories)
+            assert (directories[0] / "secrets" / "api-keys").is_file()
+            children = psutil.Process(process.pid).children(recursive=True)
+            names = {child.name() for child in children}
+            assert {"prometheus", "envoy", "tritonserver"} <= names, names
+            process.send_signal(number)
+        except BaseException:
+            process.kill()  # or the end of `with` waits for it, and what failed is not said
+            raise
     eventually(lambda: not any(directory.exists() for directory in directories), "all directories are gone")
     eventually(lambda: not any(_runs(child) for child in children), "all processes are gone")
 

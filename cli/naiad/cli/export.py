@@ -87,8 +87,13 @@ def export(
         str | None, typer.Option(help="How far it may rise, for a metric that is better when lower.")
     ] = None,
     accelerator: Annotated[
-        str, typer.Option(help="cpu; cuda or tensorrt for servers with a GPU; aoti: a model.pt2 for this processor.")
+        str,
+        typer.Option(help="cpu; cuda or tensorrt for servers with a GPU; aoti: a model.pt2 for this processor or GPU."),
     ] = "cpu",
+    device: Annotated[
+        str,
+        typer.Option(help="Where it is compiled, verified and timed: cpu, cuda, or auto, which takes a GPU it is for."),
+    ] = "auto",
     cores: Annotated[
         int | None, typer.Option(min=1, help="Cores of the machine that will serve; by default as many as here.")
     ] = None,
@@ -120,6 +125,8 @@ def export(
         naiad export digits -o seed=1 --set dynamic_batching.max_queue_delay_microseconds=500
 
         naiad export digits --cores 16 --accelerator tensorrt --target 26.07
+
+        naiad export digits --accelerator aoti --device cuda --precision bf16
 
         naiad export embeddings --precision auto
 
@@ -159,6 +166,7 @@ def export(
             trust_pickle=trust_pickle,
             exporter=exporter,
             accelerator=accelerator,
+            device=device,
             cores=cores,
             promote=promote,
             on_step=lambda step: status.update(f"{step} …"),

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from naiad.export import _device
 from naiad.export._check.targets import EXPORT_OPSETS, FEATURES, Target, find_target
 from naiad.export._configure import settings as _settings
 from naiad.export._lint import staged as _staged
@@ -50,6 +51,7 @@ def export(
     exporter: str = "auto",
     trust_pickle: bool = False,
     accelerator: str = "cpu",
+    device: str = "auto",
     cores: int | None = None,
     states: Mapping[str, str] | None = None,
     promote: bool = True,
@@ -85,7 +87,9 @@ def export(
         exporter: "dynamo", "legacy" (TorchScript), or "auto": dynamo, and legacy where it cannot read the model.
         trust_pickle: Unpickle whatever a model file asks for, which runs code of its author.
         accelerator: "cpu", or "cuda" or "tensorrt" for servers with a GPU; such an entry is served on a CPU too. "aoti"
-            compiles a `model.pt2` for this machine's processor instead of a graph.
+            compiles a `model.pt2` for this machine's processor or GPU instead of a graph.
+        device: Where it is compiled, verified and timed: "cpu", "cuda", or "auto", which is the GPU if the accelerator
+            is for one and this machine has one that can be used.
         cores: Of the machine that will serve, for instances and threads; by default as many as here.
         states: Outputs by the inputs that they become in a sequence's next request, as in `{"h": "h_out"}`: Triton
             keeps them, and clients send neither.
@@ -108,6 +112,7 @@ def export(
     """
     release = find_target(target)
     _check_arguments(precision, opset, release, settings or {}, accelerator)
+    _device.check(device, accelerator)
     _check_exporter(exporter)
     place = _writing.check_place(report)
     from naiad.export import _build  # loads torch
@@ -131,6 +136,7 @@ def export(
         trust_pickle=trust_pickle,
         source=source or {},
         accelerator=accelerator,
+        device=device,
         cores=cores,
         states=states or {},
         known={"model": name, "precision": precision},
@@ -168,6 +174,7 @@ def export_recipe(
     target: str | Target | None = None,
     exporter: str = "auto",
     accelerator: str = "cpu",
+    device: str = "auto",
     cores: int | None = None,
     promote: bool = True,
     on_step: OnStep | None = None,
@@ -192,6 +199,7 @@ def export_recipe(
     Tolerances(given=tolerance)
     release = find_target(target)
     _check_arguments(precision, opset, release, {} if recipe.has("pipeline") else settings, accelerator)
+    _device.check(device, accelerator)
     _check_exporter(exporter)
     if recipe.has("pipeline"):
         from naiad.export._export_pipeline import export_pipeline_recipe
@@ -216,6 +224,7 @@ def export_recipe(
                     "target": release,
                     "exporter": exporter,
                     "accelerator": accelerator,
+                    "device": device,
                     "cores": cores,
                 },
                 promote=promote,
@@ -253,6 +262,7 @@ def export_recipe(
         target=release,
         exporter=exporter,
         accelerator=accelerator,
+        device=device,
         cores=cores,
         states=recipe.constant("STATES"),
         promote=promote,

@@ -37,6 +37,8 @@ class Order:
     source: Mapping[str, object] = field(default_factory=dict)
     cores: int | None = None
     accelerator: str = "cpu"
+    device: str = "auto"
+    """As it was asked for; `naiad.export._device.resolve` says which one that is."""
     states: Mapping[str, str] = field(default_factory=dict)
     metric: Metric | None = None
     known: dict[str, Any] = field(default_factory=dict)

@@ -2,7 +2,6 @@
 
 import ctypes
 import functools
-from collections.abc import Iterator
 
 import pytest
 
@@ -22,9 +21,7 @@ def num_gpus() -> int:
     return count.value
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_setup() -> None:
     # Here and not by a mark: pytest folds skips of one place into one line, marks only those of one file.
     if num_gpus() == 0:
         pytest.skip(_REASON)
-    return (yield)

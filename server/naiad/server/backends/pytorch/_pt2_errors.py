@@ -2,6 +2,7 @@
 
 LoadError (ValueError)            the model cannot be loaded
 RequestError                      one request cannot be answered; ``code`` names the status of Triton that says so
+DeviceLost                        the GPU answers this process no more: it has to end, and another to take its place
 """
 
 
@@ -15,6 +16,10 @@ class RequestError(Exception):
     def __init__(self, message: str, code: str = "INTERNAL") -> None:
         super().__init__(message)
         self.code = code
+
+
+class DeviceLost(Exception):
+    """The GPU answers this process no more."""
 
 
 def mismatch(subject: str, *, expected: object, found: object, advice: str) -> str:

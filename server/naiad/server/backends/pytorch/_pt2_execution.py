@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import torch
 import triton_python_backend_utils as pb_utils
 from _pt2_config import ModelConfig
+from _pt2_device import Device
 from _pt2_errors import RequestError, mismatch
 from _pt2_package import Package
 from _pt2_shapes import Shapes
@@ -40,23 +41,39 @@ class _Job:
     wanted: frozenset[str]
 
 
-class Executor:
-    """Runs one model instance; every request given to it is answered, whatever happens."""
+class Runner(Protocol):
+    """Runs a package: itself, or recordings of its work."""
 
-    def __init__(self, config: ModelConfig, package: Package, shapes: Shapes) -> None:
+    @property
+    def lends(self) -> bool:
+        """Whether the outputs are good until the next run only."""
+
+    def run(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The flat outputs for flat inputs."""
+
+
+class Executor:
+    """Runs one model instance; every request given to it is answered, unless the device is lost."""
+
+    def __init__(
+        self, config: ModelConfig, package: Package, shapes: Shapes, device: Device, runner: Runner | None = None
+    ) -> None:
         self._config = config
         self._shapes = shapes
         self._package = package
+        self._device = device
+        self._runner = runner or package
         self._order = sorted(package.inputs, key=package.inputs.__getitem__)
         # Responses look at the tensors until Triton has sent them, which is after execute returned.
         self._sent: list[Tensors | RequestError] = []
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """One response per request, in their order."""
+        """One response per request, in their order. Raises ``DeviceLost``."""
         answers: dict[int, Tensors | RequestError] = {}
         jobs = list(self._jobs(requests, answers))
         for group in self._groups(jobs):
             self._answer(group, answers)
+        self._device.finish()
         self._sent = [answers[index] for index in range(len(requests))]
         return [_response(answer) for answer in self._sent]
 
@@ -88,6 +105,7 @@ class Executor:
         try:
             outputs = self._run(group)
         except Exception as exc:  # noqa: BLE001  PyTorch's errors share no class, and no request may stay unanswered
+            self._device.check(exc)
             if len(group) > 1:
                 middle = len(group) // 2
                 self._answer(group[:middle], answers)
@@ -104,14 +122,13 @@ class Executor:
             start += rows
 
     def _run(self, group: list[_Job]) -> Tensors:
-        columns = zip(*(job.tensors for job in group), strict=True)
-        inputs = [column[0].contiguous() if len(column) == 1 else torch.cat(column) for column in columns]
+        inputs = [self._device.gather(column) for column in zip(*(job.tensors for job in group), strict=True)]
         rows = sum(job.tensors[0].shape[0] for job in group)
-        flat = self._package.run(inputs)
-        outputs = {name: flat[place].contiguous() for name, place in self._package.outputs.items()}
+        flat = self._runner.run(inputs)
+        outputs = {name: flat[place] for name, place in self._package.outputs.items()}
         for tensor in self._config.outputs:
             self._check(tensor.name, tensor.data_type, tensor.dims, outputs[tensor.name], rows)
-        return outputs
+        return {name: self._device.deliver(value, lent=self._runner.lends) for name, value in outputs.items()}
 
     def _check(self, name: str, data_type: str, dims: tuple[int, ...], output: torch.Tensor, rows: int) -> None:
         """Triton itself would pass anything on to the client."""

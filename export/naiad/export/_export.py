@@ -112,7 +112,7 @@ def export(
     """
     release = find_target(target)
     _check_arguments(precision, opset, release, settings or {}, accelerator)
-    _device.check(device, accelerator)
+    _check_device(device, accelerator)
     _check_exporter(exporter)
     place = _writing.check_place(report)
     from naiad.export import _build  # loads torch
@@ -199,7 +199,7 @@ def export_recipe(
     Tolerances(given=tolerance)
     release = find_target(target)
     _check_arguments(precision, opset, release, {} if recipe.has("pipeline") else settings, accelerator)
-    _device.check(device, accelerator)
+    _check_device(device, accelerator)
     _check_exporter(exporter)
     if recipe.has("pipeline"):
         from naiad.export._export_pipeline import export_pipeline_recipe
@@ -287,6 +287,15 @@ def _check_arguments(
         since = FEATURES["torch_aoti"]
         raise InvalidExport(f"{target} does not serve a model.pt2; the first release that does is {since}")
     _settings.check(settings)
+
+
+def _check_device(device: str, accelerator: str) -> None:
+    """Refuse a device that cannot be used, before a model is built."""
+    _device.check(device, accelerator)
+    if device == "cuda" and accelerator == "aoti":
+        from naiad.export._aoti.build import require_device
+
+        require_device(device)
 
 
 def _recipe_metric(

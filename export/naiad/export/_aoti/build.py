@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from tritonclient.grpc import model_config_pb2
 
-from naiad.export import _provenance
+from naiad.export import _device, _provenance
 from naiad.export._aoti import configure as _configure
 from naiad.export._aoti import package as _package
+from naiad.export._aoti import toolchain as _toolchain
 from naiad.export._check import check as _check
 from naiad.export._configure import labels as _labels
 from naiad.export._configure import warmup as _warmup
@@ -37,14 +38,15 @@ def build(
     on_step: Callable[[str], None],
 ) -> tuple[Candidate, Report]:
     """Return a candidate whose package answers as the subject does; `labels` gives class names by output."""
-    _check_order(order)
-    tolerance = order.tolerances.of("fp32")
-    samples, answers, package = _compile(subject, order, tolerance, stage, on_step)
+    place = _check_order(order)
+    tolerance = order.tolerances.of(order.precision)
+    samples, answers, package = _compile(subject, order, place, stage, on_step)
     _refuse_sizes(package, samples, answers, order.model)
     on_step("verify")
     compared = _verify.compare_answers(package.answers, samples, answers, tolerance, model=order.model)
     if compared.failure is not None:
         raise _verify.refusal(compared.failure, order.model, compared)
+    recorded = _verified_recordings(package, samples, answers, tolerance, order.model)
     on_step("configure")
     served, replies = _configure.renamed(samples, answers)
     names = _configure.output_names(answers)
@@ -55,6 +57,7 @@ def build(
         served,
         replies,
         labels=classes,
+        cuda_graph=recorded,
         wishes=Wishes(settings=order.settings, cores=order.cores, accelerator=order.accelerator),
     )
     configured = replace(configured, findings=(*subject.findings(), *configured.findings))
@@ -75,22 +78,38 @@ def build(
     ), report
 
 
-def _check_order(order: "Order") -> None:
-    if order.precision != "fp32":
+def _check_order(order: "Order") -> _package.Place:
+    """Return where to compile; refuse what cannot be, before any work."""
+    if order.precision not in _package.PRECISIONS:
         raise InvalidExport(
-            f"the accelerator aoti keeps the model's own types; found precision={order.precision!r}: cast the model, "
-            "or leave it out"
+            f"the accelerator aoti compiles in {', '.join(_package.PRECISIONS)}; found precision={order.precision!r}: "
+            "choose one of them, or leave it out"
         )
     if order.states:
         raise InvalidExport("Triton's pytorch backend keeps no states of a model.pt2; leave states out")
     _configure.refuse_batching(order.settings)
+    device = require_device(order.device)
     _package.require_compiler()
+    return _package.Place(device=device, precision=order.precision)
+
+
+def require_device(device: str) -> str:
+    """Return "cpu" or "cuda", for what was asked for.
+
+    Raises:
+        InvalidExport: This machine has no GPU that can be used though one was asked for, or cannot compile for its own.
+    """
+    found = _device.resolve(device, "aoti", _toolchain.lacks_gpu)
+    missing = _toolchain.lacks_tools() if found == "cuda" else ""
+    if missing:
+        raise InvalidExport(f"the model cannot be compiled for the GPU: {missing}, or choose --device cpu")
+    return found
 
 
 def _compile(
     subject: _subject.Subject,
     order: "Order",
-    tolerance: Tolerance,
+    place: _package.Place,
     stage: Path,
     on_step: Callable[[str], None],
 ) -> tuple[Samples, tuple[Answer, ...], _package.Package]:
@@ -100,10 +119,19 @@ def _compile(
     with subject.evaluating():
         on_step(f"run in {subject.reference}")
         answers = _reference.answers(subject, samples)
-        _reference.check(subject, answers, samples, tolerance)
+        _reference.check(subject, answers, samples, order.tolerances.of("fp32"))
         on_step("compile")
-        package = _package.make(subject, samples, answers, directory=stage / "capture", target=files)
+        package = _package.make(subject, samples, answers, place=place, directory=stage / "capture", target=files)
     return samples, answers, package
+
+
+def _verified_recordings(
+    package: _package.Package, samples: Samples, answers: Sequence[Answer], tolerance: Tolerance, model: str
+) -> bool:
+    """Whether CUDA graphs of the package answer as the subject does, too."""
+    if not package.recorded:
+        return False
+    return _verify.compare_answers(package.recorded, samples, answers, tolerance, model=model).passed
 
 
 def _refuse_sizes(package: _package.Package, samples: Samples, answers: Sequence[Answer], model: str) -> None:

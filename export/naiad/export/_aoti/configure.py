@@ -2,7 +2,8 @@
 
 Tensors have the names of their places in the package's call specification, `INPUT__0` and `OUTPUT__0`. The backend
 gives every request of a batch the answer of the whole batch, so `max_batch_size` is 0: the batch is an ordinary
-dimension, and clients send as many rows as they like. A package is made for one kind of processor: KIND_CPU.
+dimension, and clients send as many rows as they like. A package is made for one kind of processor: KIND_CPU, or
+KIND_GPU.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,9 @@ from naiad.export.errors import InvalidExport
 from naiad.export.report import Choice, Finding
 
 FIRST_RELEASE = "26.05"
+_MOST_GPU_INSTANCES = 2
+_GPU_MEMORY_SHARE = 0.25
+"""That the weights of all instances may take; the rest is for what they compute with."""
 
 
 def refuse_batching(settings: Mapping[str, object]) -> None:
@@ -71,9 +75,18 @@ def renamed(samples: Samples, answers: Sequence[Answer]) -> tuple[Samples, tuple
 
 
 def configure(
-    model: str, package: Package, samples: Samples, answers: Sequence[Answer], *, labels: Labels, wishes: Wishes
+    model: str,
+    package: Package,
+    samples: Samples,
+    answers: Sequence[Answer],
+    *,
+    labels: Labels,
+    wishes: Wishes,
+    cuda_graph: bool = False,
 ) -> Configured:
     """Return the configuration; samples and answers are `renamed`, labels are by Triton's names.
+
+    `cuda_graph` says whether the package's work on a GPU can be recorded, and was verified so.
 
     Raises:
         InvalidExport: A label or a setting does not fit.
@@ -84,20 +97,50 @@ def configure(
     shapes = declared(package, samples, answers)
     config.input.extend(_tensors.inputs(shapes, samples, answers))
     config.output.extend(_tensors.outputs(shapes, samples, answers))
-    instances = _instances.derive(package.latency, package.path.stat().st_size, wishes.cores)
-    config.instance_group.add(count=instances.count, kind=model_config_pb2.ModelInstanceGroup.KIND_CPU)
-    if instances.threads:
-        config.parameters["INTRA_OP_THREAD_COUNT"].string_value = str(instances.threads)
+    choices = (
+        _on_gpu(config, package, cuda_graph) if package.place.device == "cuda" else _on_cpu(config, package, wishes)
+    )
     warmup = _warmup.add(config, samples, _warmup.rows(samples, answers), [1], package.path)
     name_labels(config, labels)
     _settings.apply(config, wishes.settings)
     return Configured(
         config=config,
         warmup=warmup,
-        choices=(_instances.explain(instances), _explain_batching()),
+        choices=(*choices, _explain_batching()),
         findings=tuple(_findings(package)),
         not_measured=_not_measured(package),
     )
+
+
+def _on_cpu(config: Any, package: Package, wishes: Wishes) -> list[Choice]:
+    instances = _instances.derive(package.latency, package.path.stat().st_size, wishes.cores)
+    config.instance_group.add(count=instances.count, kind=model_config_pb2.ModelInstanceGroup.KIND_CPU)
+    if instances.threads:
+        config.parameters["INTRA_OP_THREAD_COUNT"].string_value = str(instances.threads)
+    return [_instances.explain(instances)]
+
+
+def _on_gpu(config: Any, package: Package, cuda_graph: bool) -> list[Choice]:
+    """Write the instances on each GPU, and what Naiad's backend does there."""
+    memory_bytes = int(package.metadata["GPU_MEMORY_BYTES"])
+    fits = _MOST_GPU_INSTANCES * package.path.stat().st_size <= memory_bytes * _GPU_MEMORY_SHARE
+    count = _MOST_GPU_INSTANCES if fits else 1
+    config.instance_group.add(count=count, kind=model_config_pb2.ModelInstanceGroup.KIND_GPU)
+    config.parameters["FORCE_CPU_ONLY_INPUT_TENSORS"].string_value = "no"
+    config.parameters["naiad.cuda_graph"].string_value = str(cuda_graph).lower()
+    overlap = "one computes while the other handles its requests" if fits else "the weights take much of its memory"
+    return [
+        Choice(field="instance_group", value=f"{count} on each GPU", reason=overlap),
+        Choice(field="cuda graph", value="on" if cuda_graph else "off", reason=_why(package, cuda_graph)),
+    ]
+
+
+def _why(package: Package, cuda_graph: bool) -> str:
+    if cuda_graph:
+        return "only the batch varies, and answers of the recorded work were verified"
+    if package.recorded:
+        return "the recorded work answers otherwise than the model"
+    return f"the work cannot be recorded: {package.not_recorded}" if package.not_recorded else "other sizes vary, too"
 
 
 def declared(package: Package, samples: Samples, answers: Sequence[Answer]) -> Graph:
@@ -139,6 +182,8 @@ def _explain_batching() -> Choice:
 def _findings(package: Package) -> list[Finding]:
     about = package.metadata
     processor = " ".join(filter(None, (about.get("AOTI_MACHINE"), about.get("AOTI_CPU_ISA"))))
+    if package.place.device == "cuda":
+        processor = f"{about['GPU']} (compute capability {about.get('AOTI_COMPUTE_CAPABILITY', 'unknown')})"
     message = (
         f"the package is machine code for {processor} and PyTorch {package.versions['torch']}: a server on another "
         f"processor, with another PyTorch, or a Triton before {FIRST_RELEASE} cannot load it"
@@ -157,7 +202,10 @@ def largest(package: Package) -> dict[str, int]:
 
 
 def _not_measured(package: Package) -> tuple[str, ...]:
+    precision = package.place.precision
+    slower = (f"whether {precision} is faster than fp32: one package was compiled",) if precision != "fp32" else ()
     return (
+        *slower,
         f"loading in NVIDIA's pytorch backend (Triton {FIRST_RELEASE} or later), whose PyTorch must read packages of "
         f"{package.versions['torch']}; the package was compared with PyTorch's answers in this machine's",
     )

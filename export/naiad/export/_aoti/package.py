@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from naiad.export._capture.aoti import ANSWERS, PACKAGE
+from naiad.export._capture.aoti import ANSWERS, PACKAGE, RECORDED
 from naiad.export._capture.capture import failure_of, what_travels
 from naiad.export._capture.process import run_job
 from naiad.export._source.graph import GraphSubject
+from naiad.export._source.program import ProgramSubject
 from naiad.export._source.reference import Answer, Arrays
 from naiad.export._source.samples import Samples
 from naiad.export._source.subject import Subject
@@ -20,6 +21,20 @@ from naiad.export.errors import CaptureFailed, InvalidExport
 from naiad.export.report import BatchLatency
 
 _COMPILER = "g++"
+_DTYPES = {"fp32": "", "fp16": "float16", "bf16": "bfloat16"}
+
+PRECISIONS = tuple(_DTYPES)
+"""Of a package: fp32 keeps the model's own types."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where a package is compiled and run, and in what it computes."""
+
+    device: str = "cpu"
+    """"cpu" or "cuda"."""
+    precision: str = "fp32"
+    """One of `PRECISIONS`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +50,11 @@ class Package:
     metadata: dict[str, str]
     """What it was compiled for: operating system, processor, instruction sets, device."""
     versions: dict[str, str]
+    place: Place
+    recorded: tuple[Arrays, ...] = ()
+    """The answers of its CUDA graphs, where its shapes are fixed but for the batch and it could be recorded."""
+    not_recorded: str = ""
+    """Why it could not."""
 
 
 def require_compiler() -> None:
@@ -51,14 +71,21 @@ def require_compiler() -> None:
         )
 
 
-def make(subject: Subject, samples: Samples, answers: Sequence[Answer], *, directory: Path, target: Path) -> Package:
+def make(
+    subject: Subject, samples: Samples, answers: Sequence[Answer], *, place: Place, directory: Path, target: Path
+) -> Package:
     """Compile a bound subject into `target` (a directory) by way of `directory`, which is private.
 
     Raises:
-        InvalidExport: The subject is an ONNX graph, or a tensor has no dimension.
+        InvalidExport: The subject is an ONNX graph or one that keeps its types, or a tensor has no dimension.
         CaptureFailed: PyTorch cannot export or compile it, or the package does not run.
     """
     _require_servable(subject, answers[0])
+    if place.precision != "fp32" and isinstance(subject, ProgramSubject):
+        raise InvalidExport(
+            f"{subject.label} is an exported program, which keeps the types that it was exported with; found precision="
+            f"{place.precision!r}: give the model itself, or cast it before torch.export"
+        )
     directory.mkdir()
     job = {
         "exporter": "aoti",
@@ -66,6 +93,10 @@ def make(subject: Subject, samples: Samples, answers: Sequence[Answer], *, direc
         "dynamic": {name: dict(axes) for name, axes in samples.dynamic.items()},
         "cases": [[answer.case.feeds()[name] for name in samples.names] for answer in answers],
         "num_threads": 1,
+        "device": place.device,
+        "dtype": _DTYPES[place.precision],
+        "output_types": [array.dtype.name for array in answers[0].outputs.values()],
+        "fixed_shapes": set(samples.symbols()) <= {samples.batch},
         "target": str(target),
         **what_travels(subject, directory, "dynamo"),
     }
@@ -81,6 +112,9 @@ def make(subject: Subject, samples: Samples, answers: Sequence[Answer], *, direc
         ranges={symbol: (low, high) for symbol, (low, high) in found["ranges"].items()},
         metadata=found["metadata"],
         versions=found["versions"],
+        place=place,
+        recorded=_answers(recorded, answers, subject) if (recorded := directory / RECORDED).is_file() else (),
+        not_recorded=found["not_recorded"],
     )
 
 

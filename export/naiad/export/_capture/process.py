@@ -20,6 +20,7 @@ from typing import Any
 import cloudpickle
 import torch
 
+from naiad.export._aoti import toolchain as _toolchain
 from naiad.export.errors import CaptureFailed
 
 JOB = "job.pt"
@@ -36,6 +37,8 @@ def run_job(job: dict[str, Any], directory: Path) -> dict[str, Any]:
     if job.get("exporter") != "aoti":
         return _run(directory, {"PYTHONPATH": os.pathsep.join(paths)})
     with _for_a_compiler(paths) as environment:
+        if job["device"] == "cuda":
+            environment |= _toolchain.environment(Path(environment["TMPDIR"]))
         return _run(directory, environment)
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from naiad.server import _machine
+from naiad.server import _gpus, _machine, _pools
+from naiad.server._gpus import Chosen
 from naiad.server._home import Home
 from naiad.server._ports import LOOPBACK
 
@@ -47,7 +48,9 @@ class Settings:
     auto_complete: bool
     response_cache_bytes: int
     exit_timeout_s: int
-    gpus: str | None
+    gpus: Chosen
+    cuda_memory_pool_bytes: int | None
+    pinned_memory_pool_bytes: int | None
     extra_args: tuple[str, ...]
 
 
@@ -73,7 +76,7 @@ def command(settings: Settings, ports: Ports, models: Sequence[str]) -> list[str
         f"--exit-timeout-secs={settings.exit_timeout_s}",
         f"--backend-config=python,shm-region-prefix-name={settings.region_prefix}",
         *_caching(settings),
-        *([] if _machine.has_gpu() and settings.gpus != "none" else ["--allow-gpu-metrics=false"]),
+        *_computing(settings),
         *settings.extra_args,
     ]
 
@@ -89,10 +92,8 @@ def environment(settings: Settings) -> dict[str, str]:
     ours |= {name: os.environ.get(name, str(size)) for name, size in _MALLOC.items()}
     ours.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else it reports models and this machine to its maker
     ours["PATH"] = os.pathsep.join(_search_path(settings.private))
-    if settings.gpus == "all":
-        ours.pop("CUDA_VISIBLE_DEVICES", None)
-    elif settings.gpus is not None:
-        ours["CUDA_VISIBLE_DEVICES"] = settings.gpus.replace("none", "")
+    if settings.gpus.visible is not None:
+        ours[_gpus.VISIBLE] = settings.gpus.visible
     return ours
 
 
@@ -123,6 +124,15 @@ def _guarding(secret: str) -> list[str]:
         f"--grpc-restricted-protocol={_RESTRICTED}:{ADMIN_KEY}={secret}",
         f"--http-restricted-api={_RESTRICTED}:{ADMIN_KEY}={secret}",
     ]
+
+
+def _computing(settings: Settings) -> list[str]:
+    if not settings.gpus.gpus:
+        return ["--allow-gpu-metrics=false"]
+    pools = _pools.arguments(
+        settings.gpus.gpus, cuda_bytes=settings.cuda_memory_pool_bytes, pinned_bytes=settings.pinned_memory_pool_bytes
+    )
+    return ["--allow-gpu-metrics=true", *pools]
 
 
 def _caching(settings: Settings) -> list[str]:

@@ -43,7 +43,11 @@ class EmbeddedTriton:
     * `extra_args`: further arguments of `tritonserver`.
     * `home`: an unpacked Triton to use instead of the one that is found or fetched.
     * `log_path`: where Triton's output goes (appended); by default a file that goes with the server.
-    * `gpus`: "all", "none", or numbers as in "0,1"; None leaves the choice to the environment.
+    * `gpus`: "all", "none", numbers as in "0,1", or UUIDs as in "GPU-8932f937-…"; None for what there is. Numbers count
+      what CUDA_VISIBLE_DEVICES of the environment leaves visible, as CUDA's own do.
+    * `cuda_memory_pool_bytes`: what Triton reserves on each GPU for tensors between its processes; it cannot grow. None
+      for 1/32 of the GPU's memory, between 64 MiB and 4 GiB.
+    * `pinned_memory_pool_bytes`: host memory for copies from and to GPUs; None for Triton's 256 MiB.
     * `admin_secret`: what the administrative APIs ask for; None for a random one.
     """
 
@@ -66,6 +70,8 @@ class EmbeddedTriton:
         home: str | os.PathLike[str] | None = None,
         log_path: str | os.PathLike[str] | None = None,
         gpus: str | None = None,
+        cuda_memory_pool_bytes: int | None = None,
+        pinned_memory_pool_bytes: int | None = None,
         admin_secret: str | None = None,
     ) -> None:
         self._options = Options(
@@ -85,6 +91,8 @@ class EmbeddedTriton:
             home=Path(home) if home else None,
             log_path=Path(log_path).absolute() if log_path else None,
             gpus=gpus,
+            cuda_memory_pool_bytes=cuda_memory_pool_bytes,
+            pinned_memory_pool_bytes=pinned_memory_pool_bytes,
             admin_secret=admin_secret,
         )
         self._company: Company = ALONE

@@ -42,16 +42,6 @@ def check_python() -> None:
         )
 
 
-def check_gpus(gpus: str | None) -> None:
-    """Raise `PreflightFailed` when GPUs are asked for where there is none."""
-    if gpus not in (None, "none") and not has_gpu():
-        raise PreflightFailed(
-            f"Expected NVIDIA GPUs ({gpus!r} was asked for), found no /dev/nvidia* device. Leave the option away to "
-            "serve on the CPU; in a container, run it with --gpus all.",
-            check="gpu",
-        )
-
-
 def preflight() -> None:
     """Raise `PreflightFailed` for what Triton itself would only show by hanging or aborting."""
     if bash() is None:
@@ -70,11 +60,6 @@ def bash() -> Path | None:
     """The bash that Triton would find."""
     found = shutil.which("bash") or shutil.which("bash", path=os.defpath)
     return Path(found).absolute() if found else None
-
-
-def has_gpu() -> bool:
-    """Whether an NVIDIA driver shows a GPU to this process."""
-    return any(path.name[6:].isdigit() for path in Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
 
 
 def _check_shared_memory() -> None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from naiad.server import _gpus
 from naiad.server.errors import InvalidOption
 
-_GPUS: Final = re.compile(r"all|none|\d+(,\d+)*")
 # Triton splits the option that carries it at the other characters.
 _SECRET: Final = re.compile(r"[A-Za-z0-9_.~-]+")
 
@@ -62,7 +62,11 @@ class Options:
     home: Path | None = None
     log_path: Path | None = None
     gpus: str | None = None
-    """"all", "none", or their numbers as "0,1"; None leaves the choice to the environment."""
+    """"all", "none", numbers as "0,1" or UUIDs as "GPU-8932f937-…"; None for what there is."""
+    cuda_memory_pool_bytes: int | None = None
+    """On each GPU; None for a share of its memory."""
+    pinned_memory_pool_bytes: int | None = None
+    """None for Triton's own 256 MiB."""
     admin_secret: str | None = None
     """What the restricted APIs ask for; None for a random one."""
 
@@ -76,8 +80,11 @@ class Options:
             raise InvalidOption(f"Expected drain_timeout_s >= 0, found {self.drain_timeout_s}.")
         if self.response_cache_bytes < 0:
             raise InvalidOption(f"Expected response_cache_bytes >= 0, found {self.response_cache_bytes}.")
-        if self.gpus is not None and not _GPUS.fullmatch(self.gpus):
-            raise InvalidOption(f"Expected gpus to be 'all', 'none' or numbers such as '0,1', found {self.gpus!r}.")
+        _gpus.check(self.gpus)
+        for pool in ("cuda_memory_pool_bytes", "pinned_memory_pool_bytes"):
+            size_bytes = getattr(self, pool)
+            if size_bytes is not None and size_bytes < 0:
+                raise InvalidOption(f"Expected {pool} >= 0, found {size_bytes}.")
         if self.admin_secret is not None and not _SECRET.fullmatch(self.admin_secret):
             raise InvalidOption("Expected admin_secret of letters, digits and _ . ~ - only, found something else.")
         for argument in filter(_exposes, self.extra_args):

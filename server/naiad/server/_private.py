@@ -9,7 +9,7 @@ under /tmp without spaces, with symbolic links to what lies elsewhere:
         cwd/            the server's working directory, empty
         be/             the backend directory
         env/            the stub's Python environment
-        lib/            the libpython that the stub needs
+        lib/            the libpython that the stub needs; a libcuda.so where the driver lacks that name
         repository      → the model repository
         triton.log
 """

@@ -12,7 +12,7 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any, Final
 
-from naiad.server import _calls, _command, _home, _log, _machine, _newer, _ports, _stub
+from naiad.server import _calls, _command, _gpus, _home, _kinds, _log, _machine, _newer, _pools, _ports, _stub
 from naiad.server._admin import Admin, ModelStatus
 from naiad.server._options import Options
 from naiad.server._private import PrivateDirectory, remove_abandoned
@@ -43,7 +43,10 @@ class Server:
         self._untranslated: dict[str, str] = {}
         requested = (options.grpc_port, options.http_port, options.metrics_port)
         self.ports = _chosen(requested)
-        _machine.check_gpus(options.gpus)
+        self.gpus = _gpus.choose(options.gpus)
+        _pools.check(self.gpus.gpus, options.cuda_memory_pool_bytes)
+        if options.exit_on_load_error and not self.gpus.gpus:
+            _kinds.check(self.source.configs(self.models), self.gpus.why_none)
         self._home = _home.find(options.home)
         numpy = _home.find_numpy()
         _machine.check_supported()
@@ -129,6 +132,8 @@ class Server:
         _stub.build_environment(self.private / "env", numpy)
         _stub.build_backends(self.private / "be", self._home)
         _stub.link_libpython(self.private / "lib")
+        if self.gpus.library:
+            _stub.link_driver(self.private / "lib", self.gpus.library)
         self._settings = _command.Settings(
             home=self._home,
             private=self.private.path,
@@ -138,7 +143,9 @@ class Server:
             auto_complete=self.options.auto_complete,
             response_cache_bytes=self.options.response_cache_bytes,
             exit_timeout_s=self._exit_timeout_s,
-            gpus=self.options.gpus,
+            gpus=self.gpus,
+            cuda_memory_pool_bytes=self.options.cuda_memory_pool_bytes,
+            pinned_memory_pool_bytes=self.options.pinned_memory_pool_bytes,
             extra_args=tuple(self.options.extra_args),
         )
         _stub.preflight(self._home.stub(sys.version_info[:2]), _command.environment(self._settings))

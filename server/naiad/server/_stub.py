@@ -57,6 +57,15 @@ def link_libpython(libraries: Path) -> None:
         (libraries / libpython_name()).symlink_to(found)
 
 
+def link_driver(libraries: Path, driver: str) -> None:
+    """Put a link named `libcuda.so` to the driver into `libraries`.
+
+    Triton opens that name, without the version that drivers' packages install; where it is missing, tensors go through
+    the host's memory, and nobody says so.
+    """
+    (libraries / "libcuda.so").symlink_to(driver)
+
+
 def preflight(stub: Path, environment: dict[str, str]) -> None:
     """Start the stub without arguments and expect its complaint; one that cannot start makes Triton wait for ever.
 

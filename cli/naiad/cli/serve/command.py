@@ -11,6 +11,7 @@ import typer
 
 from naiad.cli._console import err
 from naiad.cli.serve import _shown
+from naiad.cli.serve._sizes import parse_size
 
 if TYPE_CHECKING:
     from naiad.cli.serve._stack import Wanted
@@ -20,6 +21,7 @@ _CHECK_EVERY_S = 0.5
 _USUAL_PORTS = {"grpc_port": 8001, "http_port": 8000, "metrics_port": 8002}
 _ALONE = "The embedded Triton"
 _GATEWAY = "The gateway"
+_GPUS = "GPUs"
 
 
 def serve(
@@ -109,7 +111,31 @@ def serve(
     drain_timeout: Annotated[float, typer.Option(help="Seconds that requests in flight get at the end.")] = 10.0,
     log_file: Annotated[Path | None, typer.Option(help="Append Triton's log to this file.")] = None,
     gpus: Annotated[
-        str | None, typer.Option(help="GPUs to use: all, none, or numbers such as 0,1; by default what there is.")
+        str | None,
+        typer.Option(
+            help="GPUs to use: all, none, numbers such as 0,1, or UUIDs such as GPU-8932f937-…; by default what there "
+            "is. Where CUDA_VISIBLE_DEVICES is set, numbers count what it names.",
+            rich_help_panel=_GPUS,
+        ),
+    ] = None,
+    cuda_memory_pool: Annotated[
+        int | None,
+        typer.Option(
+            help="What each Triton reserves on each GPU for tensors between its processes, such as 512MB or 2GiB; it "
+            "cannot grow. By default 1/32 of the GPU's memory, between 64 MiB and 4 GiB.",
+            parser=parse_size,
+            metavar="SIZE",
+            rich_help_panel=_GPUS,
+        ),
+    ] = None,
+    pinned_memory_pool: Annotated[
+        int | None,
+        typer.Option(
+            help="Memory of the host for copies from and to GPUs; by default Triton's 256MiB.",
+            parser=parse_size,
+            metavar="SIZE",
+            rich_help_panel=_GPUS,
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the addresses as one line of JSON.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more, also in Triton's log.")] = False,
@@ -121,7 +147,7 @@ def serve(
     naiad commands find this server, and the secret for model control, by its address.
 
     With --gateway, several Tritons serve side by side and Envoy spreads the requests, so that none is lost while one
-    of them is away.
+    of them is away. Each of them uses all the GPUs, and has memory pools of its own there.
 
     Examples:
 
@@ -132,6 +158,8 @@ def serve(
         naiad serve --no-watch --log-file triton.log
 
         naiad serve s3://bucket/models
+
+        naiad serve --gpus 0,1 --cuda-memory-pool 2GiB
 
         naiad serve --replicas 2 --gateway
 
@@ -154,6 +182,8 @@ def serve(
         "exit_on_load_error": not keep_going,
         "extra_args": ["--log-verbose=1"] if verbose else [],
         "gpus": gpus,
+        "cuda_memory_pool_bytes": cuda_memory_pool,
+        "pinned_memory_pool_bytes": pinned_memory_pool,
     }
     if gateway:
         from naiad.cli.serve._stack import Wanted

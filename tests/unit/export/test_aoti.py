@@ -25,7 +25,7 @@ class Total(nn.Module):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "fp16"}, "keeps the model's own types"),
+        ({"precision": "int8"}, "compiles in fp32, fp16, bf16; found precision='int8'"),
         ({"states": {"h": "h_out"}}, "keeps no states"),
         ({"settings": {"dynamic_batching.max_queue_delay_microseconds": 5}}, "cannot do dynamic_batching"),
         ({"accelerator": "gpu"}, "accelerator must be one of cpu, cuda, tensorrt, aoti"),

@@ -80,7 +80,7 @@ def test_the_next_start_cleans_up_after_a_dead_owner_and_its_watchdog(identity_r
         os.kill(int(owner.stdout.readline()), signal.SIGKILL)
         owner.kill()
     with EmbeddedTriton(identity_repository):
-        assert not any(alive(int(pid)) for pid in pids)
+        eventually(lambda: not any(alive(int(pid)) for pid in pids), "Triton and its stubs end")
         assert not regions(prefix)
         assert not Path(directory).exists()
 

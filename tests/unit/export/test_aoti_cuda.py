@@ -249,4 +249,5 @@ def test_settings_win_and_the_linter_agrees(tmp_path: Path) -> None:
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(data)
     (version.parent / "config.pbtxt").write_text(text_format.MessageToString(found.config))
-    assert lint(tmp_path / "models", target="26.07") == ()
+    problems = [(each.rule, each.effect) for each in lint(tmp_path / "models", target="26.07")]
+    assert problems == [("scheduling.instance_kinds", "needs a GPU")]

@@ -90,6 +90,13 @@ def _results(
                 "server_cpu_cores": float(1.6 + random.normal(0, 0.04)),
                 "server_rss_bytes": int(412e6 + half * 2e4),
                 "gpu_share": float(min(1.0, 0.82 + random.normal(0, 0.02))) if gpu else None,
+                "gpu_memory_busy_share": float(0.4 + random.normal(0, 0.02)) if gpu else None,
+                "gpu_memory_bytes": 9_800_000_000.0 if gpu else None,
+                "gpu_power_w": float(310 + random.normal(0, 4)) if gpu else None,
+                "gpu_sm_mhz": 1980.0 if gpu else None,
+                "gpu_temperature_c": 51.0 if gpu else None,
+                "gpu_pcie_rx_bytes_per_s": 2.1e9 if gpu else None,
+                "gpu_pcie_tx_bytes_per_s": 0.2e9 if gpu else None,
             }
         )
     seen, own = np.concatenate(window), np.concatenate(service)
@@ -173,15 +180,55 @@ def _results(
             "cpu_us_per_request": 401.0,
             "rss_bytes": 413_000_000,
             "num_threads": 34,
-            "gpus": [{"index": 0, "name": "H200", "busy_share": 0.82, "memory_bytes": 9_800_000_000, "power_w": 310.0}]
-            if gpu
-            else [],
+            "gpus": [gpu_use()] if gpu else [],
         },
         "curve": curve(seen),
         "service_curve": curve(own) if open_loop else [],
         "bins": bins(seen),
         "points": points,
         "histogram": "",
+    }
+
+
+def gpu_use() -> dict[str, Any]:
+    """A GPU that was busy four fifths of the time and does not tell its memory clock."""
+    means = {
+        "busy_share": 0.82,
+        "memory_busy_share": 0.4,
+        "memory_bytes": 9_800_000_000.0,
+        "power_w": 310.0,
+        "sm_mhz": 1980.0,
+        "memory_mhz": None,
+        "temperature_c": 51.0,
+        "pcie_rx_bytes_per_s": 2.1e9,
+        "pcie_tx_bytes_per_s": 0.2e9,
+    }
+    figures = {
+        name: None
+        if mean is None
+        else {"mean": mean, "min": mean * 0.9, "p50": mean, "p95": mean * 1.02, "max": mean * 1.05}
+        for name, mean in means.items()
+    }
+    return {
+        "index": 0,
+        "name": "H200",
+        "uuid": "GPU-a",
+        "busy_share": 0.82,
+        "memory_bytes": 9_800_000_000,
+        "memory_total_bytes": 150_000_000_000,
+        "own_memory_bytes": 9_100_000_000,
+        "power_w": 310.0,
+        "power_limit_w": 700.0,
+        "idle_power_w": 75.0,
+        "energy_j": 6200.0,
+        "energy_source": "counter",
+        "pcie_share": 0.033,
+        "slowed_by": {"power cap": 0.1},
+        "sm_clock_ratio": 0.99,
+        "num_foreign": 0,
+        "lost": False,
+        "figures": figures,
+        "missing": {"memory_mhz": "Not Supported"},
     }
 
 
@@ -332,7 +379,11 @@ def content(**changed: Any) -> dict[str, Any]:
             "requests_per_s_per_core": 2484.0,
             "requests_per_s_per_core_used": 2501.0,
             "requests_per_s_per_gpu": None,
+            "requests_per_second_per_watt": None,
+            "joules_per_request": None,
+            "joules_per_request_above_idle": None,
         },
+        "limit": None,
         "sweep": None,
         "reproduce": {
             "command": "naiad loadtest digits --rate 4000 --slo 'p50<5ms' --slo 'p99<20ms' --html report.html",
@@ -401,7 +452,22 @@ def mix() -> dict[str, Any]:
     whole = results(
         seed=9, rate=3200, p50_us=3000, open_loop=False, gpu=True, errors={"Timeout": (14, "no answer within 10 s")}
     )
-    found = content(results=whole, parts=parts, verdict="passed", failures=[], warnings=[], slos=[], cost=None)
+    found = content(results=whole, parts=parts, verdict="passed", failures=[], warnings=[], slos=[])
+    found["cost"] |= {
+        "requests_per_s_per_gpu": 3200.0,
+        "requests_per_second_per_watt": 10.3,
+        "joules_per_request": 0.0969,
+        "joules_per_request_above_idle": 0.0734,
+    }
+    found["limit"] = {
+        "kind": "unknown",
+        "text": "nothing that is seen from here was near its end (GPU busy 82%, PCIe 3%)",
+        "gpu_busy_share": 0.82,
+        "memory_busy_share": 0.4,
+        "pcie_share": 0.033,
+        "generator_cpu_share": 0.31,
+        "server_cpu_share": None,
+    }
     found["test"] |= {"traffic": [traffic(name, weight=weight) for name, weight in zip(names, (3.0, 1.0), strict=True)]}
     found["targets"] = [target(name) for name in names]
     return found
@@ -474,6 +540,8 @@ def sweep() -> dict[str, Any]:
                 "generator_limited": index == 6,
                 "doubts": [] if index < 6 else ["an engine process used 93 % of a core (more than 70 %)"],
                 "met": p99 < 20_000,
+                "gpu_share": None,
+                "requests_per_second_per_watt": None,
                 "text": f"{achieved:,.0f}/s",
                 "full": True,
             }

@@ -16,6 +16,7 @@ from rich.table import Table
 from naiad.cli import _load_options as load
 from naiad.cli._console import err, out, print_json
 from naiad.cli._running import admin_secret
+from naiad.cli.loadtest.gpus import GPU_COLUMNS
 from naiad.cli.models._common import DEFAULT, open_repository
 
 if TYPE_CHECKING:
@@ -248,9 +249,13 @@ def _print(found: Tuning, *, written: bool, dry_run: bool) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name, right in (("configuration", False), ("goodput", True), ("at", True), ("p99", True), ("CPU", True)):
         table.add_column(name, justify="right" if right else "left")
+    of_gpu = [column for column in GPU_COLUMNS if any(_of_best(trial, column[0]) is not None for trial in shown)]
+    for _, name, _ in of_gpu:
+        table.add_column(name, justify="right")
     table.add_column("")
     for trial in shown:
-        table.add_row(*_cells(trial), "on the front" if trial in found.front else trial.state)
+        figures = (show(_of_best(trial, field)) for field, _, show in of_gpu)
+        table.add_row(*_cells(trial), *figures, "on the front" if trial in found.front else trial.state)
     out.print(table)
     if found.confirmation is not None:
         for metric in found.confirmation.metrics:
@@ -261,6 +266,10 @@ def _print(found: Tuning, *, written: bool, dry_run: bool) -> None:
             out.print(f"  {name}: {'removed' if value is None else value}", markup=False)
         done = "written to config.pbtxt" if written else "not written (--dry-run)" if dry_run else "not written"
         out.print(done, markup=False)
+
+
+def _of_best(trial: Trial, field: str) -> float | None:
+    return None if trial.best is None else getattr(trial.best, field)
 
 
 def _cells(trial: Trial) -> list[str]:

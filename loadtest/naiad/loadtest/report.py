@@ -163,6 +163,7 @@ class Report:
             "slos": [{**result.to_json(), "text": _slo_line(result)} for result in self.slos],
             "comparisons": None if self.comparisons is None else [_comparison_json(item) for item in self.comparisons],
             "cost": self._cost(),
+            "limit": self._limit(),
             "sweep": _json(self.sweep),
             "reproduce": {"command": self.command, "scenario": self.scenario},
         }
@@ -181,6 +182,12 @@ class Report:
 
         slos = [result.slo for result in self.slos]
         return Cost.of(self.measurement, self.test.price_per_hour, self.machine.cores, slos).to_json()
+
+    def _limit(self) -> dict[str, Any] | None:
+        from naiad.loadtest._truth.limit import limit_of
+
+        found = limit_of(self.measurement, [one.kind for one in self.doubts if one.invalid], self.machine.cores)
+        return _json(found)
 
     def write(
         self, *, html: Path | str | None = None, json: Path | str | None = None, csv: Path | str | None = None

@@ -7,7 +7,8 @@ import pytest
 from loadtest_samples import measurement
 from naiad.loadtest import Slo
 from naiad.loadtest._truth.cost import Cost
-from naiad.loadtest._truth.resources import GpuUse, Resources
+from naiad.loadtest._truth.gpu_use import GpuUse
+from naiad.loadtest._truth.resources import Resources
 
 USED = Resources(
     cpu_cores=0.5,

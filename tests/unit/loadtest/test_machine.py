@@ -4,24 +4,12 @@ import os
 import socket
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 
 from naiad.loadtest import Machine
-from naiad.loadtest._truth.gpus import Driver, open_gpus, read_metrics
 from naiad.loadtest._truth.noise import MachineLoad
 from naiad.loadtest._truth.processes import find_server
-
-METRICS = """\
-# HELP nv_gpu_utilization GPU utilization rate [0.0 - 1.0)
-nv_gpu_utilization{gpu_uuid="GPU-b"} 0.75
-nv_gpu_utilization{gpu_uuid="GPU-a"} 0.250000
-nv_gpu_memory_total_bytes{gpu_uuid="GPU-a"} 85899345920.000000
-nv_gpu_memory_used_bytes{gpu_uuid="GPU-a"} 1073741824.000000
-nv_gpu_power_usage{gpu_uuid="GPU-a"} 61.5
-nv_cpu_utilization 0.5
-"""
 
 # A server with a child, like one with a stub: both burn CPU time until their input ends.
 SERVER = """
@@ -110,59 +98,3 @@ def test_what_forwards_to_a_server_is_not_the_server(tmp_path):
 def test_where_nothing_listens_here_there_is_no_process(url):
     """A server on another machine, or none at all, cannot be looked into."""
     assert find_server(url) is None
-
-
-def test_metrics_of_a_server_elsewhere_show_its_gpus():
-    """GPUs come in the order of their identifiers; what is missing is unknown."""
-    first, second = read_metrics(METRICS)
-    assert (first.busy_share, first.memory_bytes, first.power_w) == (0.25, 1 << 30, 61.5)
-    assert (second.busy_share, second.memory_bytes, second.power_w) == (0.75, None, None)
-
-
-class Nvml:
-    """The driver's library of a machine with one GPU that does not tell its power."""
-
-    class NVMLError(Exception): ...
-
-    def nvmlDeviceGetCount(self):
-        return 1
-
-    def nvmlDeviceGetHandleByIndex(self, index):
-        return index
-
-    def nvmlDeviceGetName(self, device):
-        return b"A GPU"
-
-    def nvmlDeviceGetUtilizationRates(self, device):
-        return SimpleNamespace(gpu=40)
-
-    def nvmlDeviceGetMemoryInfo(self, device):
-        return SimpleNamespace(used=7 << 30)
-
-    def nvmlDeviceGetPowerUsage(self, device):
-        raise self.NVMLError("not supported")
-
-
-def test_a_gpu_that_tells_only_half_is_read_all_the_same():
-    """What the driver refuses is unknown, the rest is there."""
-    (gpu,) = Driver(Nvml()).read()
-    assert (gpu.name, gpu.busy_share, gpu.memory_bytes, gpu.power_w) == ("A GPU", 0.4, 7 << 30, None)
-
-
-def test_the_gpus_of_this_machine_are_read_or_there_are_none():
-    """Without a driver nothing is said and nothing fails; with one, each GPU has its name."""
-    gpus = open_gpus(local=True)
-    assert gpus is None or all(gpu.name for gpu in gpus.read())
-
-
-def test_metrics_that_cannot_be_read_are_no_gpus():
-    """A wrong address costs nothing but the figures."""
-    gpus = open_gpus(local=False, metrics_url="http://127.0.0.1:1/metrics")
-    assert gpus is not None
-    assert gpus.read() == ()
-    gpus.close()
-
-
-def test_a_server_elsewhere_does_not_use_the_gpus_here():
-    """This machine's GPUs say nothing about another one."""
-    assert open_gpus(local=False) is None

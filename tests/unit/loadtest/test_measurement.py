@@ -7,7 +7,8 @@ import pytest
 from loadtest_samples import TEST, histogram, interval, measured, measurement, quarters, server_times
 from naiad.client import Duration, ModelStatistics
 from naiad.loadtest import LoadTest, Rate, Slo, Traffic
-from naiad.loadtest._truth.resources import GpuSample, ServerSample
+from naiad.loadtest._truth.gpu_use import GpuSample
+from naiad.loadtest._truth.resources import ServerSample
 from naiad.loadtest._truth.server_times import ServerSnapshot
 
 MIX = replace(TEST, traffic=(Traffic(model="a"), Traffic(model="b", batch=3)))

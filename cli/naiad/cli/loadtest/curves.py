@@ -11,6 +11,7 @@ from rich.text import Text
 from naiad.cli._console import out, print_json
 from naiad.cli._exit import ExitCode
 from naiad.cli.loadtest.figures import number, time_us, with_interval
+from naiad.cli.loadtest.gpus import GPU_COLUMNS
 from naiad.cli.loadtest.live import watch_sweep
 from naiad.cli.loadtest.outcome import INTERRUPTED
 
@@ -55,12 +56,16 @@ def _measured(plan: Scenario) -> Any:
 def _print(content: dict[str, Any]) -> None:
     variable, points = content["variable"], content["points"]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in (variable, "requests/s", "p50", "p99 (95 %)", "batch", "failed"):
+    of_gpu = [column for column in GPU_COLUMNS if any(point.get(column[0]) is not None for point in points)]
+    for name in (variable, "requests/s", "p50", "p99 (95 %)", "batch", "failed", *(name for _, name, _ in of_gpu)):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("p99", no_wrap=True, overflow="crop")
     top = max((point["p99_us"] or 0.0 for point in points), default=0.0) or 1.0
     for point in points:
-        table.add_row(*_cells(point, top), style="" if point["valid"] else "dim")
+        *cells, last = _cells(point, top)
+        table.add_row(
+            *cells, *(show(point.get(field)) for field, _, show in of_gpu), last, style="" if point["valid"] else "dim"
+        )
     out.print(table)
     out.print(content["text"], markup=False, style="bold")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-__all__ = ["duration", "memory", "number", "sparkline", "time_us", "with_interval"]
+__all__ = ["duration", "energy", "memory", "number", "share", "sparkline", "time_us", "with_interval"]
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 
@@ -48,11 +48,24 @@ def duration(seconds: float) -> str:
     return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
 
 
+def energy(energy_j: float) -> str:
+    """Return 1.23 J, 45.6 mJ or 789 µJ."""
+    for unit, factor in (("J", 1.0), ("mJ", 1e-3)):
+        if energy_j >= factor:
+            return f"{number(energy_j / factor)} {unit}"
+    return f"{number(energy_j / 1e-6)} µJ"
+
+
 def memory(size_bytes: float | None) -> str:
     """Return 210 MB or 9.0 GB."""
     if size_bytes is None:
         return "–"
     return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.0f} MB"
+
+
+def share(value: float | None) -> str:
+    """Return a fraction in per cent: 93%."""
+    return "–" if value is None else f"{value:.0%}"
 
 
 def sparkline(values: Sequence[float], width: int) -> str:

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from naiad.cli._console import out
 from naiad.cli.loadtest.figures import duration, memory, number, time_us, with_interval
+from naiad.cli.loadtest.gpus import gpu_rows
 from naiad.cli.loadtest.next_step import next_step
 
 __all__ = ["print_report"]
@@ -101,6 +102,7 @@ def _rows(content: Content, results: Content) -> Iterator[tuple[str, Text | str]
         yield "mean time", _breakdown(results["breakdown_us"])
     yield from _steps(results)
     yield from _server(results)
+    yield from gpu_rows(content)
     yield "generator", _generator(results)
     yield from _precision_and_cost(content)
 
@@ -178,9 +180,6 @@ def _server(results: Content) -> Iterator[tuple[str, str]]:
         words.append(f"{number(server['in_flight'])} requests in it on average")
     if resources and resources.get("cpu_cores") is not None:
         words.append(f"{number(resources['cpu_cores'])} cores, {memory(resources['rss_bytes'])}")
-    for gpu in resources["gpus"] if resources else ():
-        busy = "" if gpu["busy_share"] is None else f" {gpu['busy_share']:.0%} busy"
-        words.append(f"{gpu['name']}{busy}, {memory(gpu['memory_bytes'])}")
     if words:
         yield "server", " · ".join(words)
 

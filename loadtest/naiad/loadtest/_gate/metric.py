@@ -54,7 +54,8 @@ class MetricResult:
     @property
     def unit(self) -> str:
         """The unit of its values."""
-        return "1/s" if self.name.partition("@")[0] in _RATES else "1" if self.name == "errors" else "us"
+        name = self.name.partition("@")[0]
+        return "1/s" if name in _RATES else {"errors": "1", "energy": "uJ"}.get(name, "us")
 
     @property
     def ratio(self) -> float:

@@ -40,7 +40,7 @@ class GateMetric:
         return -ratio if self.higher_is_better else ratio
 
 
-_SMALLEST_US: Final = 1.0  # below it, ratios are of rounding errors
+_SMALLEST_US: Final = 1.0  # below it, ratios are of rounding errors; of energies it is µJ
 _SMALLEST_RATE: Final = 1e-6  # per second
 
 
@@ -50,7 +50,7 @@ class GateOptions:
 
     metrics: tuple[str, ...] = ("p50", "p90", "throughput")
     """What the verdict depends on, each optionally with its own margin in per cent: ``p99:25``."""
-    watched: tuple[str, ...] = ("p99", "queue", "compute")
+    watched: tuple[str, ...] = ("p99", "queue", "compute", "energy")
     """What is compared and shown beside them."""
     margin: float = 0.10
     """How much worse is still no regression, as a fraction."""

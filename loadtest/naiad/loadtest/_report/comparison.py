@@ -14,13 +14,13 @@ __all__ = ["NEW", "OLD", "Ratio", "cautions", "differences", "ratios"]
 Content = Mapping[str, Any]
 OLD: Final = "before"
 NEW: Final = "after"
-_METRICS: Final = ("throughput", "inferences", "p50", "p90", "p95", "p99", "p99.9", "mean")
+_METRICS: Final = ("throughput", "inferences", "p50", "p90", "p95", "p99", "p99.9", "mean", "energy")
 _HIGHER_IS_BETTER: Final = frozenset({"throughput", "inferences"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ratio:
-    """A metric of two runs: latencies in µs, rates per second."""
+    """A metric of two runs: latencies in µs, rates per second, the GPUs' energy of a request in µJ."""
 
     metric: str
     old: float
@@ -61,18 +61,23 @@ class Ratio:
 
 def ratios(old: Content, new: Content) -> list[Ratio]:
     """Compare the results of two reports' JSON content, metric by metric."""
-    return list(_ratios(old["results"], new["results"]))
+    return list(_ratios(old, new))
 
 
 def _ratios(old: Content, new: Content) -> Iterator[Ratio]:
     for metric in _METRICS:
         before, after = _value(old, metric), _value(new, metric)
         if before and after:
-            ends = _interval(before, old["intervals"].get(metric), after, new["intervals"].get(metric))
+            of_old, of_new = (content["results"]["intervals"].get(metric) for content in (old, new))
+            ends = _interval(before, of_old, after, of_new)
             yield Ratio(metric=metric, old=before, new=after, interval=ends)
 
 
-def _value(results: Content, metric: str) -> float | None:
+def _value(content: Content, metric: str) -> float | None:
+    results = content["results"]
+    if metric == "energy":  # of a request, in µJ
+        joules = (content["cost"] or {}).get("joules_per_request")
+        return None if joules is None else joules * 1e6
     field = {"throughput": "throughput_per_s", "inferences": "inferences_per_s"}.get(metric)
     found: float | None = results["latency_us"][metric] if field is None else results[field]
     return found

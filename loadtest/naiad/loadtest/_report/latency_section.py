@@ -10,7 +10,7 @@ from naiad.loadtest._report.html import Child, Html, el
 from naiad.loadtest._report.latency_charts import batches, distribution, histogram
 from naiad.loadtest._report.parts import breakdown, card, facts, grid
 from naiad.loadtest._report.steps_section import steps
-from naiad.loadtest._report.units import show_bytes, show_interval, show_share, show_us
+from naiad.loadtest._report.units import show_bytes, show_interval, show_us
 
 __all__ = ["latency", "where"]
 
@@ -85,8 +85,4 @@ def _server_facts(results: Content) -> Html | None:
             ("CPU of the server", f"{resources['cpu_cores']:.2f} cores" if resources["cpu_cores"] is not None else None)
         )
         rows.append(("memory of the server", show_bytes(resources["rss_bytes"]) if resources["rss_bytes"] else None))
-        rows += [
-            (f"GPU {gpu['name']}", f"{show_share(gpu['busy_share'])} busy, {show_bytes(gpu['memory_bytes'])}")
-            for gpu in resources["gpus"]
-        ]
     return facts(rows) if any(value for _, value in rows) else None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from naiad.loadtest._report.drawing import side_by_side
+from naiad.loadtest._report.gpu_section import gpus
 from naiad.loadtest._report.html import Html
 from naiad.loadtest._report.judgement_section import errors, objectives
 from naiad.loadtest._report.latency_section import latency, where
@@ -16,7 +17,7 @@ from naiad.loadtest._report.setup import reproduce, setup, title_of
 from naiad.loadtest._report.sweep import sweep_section
 from naiad.loadtest._report.time_charts import over_time
 from naiad.loadtest._report.trust import trust
-from naiad.loadtest._report.units import show, show_count, show_interval, show_share, show_us
+from naiad.loadtest._report.units import show, show_count, show_interval, show_joules, show_share, show_us
 
 __all__ = ["run_html"]
 
@@ -32,6 +33,7 @@ def run_html(content: Content) -> str:
         ("over-time", "Over time", side_by_side(over_time(results, content["slos"]))),
         ("latencies", "Latency", latency(results)),
         ("where", "Where the time went", where(results)),
+        ("gpus", "GPU", gpus(content)),
         ("models", "Models", models(content)),
         ("failed-requests", "Failed requests", errors(results)),
         ("trust", "Can I trust this?", trust(content)),
@@ -104,6 +106,9 @@ def _tiles(content: Content) -> Html:
         else None,
         tile("per GPU", show("throughput", cost["requests_per_s_per_gpu"]), "requests per second")
         if cost.get("requests_per_s_per_gpu") is not None
+        else None,
+        tile("energy", show_joules(cost["joules_per_request"]), "of the GPU, per request")
+        if cost.get("joules_per_request") is not None
         else None,
     )
 

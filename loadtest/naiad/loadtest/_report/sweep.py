@@ -7,6 +7,7 @@ from typing import Any
 
 from naiad.loadtest._report.chart import Chart, Line, Mark, Table
 from naiad.loadtest._report.drawing import draw
+from naiad.loadtest._report.gpu_section import GPU_COLUMNS
 from naiad.loadtest._report.html import Child, Html, el
 from naiad.loadtest._report.parts import card, grid, pill
 from naiad.loadtest._report.scale import Linear, Log, from_zero
@@ -145,7 +146,8 @@ def _figures(sweep: Content, points: Sequence[Content], places: Sequence[float],
 
 
 def _table(sweep: Content) -> Html:
-    head = (_load_name(sweep), "", "requests/s", "goodput/s", "p50", "p99", "95 % interval of p99", "failed")
+    named = (_load_name(sweep), "", "requests/s", "goodput/s", "p50", "p99", "95 % interval of p99", "failed")
+    of_gpu = [column for column in GPU_COLUMNS if any(point.get(column[0]) is not None for point in sweep["points"])]
     rows = [
         [
             show_count(point["value"]),
@@ -156,10 +158,12 @@ def _table(sweep: Content) -> Html:
             show_us(point["p99_us"]),
             show_interval("p99", point["p99_interval_us"]) or "–",
             show_share(point["error_share"]),
+            *(show(point.get(field)) for field, _, show in of_gpu),
         ]
         for point in sweep["points"]
     ]
-    return grid(head, rows, numbers=range(2, 8), name="sweep-table")
+    head = (*named, *(name for _, name, _ in of_gpu))
+    return grid(head, rows, numbers=range(2, len(head)), name="sweep-table")
 
 
 def _why_invalid(sweep: Content) -> list[Html]:

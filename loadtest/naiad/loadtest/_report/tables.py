@@ -26,6 +26,13 @@ POINT_COLUMNS: Final = (
     "server_cpu_cores",
     "server_rss_bytes",
     "gpu_share",
+    "gpu_memory_busy_share",
+    "gpu_memory_bytes",
+    "gpu_power_w",
+    "gpu_sm_mhz",
+    "gpu_temperature_c",
+    "gpu_pcie_rx_bytes_per_s",
+    "gpu_pcie_tx_bytes_per_s",
 )
 PERCENTILE_COLUMNS: Final = ("percentile", "latency_us", "service_us")
 SWEEP_COLUMNS: Final = (
@@ -44,6 +51,8 @@ SWEEP_COLUMNS: Final = (
     "requests",
     "valid",
     "met",
+    "gpu_share",
+    "requests_per_second_per_watt",
 )
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -51,7 +60,7 @@ _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 def points_csv(content: Mapping[str, Any]) -> str:
     """Return the curves over time: ``model`` (empty: all together), then the fields of a point of ``report.json``."""
     rows = (
-        [model, *(point[column] for column in POINT_COLUMNS)]
+        [model, *(point.get(column) for column in POINT_COLUMNS)]
         for model, results in _results(content)
         for point in results["points"]
     )
@@ -72,7 +81,7 @@ def percentiles_csv(content: Mapping[str, Any]) -> str:
 
 def sweep_csv(sweep: Mapping[str, Any]) -> str:
     """Return the runs of a sweep; ``value`` is in users, or in arrivals per second."""
-    rows = ([point[column] for column in SWEEP_COLUMNS] for point in sweep["points"])
+    rows = ([point.get(column) for column in SWEEP_COLUMNS] for point in sweep["points"])
     return _csv(SWEEP_COLUMNS, rows)
 
 

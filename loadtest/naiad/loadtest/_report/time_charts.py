@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from statistics import median
 from typing import Any, Final
@@ -32,6 +32,13 @@ _COLUMNS: Final = (
     ("server_cpu_cores", "server CPU cores", show_count),
     ("server_rss_bytes", "server memory", show_bytes),
     ("gpu_share", "GPU busy", show_share),
+    ("gpu_memory_busy_share", "GPU memory busy", show_share),
+    ("gpu_memory_bytes", "GPU memory", show_bytes),
+    ("gpu_power_w", "GPU power (W)", show_count),
+    ("gpu_sm_mhz", "SM clock (MHz)", show_count),
+    ("gpu_temperature_c", "GPU temperature (°C)", show_count),
+    ("gpu_pcie_rx_bytes_per_s", "PCIe to the GPU, per second", show_bytes),
+    ("gpu_pcie_tx_bytes_per_s", "PCIe from the GPU, per second", show_bytes),
 )
 
 
@@ -58,7 +65,7 @@ class _TimeCharts:
                     self._x.position(point["at_s"]),
                     (
                         f"{point['at_s']:.2f} s{' (warm-up)' if point['warmup'] else ''}".replace("-", "−"),
-                        *(show(point[field]) for field, _, show in self._columns),
+                        *(show(point.get(field)) for field, _, show in self._columns),
                     ),
                 )
                 for point in points
@@ -78,14 +85,28 @@ class _TimeCharts:
             found.append(self._chart("cpu", "CPU of the server", "cores", [("server_cpu_cores", "cores", "green")]))
         if self._known("server_rss_bytes"):
             found.append(self._memory())
-        if self._known("gpu_share"):
-            share = Linear(0.0, _ROOM, 0.01)
-            found.append(
-                self._chart(
-                    "gpu", "GPU of the server", "% of the time busy", [("gpu_share", "GPU busy", "violet")], y=share
-                )
-            )
-        return found
+        return [*found, *self._gpus()]
+
+    def _gpus(self) -> Iterator[Chart]:
+        """Yield the charts of the server's GPUs, all of them together."""
+        share = Linear(0.0, _ROOM, 0.01)
+        busy = self._only(("gpu_share", "GPU busy", "violet"), ("gpu_memory_busy_share", "its memory busy", "teal"))
+        if busy:
+            yield self._chart("gpu", "GPU of the server", "% of the time busy", busy, y=share)
+        if power := self._only(("gpu_power_w", "power", "red")):
+            yield self._chart("gpu-power", "Power of the GPU", "W", power)
+        if memory := self._only(("gpu_memory_bytes", "in use", "teal")):
+            yield self._bytes("gpu-memory", "Memory of the GPU", memory)
+        pcie = self._only(
+            ("gpu_pcie_rx_bytes_per_s", "to the GPU", "blue"), ("gpu_pcie_tx_bytes_per_s", "from the GPU", "amber")
+        )
+        if pcie:
+            yield self._bytes("gpu-pcie", "PCIe of the GPU", pcie, "/s", note="Each sample counts 20 ms.")
+        if clock := self._only(("gpu_sm_mhz", "SM clock", "blue")):
+            yield self._chart("gpu-clock", "Clock of the GPU", "MHz", clock)
+
+    def _only(self, *series: tuple[str, str, str]) -> list[tuple[str, str, str]]:
+        return [one for one in series if self._known(one[0])]
 
     def _throughput(self) -> Chart:
         series = [("throughput_per_s", "achieved", "green")]
@@ -120,10 +141,15 @@ class _TimeCharts:
         )
 
     def _memory(self) -> Chart:
-        largest = max(point["server_rss_bytes"] or 0 for point in self._points)
+        return self._bytes("memory", "Memory of the server", [("server_rss_bytes", "resident", "teal")])
+
+    def _bytes(
+        self, name: str, title: str, series: Sequence[tuple[str, str, str]], per: str = "", note: str = ""
+    ) -> Chart:
+        largest = max(point.get(field) or 0 for point in self._points for field, _, _ in series)
         unit, factor = ("GiB", 2.0**30) if largest >= 2**30 else ("MiB", 2.0**20)
-        y = Linear(0.0, largest * _ROOM, factor)
-        return self._chart("memory", "Memory of the server", unit, [("server_rss_bytes", "resident", "teal")], y=y)
+        y = Linear(0.0, max(largest, factor) * _ROOM, factor)
+        return self._chart(name, title, f"{unit}{per}", series, y=y, note=note)
 
     def _errors(self) -> Chart:
         edges = [(max(at_s - self._half_s, self._x.low), at_s + self._half_s) for at_s in self._at_s]
@@ -154,7 +180,7 @@ class _TimeCharts:
             Line(
                 name=label,
                 x=self._at_s,
-                y=[point[field] for point in self._points],
+                y=[point.get(field) for point in self._points],
                 color=color,
                 dashed=color == "grey",
             )

@@ -11,6 +11,7 @@ __all__ = [
     "show_bytes",
     "show_count",
     "show_interval",
+    "show_joules",
     "show_ratio",
     "show_share",
     "show_us",
@@ -20,15 +21,31 @@ __all__ = [
 UNKNOWN: Final = "–"
 _RATES: Final = frozenset({"throughput", "inferences"})
 _SHARES: Final = frozenset({"errors", "goodput"})
+_ENERGIES: Final = frozenset({"energy"})
 
 
 def show(metric: str, value: float | None) -> str:
-    """Return a metric's value with its unit: rates per second, shares in per cent, everything else is a time in µs."""
+    """Return a metric's value with its unit: rates per second, shares in per cent, energies in J, else a time.
+
+    Times are given in µs, and so are energies in µJ.
+    """
     if value is None:
         return UNKNOWN
+    if metric in _ENERGIES:
+        return show_joules(value * 1e-6)
     if metric in _RATES:
         return f"{show_count(value)}/s"
     return show_share(value) if metric in _SHARES else show_us(value)
+
+
+def show_joules(energy_j: float | None) -> str:
+    """Return an energy in the unit one reads best."""
+    if energy_j is None:
+        return UNKNOWN
+    for unit, factor in (("J", 1.0), ("mJ", 1e-3)):
+        if abs(energy_j) >= factor:
+            return f"{show_count(energy_j / factor)} {unit}"
+    return f"{show_count(energy_j / 1e-6)} µJ"
 
 
 def show_us(latency_us: float | None) -> str:

@@ -16,6 +16,7 @@ from naiad.loadtest._engine.messages import Drained, Exhausted, Failed, Interval
 from naiad.loadtest._run.course import Course
 from naiad.loadtest._run.progress import OnProgress, Progress, progress_of
 from naiad.loadtest._truth.calibration import Calibration, calibrate
+from naiad.loadtest._truth.gpu_doubts import gpu_doubts
 from naiad.loadtest._truth.measurement import Measurement
 from naiad.loadtest._truth.noise import MachineLoad
 from naiad.loadtest._truth.sampler import ServerSampler
@@ -213,14 +214,15 @@ class _Log:
             steadiness=course.steadiness,
             precision=course.precision,
             calibration=calibration,
-            doubts=tuple(
-                doubts(
+            doubts=(
+                *doubts(
                     test,
                     measurement,
                     steadiness=course.steadiness,
                     calibration=calibration,
                     machine_load=self._machine_load,
-                )
+                ),
+                *gpu_doubts(measurement, targets),
             ),
             slos=[slo.judge(measurement) for slo in test.slos],
             comparisons=None if baseline is None else baseline[0].compare(measurement, baseline[1]),

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from naiad.loadtest._truth.measurement import Measurement
     from naiad.loadtest.plan import LoadTest
     from naiad.loadtest.report import Report
 
@@ -52,6 +53,10 @@ class Point:
     mean_batch: float | None = None
     error_share: float = 0.0
     requests: int = 0
+    gpu_share: float | None = None
+    """Of the busiest GPU."""
+    requests_per_second_per_watt: float | None = None
+    """Of the GPUs' power."""
     met: bool | None = None
     """Whether all objectives were met; ``None`` without any."""
     valid: bool = True
@@ -83,6 +88,7 @@ class Point:
             mean_batch=server.mean_batch if server else None,
             error_share=measured.error_share or 0.0,
             requests=measured.completed,
+            **_of_gpus(measured),
             met=all(result.met for result in report.slos) if slos else None,
             valid=report.valid,
             generator_limited=any(
@@ -111,3 +117,13 @@ class Point:
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values."""
         return {**asdict(self), "text": self.text}
+
+
+def _of_gpus(measured: Measurement) -> dict[str, Any]:
+    from naiad.loadtest._truth.cost import Cost
+
+    gpus = () if measured.resources is None else measured.resources.gpus
+    return {
+        "gpu_share": max((gpu.busy_share for gpu in gpus if gpu.busy_share is not None), default=None),
+        "requests_per_second_per_watt": Cost.of(measured, None, None).requests_per_second_per_watt,
+    }

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import time
 import urllib.request
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Final, Protocol
 
-from naiad.loadtest._truth.resources import GpuSample
+from naiad.loadtest._truth.gpu_use import GpuSample
+from naiad.loadtest._truth.nvml import Driver
+from naiad.loadtest._truth.processes import ServerProcesses
 
-__all__ = ["Driver", "Gpus", "open_gpus", "read_metrics"]
+__all__ = ["Gpus", "open_gpus", "read_metrics"]
 
 _TIMEOUT_S: Final = 1.0
 _METRIC: Final = re.compile(
-    r'^nv_gpu_(utilization|memory_used_bytes|power_usage)\{[^}]*gpu_uuid="([^"]*)"[^}]*\} (\S+)', re.M
+    r"^nv_(gpu_utilization|gpu_memory_total_bytes|gpu_memory_used_bytes|gpu_power_usage|gpu_power_limit"
+    r'|energy_consumption)\{[^}]*gpu_uuid="([^"]*)"[^}]*\} (\S+)',
+    re.M,
 )
-T = TypeVar("T")
+_log = logging.getLogger("naiad.loadtest")
 
 
 class Gpus(Protocol):
-    """Reads all GPUs of a machine."""
+    """Reads the GPUs of a server."""
 
     def read(self) -> Sequence[GpuSample]:
         """Return each GPU as it is now; nothing where it cannot be read."""
@@ -28,61 +34,19 @@ class Gpus(Protocol):
         """Let go of the driver."""
 
 
-def open_gpus(*, local: bool, metrics_url: str | None = None) -> Gpus | None:
-    """Return what reads the server's GPUs; ``None`` where there are none, or none can be seen from here."""
+def open_gpus(processes: ServerProcesses | None, metrics_url: str | None = None) -> Gpus | None:
+    """Return what reads the server's GPUs; ``None`` where there are none, or none can be seen from here.
+
+    ``processes`` are the server's, where it runs on this machine: its GPUs are then those of this machine that its
+    ``CUDA_VISIBLE_DEVICES`` leaves it.
+    """
+    found = None if processes is None else Driver.open(processes.environment, lambda: processes.pids)
+    if found is not None:
+        return found
     if metrics_url is not None:
         return _Metrics(metrics_url)
-    return Driver.open() if local else None
-
-
-class Driver:
-    """NVIDIA's driver on this machine, through NVML."""
-
-    def __init__(self, nvml: Any) -> None:
-        self._nvml = nvml
-        self._devices = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
-        self._names = [_text(nvml.nvmlDeviceGetName(device)) for device in self._devices]
-
-    @classmethod
-    def open(cls) -> Driver | None:
-        """Return the GPUs of this machine; ``None`` without a driver or a GPU."""
-        try:
-            import pynvml
-
-            pynvml.nvmlInit()
-        except (ImportError, OSError):
-            return None
-        except pynvml.NVMLError:  # no driver, no permission: a machine without GPUs is nothing to speak of
-            return None
-        found = cls(pynvml)
-        if not found._devices:
-            found.close()
-            return None
-        return found
-
-    def read(self) -> list[GpuSample]:
-        """Return each GPU as it is now."""
-        return [self._sample(index, device) for index, device in enumerate(self._devices)]
-
-    def _sample(self, index: int, device: Any) -> GpuSample:
-        nvml = self._nvml
-        return GpuSample(
-            index=index,
-            name=self._names[index],
-            busy_share=self._ask(lambda: nvml.nvmlDeviceGetUtilizationRates(device).gpu / 100),
-            memory_bytes=self._ask(lambda: int(nvml.nvmlDeviceGetMemoryInfo(device).used)),
-            power_w=self._ask(lambda: nvml.nvmlDeviceGetPowerUsage(device) / 1000),
-        )
-
-    def _ask(self, question: Callable[[], T]) -> T | None:
-        try:
-            return question()
-        except self._nvml.NVMLError:  # such as a GPU that does not tell its power
-            return None
-
-    def close(self) -> None:
-        """Let go of the driver."""
-        self._ask(self._nvml.nvmlShutdown)
+    _log.debug("no GPU of the server is seen from here")
+    return None
 
 
 class _Metrics:
@@ -92,7 +56,7 @@ class _Metrics:
     def read(self) -> Sequence[GpuSample]:
         try:
             with urllib.request.urlopen(self._url, timeout=_TIMEOUT_S) as answer:  # noqa: S310  # the plan takes http only
-                return read_metrics(answer.read().decode("utf-8", "replace"))
+                return read_metrics(answer.read().decode("utf-8", "replace"), time.perf_counter())
         except (OSError, ValueError):
             return ()
 
@@ -100,8 +64,11 @@ class _Metrics:
         pass
 
 
-def read_metrics(text: str) -> list[GpuSample]:
-    """Return the GPUs that Triton's metrics tell of, in the order of their identifiers."""
+def read_metrics(text: str, at_s: float = 0.0) -> list[GpuSample]:
+    """Return the GPUs that Triton's metrics tell of, in the order of their identifiers.
+
+    Power, energy and memory of zero are what Triton writes where the driver does not tell: they are unknown.
+    """
     found: dict[str, dict[str, float]] = {}
     for metric, uuid, value in _METRIC.findall(text):
         found.setdefault(uuid, {})[metric] = float(value)
@@ -109,13 +76,18 @@ def read_metrics(text: str) -> list[GpuSample]:
         GpuSample(
             index=index,
             name="GPU",
-            busy_share=metrics.get("utilization"),
-            memory_bytes=None if "memory_used_bytes" not in metrics else int(metrics["memory_used_bytes"]),
-            power_w=metrics.get("power_usage"),
+            uuid=uuid,
+            at_s=at_s,
+            busy_share=metrics.get("gpu_utilization"),
+            memory_bytes=_size(metrics.get("gpu_memory_used_bytes")),
+            memory_total_bytes=_size(metrics.get("gpu_memory_total_bytes")),
+            power_w=metrics.get("gpu_power_usage") or None,
+            power_limit_w=metrics.get("gpu_power_limit") or None,
+            energy_j=metrics.get("energy_consumption") or None,
         )
-        for index, (_, metrics) in enumerate(sorted(found.items()))
+        for index, (uuid, metrics) in enumerate(sorted(found.items()))
     ]
 
 
-def _text(name: bytes | str) -> str:
-    return name.decode() if isinstance(name, bytes) else name
+def _size(value: float | None) -> int | None:
+    return int(value) if value else None

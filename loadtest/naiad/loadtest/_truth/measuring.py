@@ -78,7 +78,12 @@ def measure(
         **whole,
         "model": "",
         "cpu_shares": _cpu_shares(run),
-        "resources": Resources.of(near, whole["completed"] / (end_s - start_s) if end_s > start_s else 0.0),
+        "resources": Resources.of(
+            near,
+            whole["completed"] / (end_s - start_s) if end_s > start_s else 0.0,
+            window_s=end_s - start_s,
+            before=[sample for sample in run.samples if sample.at_s < 0],
+        ),
         "began_anew": any(began_anew(run.samples, traffic) for traffic in run.indices),
         "counted": _together([count(run.samples, intervals, traffics) for traffics in run.by_model]),
         "parts": tuple(make(**part) for part in parts) if len(parts) > 1 else (),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby, pairwise
+from statistics import fmean
 from typing import Any, Final
 
+from naiad.loadtest._truth.gpu_use import GpuSample
 from naiad.loadtest._truth.resources import ServerSample
 from naiad.loadtest._truth.slots import SLOT_S, Slot
 from naiad.loadtest.latencies import Latencies
@@ -39,6 +41,18 @@ class Point:
     server_rss_bytes: int | None = None
     gpu_share: float | None = None
     """The mean over the GPUs."""
+    gpu_memory_busy_share: float | None = None
+    """The mean over the GPUs."""
+    gpu_memory_bytes: float | None = None
+    """All GPUs together, as are power and PCIe."""
+    gpu_power_w: float | None = None
+    gpu_sm_mhz: float | None = None
+    """The mean over the GPUs."""
+    gpu_temperature_c: float | None = None
+    """Of the hottest."""
+    gpu_pcie_rx_bytes_per_s: float | None = None
+    """To the GPUs."""
+    gpu_pcie_tx_bytes_per_s: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as the report has them."""
@@ -83,13 +97,30 @@ def _server(samples: Sequence[ServerSample], at_s: float) -> dict[str, object]:
     """Return what the server used between the two samples around a moment."""
     for before, after in pairwise(samples):
         if before.at_s <= at_s < after.at_s:
-            busy = [gpu.busy_share for gpu in after.gpus if gpu.busy_share is not None]
             return {
                 "server_cpu_cores": _cores(before, after),
                 "server_rss_bytes": after.rss_bytes,
-                "gpu_share": sum(busy) / len(busy) if busy else None,
+                **_of_gpus(after.gpus),
             }
     return {}
+
+
+def _of_gpus(gpus: Sequence[GpuSample]) -> dict[str, float | None]:
+    return {
+        "gpu_share": _together(fmean, gpus, "busy_share"),
+        "gpu_memory_busy_share": _together(fmean, gpus, "memory_busy_share"),
+        "gpu_memory_bytes": _together(sum, gpus, "memory_bytes"),
+        "gpu_power_w": _together(sum, gpus, "power_w"),
+        "gpu_sm_mhz": _together(fmean, gpus, "sm_mhz"),
+        "gpu_temperature_c": _together(max, gpus, "temperature_c"),
+        "gpu_pcie_rx_bytes_per_s": _together(sum, gpus, "pcie_rx_bytes_per_s"),
+        "gpu_pcie_tx_bytes_per_s": _together(sum, gpus, "pcie_tx_bytes_per_s"),
+    }
+
+
+def _together(how: Callable[[list[float]], float], gpus: Sequence[GpuSample], name: str) -> float | None:
+    known = [value for gpu in gpus if (value := getattr(gpu, name)) is not None]
+    return how(known) if known else None
 
 
 def _cores(before: ServerSample, after: ServerSample) -> float | None:

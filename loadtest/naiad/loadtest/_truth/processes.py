@@ -42,6 +42,14 @@ class ServerProcesses:
         """The processes that were seen."""
         return set(self._known)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment that the first of them was started with; empty where it may not be read."""
+        try:
+            return dict(self._root.environ())
+        except (psutil.Error, OSError):
+            return {}
+
     def read(self) -> Used | None:
         """Return what they use; ``None`` when all of them have ended."""
         if self._reads % _LOOK_AGAIN == 0:

@@ -4,25 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from statistics import fmean
 from typing import Any, Self
 
 from naiad.loadtest._data.pipeline import Key
+from naiad.loadtest._truth.gpu_use import GpuSample, GpuUse
 from naiad.loadtest._truth.server_times import ServerSnapshot
 
 __all__ = ["GpuSample", "GpuUse", "Resources", "ServerSample"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GpuSample:
-    """A GPU at one moment; what the driver does not tell is ``None``."""
-
-    index: int
-    name: str
-    busy_share: float | None
-    """Of the driver's last sampling period, 0 to 1."""
-    memory_bytes: int | None
-    power_w: float | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,17 +29,6 @@ class ServerSample:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GpuUse:
-    """A GPU over the window: means, and the most memory."""
-
-    index: int
-    name: str
-    busy_share: float | None
-    memory_bytes: int | None
-    power_w: float | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Resources:
     """What the server's processes used within the window; ``None`` where it cannot be seen from here."""
 
@@ -62,13 +39,20 @@ class Resources:
     """The most; pages that processes share count in each."""
     num_threads: int | None
     gpus: Sequence[GpuUse] = field(default_factory=tuple)
-    """All of the machine, whoever used them."""
+    """Those that the server may use, whoever used them."""
 
     @classmethod
-    def of(cls, samples: Sequence[ServerSample], requests_per_s: float) -> Self | None:
-        """Sum up the samples of a window; ``None`` where nothing of the kind was seen."""
+    def of(
+        cls,
+        samples: Sequence[ServerSample],
+        requests_per_s: float,
+        *,
+        window_s: float = 0.0,
+        before: Sequence[ServerSample] = (),
+    ) -> Self | None:
+        """Sum up the samples of a window, and those ``before`` the load; ``None`` where nothing was seen."""
         seen = [sample for sample in samples if sample.cpu_s is not None]
-        gpus = _gpus(samples)
+        gpus = _gpus(samples, before, window_s)
         if not seen and not gpus:
             return None
         cores = _cores(seen)
@@ -82,7 +66,7 @@ class Resources:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as the report has them."""
-        return {**asdict(self), "local": self.cpu_cores is not None, "gpus": [asdict(gpu) for gpu in self.gpus]}
+        return {**asdict(self), "local": self.cpu_cores is not None, "gpus": [gpu.to_json() for gpu in self.gpus]}
 
 
 def _cores(seen: Sequence[ServerSample]) -> float | None:
@@ -93,21 +77,14 @@ def _cores(seen: Sequence[ServerSample]) -> float | None:
     return (seen[-1].cpu_s - seen[0].cpu_s) / (seen[-1].at_s - seen[0].at_s)
 
 
-def _gpus(samples: Sequence[ServerSample]) -> tuple[GpuUse, ...]:
-    by_index: dict[int, list[GpuSample]] = {}
+def _gpus(samples: Sequence[ServerSample], before: Sequence[ServerSample], window_s: float) -> tuple[GpuUse, ...]:
+    seen, idle = _by_index(samples), _by_index(before)
+    return tuple(GpuUse.of(one, window_s, idle.get(index, ())) for index, one in sorted(seen.items()))
+
+
+def _by_index(samples: Sequence[ServerSample]) -> dict[int, list[GpuSample]]:
+    found: dict[int, list[GpuSample]] = {}
     for sample in samples:
         for gpu in sample.gpus:
-            by_index.setdefault(gpu.index, []).append(gpu)
-    return tuple(_gpu(seen) for _, seen in sorted(by_index.items()))
-
-
-def _gpu(seen: Sequence[GpuSample]) -> GpuUse:
-    busy = [gpu.busy_share for gpu in seen if gpu.busy_share is not None]
-    power = [gpu.power_w for gpu in seen if gpu.power_w is not None]
-    return GpuUse(
-        index=seen[0].index,
-        name=seen[0].name,
-        busy_share=fmean(busy) if busy else None,
-        memory_bytes=max((gpu.memory_bytes for gpu in seen if gpu.memory_bytes is not None), default=None),
-        power_w=fmean(power) if power else None,
-    )
+            found.setdefault(gpu.index, []).append(gpu)
+    return found

@@ -11,6 +11,7 @@ from typing import Final, Self
 from naiad.client import Client, ClientError, ModelNotFound
 from naiad.loadtest._data.pipeline import Key
 from naiad.loadtest._data.target import connect
+from naiad.loadtest._truth.gpu_use import GpuSample
 from naiad.loadtest._truth.gpus import Gpus, open_gpus
 from naiad.loadtest._truth.processes import ServerProcesses, find_server
 from naiad.loadtest._truth.resources import ServerSample
@@ -60,7 +61,7 @@ class ServerSampler:
         self._client = self._resources.enter_context(connect(asked, _ASK_TIMEOUT_S))
         # A gateway is not what is measured.
         self._processes = find_server(self._connection.url, self._pid) if servers is None else None
-        self._gpus = open_gpus(local=self._processes is not None, metrics_url=self._connection.metrics_url)
+        self._gpus = open_gpus(self._processes, metrics_url=self._connection.metrics_url)
         if self._gpus is not None:
             self._resources.callback(self._gpus.close)
         self._started_ns = time.perf_counter_ns()
@@ -90,7 +91,8 @@ class ServerSampler:
         self.mark()
         while time.monotonic() < deadline and self._taken[-1][1].snapshots:
             time.sleep(_SETTLE_PAUSE_S)
-            self.mark()
+            with self._asking:  # the GPUs' figures take longer to ask for, and are not what is waited for
+                self._taken.append(self._sample(self._taken[-1][1].gpus))
             (_, before), (_, after) = self._taken[-2:]
             del self._taken[-2]
             if before.snapshots == after.snapshots:
@@ -130,7 +132,7 @@ class ServerSampler:
         since_s = (time.perf_counter_ns() - self._started_ns) / 1e9
         return -since_s if since_s < 0 else self._every_s - since_s % self._every_s
 
-    def _sample(self) -> tuple[int, ServerSample]:
+    def _sample(self, gpus: Sequence[GpuSample] | None = None) -> tuple[int, ServerSample]:
         asked_ns = time.perf_counter_ns()
         snapshots = self._snapshots()
         at_ns = (asked_ns + time.perf_counter_ns()) // 2
@@ -141,7 +143,7 @@ class ServerSampler:
             cpu_s=None if used is None else used.cpu_s,
             rss_bytes=None if used is None else used.rss_bytes,
             num_threads=None if used is None else used.num_threads,
-            gpus=() if self._gpus is None else self._gpus.read(),
+            gpus=gpus if gpus is not None else () if self._gpus is None else self._gpus.read(),
         )
 
     def _snapshots(self) -> dict[int | Key, ServerSnapshot]:

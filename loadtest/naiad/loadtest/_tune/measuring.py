@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from naiad.loadtest._sweep.point import Point
 from naiad.loadtest._tune.bench import Bench
 from naiad.loadtest._tune.trial import Operating
 from naiad.loadtest.plan import LoadTest, Rate, Users
@@ -103,6 +104,7 @@ def operating(report: Report, window_s: float) -> Operating:
     measured, load = report.measurement, report.test.load
     resources = measured.resources
     doubts = [doubt.text for doubt in report.doubts if doubt.invalid]
+    point = Point.of(0.0, report)
     return Operating(
         users=load.users if isinstance(load, Users) else None,
         rate_per_s=load.per_s if isinstance(load, Rate) else None,
@@ -111,6 +113,8 @@ def operating(report: Report, window_s: float) -> Operating:
         worst=_worst(report, report.test.slos),
         cpu_us=resources.cpu_us_per_request if resources else None,
         window_s=window_s,
+        gpu_share=point.gpu_share,
+        requests_per_second_per_watt=point.requests_per_second_per_watt,
         valid=report.valid,
         note="; ".join(doubts),
     )

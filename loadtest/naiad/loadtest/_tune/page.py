@@ -7,6 +7,7 @@ from typing import Any
 
 from naiad.loadtest._report.chart import Chart, Line, Table
 from naiad.loadtest._report.drawing import draw
+from naiad.loadtest._report.gpu_section import GPU_COLUMNS
 from naiad.loadtest._report.html import Child, Html, el
 from naiad.loadtest._report.page import created, page
 from naiad.loadtest._report.parts import card, facts, grid, pill, section, tile, tiles, verdict
@@ -97,6 +98,7 @@ def _chart(content: Content, good: Sequence[Content]) -> Child:
 
 
 def _table(content: Content) -> Html:
+    of_gpu = [column for column in GPU_COLUMNS if any(trial.get(column[0]) is not None for trial in content["trials"])]
     rows = [
         [
             str(trial["number"]),
@@ -105,12 +107,13 @@ def _table(content: Content) -> Html:
             trial["load"] or "–",
             "–" if trial["p99_us"] is None else show_us(trial["p99_us"]),
             "–" if trial["cpu_us_per_request"] is None else f"{trial['cpu_us_per_request']:,.0f} µs",
+            *(show(trial.get(field)) for field, _, show in of_gpu),
             pill("on the front" if trial["number"] in content["front"] else trial["state"], _STATES[trial["state"]]),
         ]
         for trial in sorted(content["trials"], key=lambda trial: -trial["goodput_per_s"])
     ]
-    head = ("", "configuration", "goodput /s", "at", "p99", "CPU per request", "")
-    return grid(head, rows, numbers=(0, 2, 4, 5), name="trials-table")
+    head = ("", "configuration", "goodput /s", "at", "p99", "CPU per request", *(name for _, name, _ in of_gpu), "")
+    return grid(head, rows, numbers=(0, 2, *range(4, len(head) - 1)), name="trials-table")
 
 
 def _confirmation(result: Content | None) -> Child:

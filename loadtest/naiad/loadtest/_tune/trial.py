@@ -25,6 +25,9 @@ class Operating:
     cpu_us: float | None
     """Of the server, per request."""
     window_s: float
+    gpu_share: float | None = None
+    """Of the busiest GPU."""
+    requests_per_second_per_watt: float | None = None
     valid: bool = True
     note: str = ""
 
@@ -100,6 +103,8 @@ class Trial:
             "load": best.load if best else None,
             "p99_us": best.p99_us if best else None,
             "cpu_us_per_request": best.cpu_us if best else None,
+            "gpu_share": best.gpu_share if best else None,
+            "requests_per_second_per_watt": best.requests_per_second_per_watt if best else None,
             "error": self.error,
             "points": [asdict(point) for point in self.points],
         }

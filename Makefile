@@ -7,7 +7,7 @@ REQUESTS ?= 1000000
 MINUTES ?= 30
 STUB_SIDE := server/naiad/server/backends/onnxruntime server/naiad/server/backends/pytorch
 
-.PHONY: help setup demo test test-deploy test-gallery gallery fuzz soak soak-service check types format bench bench-client bench-backend bench-export bench-loadtest bench-gate bench-capacity bench-tune bench-ha bench-gateway wheel clean
+.PHONY: help setup demo test test-deploy test-gallery gallery fuzz soak soak-service check types format bench bench-client bench-backend bench-export bench-loadtest bench-gate bench-capacity bench-tune bench-ha bench-gateway bench-gpu test-gpu wheel clean
 
 help:            ## what there is to run
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile
@@ -29,6 +29,9 @@ test: $(READY)   ## all tests, on the real Triton
 test-deploy: $(READY)  ## tests of deployment: gateway, monitoring, containers, on the real Envoy, Triton, Prometheus (below 25 minutes)
 	tests/deploy/install_tools.sh
 	PATH="$(CURDIR)/.venv/tools/bin:$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/deploy
+
+test-gpu: $(READY)  ## tests on a real GPU; without one, all are skipped
+	$(BIN)/python -m pytest tests/gpu
 
 test-gallery: $(READY)  ## every system of the gallery to its served result, with their tests (below 20 minutes)
 	tests/deploy/install_tools.sh
@@ -89,6 +92,9 @@ bench-ha: $(READY)  ## what callers without retries notice of failures and chang
 
 bench-gateway: $(READY)  ## what the gateway adds to a request: latency and rate, with TLS and keys (about two minutes)
 	$(BIN)/python benchmarks/gateway.py
+
+bench-gpu: $(READY)  ## what serving costs on this machine's GPU, against the same model in-process (about nine minutes)
+	PYTHON="$(CURDIR)/$(BIN)/python" benchmarks/gpu.sh --work runs/gpu
 
 wheel: $(READY)  ## build the distribution into dist/
 	$(BIN)/python -m build --no-isolation

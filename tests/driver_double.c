@@ -2,6 +2,7 @@
  *
  * NAIAD_DOUBLE_GPUS   how many GPUs the machine has
  * NAIAD_DOUBLE_INIT   what cuInit answers, instead of success
+ * NAIAD_DOUBLE_CUDA   the version of CUDA that it runs, as in 12080 for 12.8; 13.1 if not set
  * NAIAD_DOUBLE_MIG    if set, each GPU is a part of a divided one
  * CUDA_VISIBLE_DEVICES has the effect that it has on the real driver.
  */
@@ -47,7 +48,11 @@ int cuInit(unsigned flags) {
     return ready ? SUCCESS : NO_DEVICE;
 }
 
-int cuDriverGetVersion(int *version) { *version = 13010; return SUCCESS; }
+int cuDriverGetVersion(int *version) {
+    const char *named = getenv("NAIAD_DOUBLE_CUDA");
+    *version = named ? atoi(named) : 13010;
+    return SUCCESS;
+}
 
 int cuDeviceGetCount(int *found) {
     if (!ready) return NOT_INITIALIZED;

@@ -13,14 +13,19 @@ UUIDS = [f"GPU-{number:x}1ababab-abab-abab-abab-ababababab00" for number in rang
 
 def compiled(directory: Path) -> Path:
     """A directory with the driver as an installed one looks: libcuda.so.1, a link to the file with its version."""
+    library = directory / "libcuda.so.580.159.03"
+    compile_library(SOURCE.read_text(), library, soname="libcuda.so.1")
+    (directory / "libcuda.so.1").symlink_to(library.name)
+    return directory
+
+
+def compile_library(source: str, library: Path, *, soname: str | None = None) -> None:
+    """Compile a shared library from C; without a compiler, the test is skipped."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("no C compiler on this machine: the double of NVIDIA's driver is C")
-    library = directory / "libcuda.so.580.159.03"
-    command = [compiler, "-shared", "-fPIC", "-Wall", "-Werror", "-o", str(library), str(SOURCE)]
-    subprocess.run([*command, "-Wl,-soname,libcuda.so.1"], check=True)
-    (directory / "libcuda.so.1").symlink_to(library.name)
-    return directory
+    command = [compiler, "-shared", "-fPIC", "-Wall", "-Werror", f"-Wl,-soname,{soname or library.name}"]
+    subprocess.run([*command, "-o", str(library), "-xc", "-"], input=source, text=True, check=True)
 
 
 def environment(driver: Path, num_gpus: int, **variables: str) -> dict[str, str]:

@@ -40,6 +40,7 @@ _COMMANDS = (
     "top",
     "audit",
     "deploy",
+    "doctor",
 )
 _GROUPS = frozenset({"models", "report", "deploy"})
 

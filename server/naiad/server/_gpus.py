@@ -17,7 +17,7 @@ VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 _ASKED: Final = re.compile(r"all|none|\d+(,\d+)*|GPU-[0-9a-fA-F-]+(,GPU-[0-9a-fA-F-]+)*")
 _TIMEOUT_S: Final = 120.0
 """A driver that nobody uses starts its GPUs first, one after the other."""
-_NO_LIBRARY: Final = "cannot open shared object file"
+NO_LIBRARY: Final = "cannot open shared object file"
 _COMPARE: Final = "Compare with `nvidia-smi -L`; in a container, run it with --gpus all."
 
 
@@ -124,7 +124,7 @@ def listed(driver: Driver) -> str:
 
 def advice(driver: Driver) -> str:
     """What to do where the driver shows no GPU."""
-    if _NO_LIBRARY in driver.trouble:
+    if NO_LIBRARY in driver.trouble:
         return "Install NVIDIA's driver; in a container, run it with --gpus all."
     if driver.trouble:
         return "Compare with `nvidia-smi`; after an update of the driver, restart the machine."

@@ -53,24 +53,38 @@ def find(named: str | os.PathLike[str] | None = None) -> Home:
 
     Raises: `InvalidOption`, `UnsupportedMachine`, `FetchError`.
     """
+    found = present(named)
+    if found is not None:
+        return found
+    _machine.check_supported()
+    return Home(path=_fetch.install(_fetch.TRITON, cache_directory()) / _IN_WHEEL)
+
+
+def present(named: str | os.PathLike[str] | None = None) -> Home | None:
+    """As `find`, where nothing has to be fetched for it. Raises: `InvalidOption`."""
     named = named or os.environ.get("NAIAD_TRITON_HOME")
     if named:
         return _named(Path(named).expanduser().absolute())
     if _complete(_SYSTEM):
         return Home(path=_SYSTEM)
-    _machine.check_supported()
-    return Home(path=_obtained(_fetch.TRITON) / _IN_WHEEL)
+    cached = _cached(_fetch.TRITON)
+    return Home(path=cached / _IN_WHEEL) if cached else None
 
 
 def find_numpy() -> Path:
     """The directory that holds the stub's numpy, fetched if need be. Raises: `UnsupportedMachine`, `FetchError`."""
-    return _obtained(_fetch.numpy_for(sys.version_info[:2]))
+    return present_numpy() or _fetch.install(_fetch.numpy_for(sys.version_info[:2]), cache_directory())
 
 
-def _obtained(wheel: _fetch.Wheel) -> Path:
+def present_numpy() -> Path | None:
+    """As `find_numpy`, where nothing has to be fetched for it. Raises: `UnsupportedMachine`."""
+    return _cached(_fetch.numpy_for(sys.version_info[:2]))
+
+
+def _cached(wheel: _fetch.Wheel) -> Path | None:
     # A complete one is used as it is, also from a cache that cannot be written.
     found = (_fetch.installed(wheel, cache) for cache in cache_directories())
-    return next(filter(None, found), None) or _fetch.install(wheel, cache_directory())
+    return next(filter(None, found), None)
 
 
 def _named(path: Path) -> Home:

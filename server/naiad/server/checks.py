@@ -51,7 +51,7 @@ def machine() -> str:
 def triton() -> Path | None:
     """The Triton that would be started; None where the first start fetches it. Raises: `InvalidOption`."""
     home = _home.present()
-    return home and home.path
+    return None if home is None else home.path
 
 
 def numpy() -> Path | None:

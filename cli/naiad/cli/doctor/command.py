@@ -16,16 +16,26 @@ from naiad.cli._console import out, print_json
 from naiad.cli.doctor._check import Check, works
 
 _STYLES: Final = {"ok": "green", "missing": "yellow", "broken": "bold red"}
+
+
+class Group(StrEnum):
+    """What can be asked for by name."""
+
+    SERVER = "server"
+    GPU = "gpu"
+    EXPORT = "export"
+    CLIENT = "client"
+    LOADTEST = "loadtest"
+
+
 # A group's module is imported when the group is asked for: what it needs may be what is missing.
 _GROUPS: Final = {
-    "server": ("_server", "check_server"),
-    "gpu": ("_gpu", "check_gpus"),
-    "export": ("_others", "check_export"),
-    "client": ("_others", "check_client"),
-    "loadtest": ("_others", "check_loadtest"),
+    Group.SERVER: ("_server", "check_server"),
+    Group.GPU: ("_gpu", "check_gpus"),
+    Group.EXPORT: ("_others", "check_export"),
+    Group.CLIENT: ("_others", "check_client"),
+    Group.LOADTEST: ("_others", "check_loadtest"),
 }
-
-Group = StrEnum("Group", list(_GROUPS))
 
 
 def doctor(
@@ -49,12 +59,11 @@ def doctor(
 
         naiad doctor server gpu --json
     """
-    asked = [group.value for group in groups or Group]
-    found = {group: _checks(group) for group in dict.fromkeys(asked)}
+    found = {group: _checks(group) for group in dict.fromkeys(groups or Group)}
     if as_json:
         print_json(
             {
-                group: {"works": works(checks), "checks": [asdict(check) for check in checks]}
+                group.value: {"works": works(checks), "checks": [asdict(check) for check in checks]}
                 for group, checks in found.items()
             }
         )
@@ -64,23 +73,23 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _checks(group: str) -> list[Check]:
+def _checks(group: Group) -> list[Check]:
     module, function = _GROUPS[group]
     try:
         return list(getattr(importlib.import_module(f"naiad.cli.doctor.{module}"), function)())
     except ModuleNotFoundError as exc:
         package = (exc.name or "").partition(".")[0]
-        advice = f"pip install 'naiad[{'server' if group == 'gpu' else group}]'"
+        advice = f"pip install 'naiad[{'server' if group is Group.GPU else group}]'"
         return [Check(name=package, state="missing", found="not installed", advice=advice, essential=True)]
 
 
-def _table(found: Iterable[tuple[str, list[Check]]]) -> Table:
+def _table(found: Iterable[tuple[Group, list[Check]]]) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     for column in ("state", "name"):
         table.add_column(column, no_wrap=True)
     table.add_column("found", overflow="fold")
     for group, checks in found:
-        title = Text(group, style="bold")
+        title = Text(group.value, style="bold")
         table.add_row(title, "", "" if works(checks) else Text("cannot be used here", style="yellow"))
         for check in checks:
             said = f"{check.found} → {check.advice}" if check.advice else check.found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,6 +35,19 @@ class Weighted(nn.Module):
         return {"scores": scores * weight, "positive": sequence.sum(1) > 0}
 
 
+class Pictured(nn.Module):
+    """A convolution whose statistics are beyond what fp16 holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.norm.running_var.fill_(1e5)
+
+    def forward(self, picture: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.norm(self.convolution(picture) * 100)).mean((2, 3))
+
+
 @pytest.fixture(scope="module")
 def model() -> nn.Module:
     return Weighted().eval()
@@ -54,7 +68,17 @@ def repository(model: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Re
         cores=2,
         repository=repo,
     )
-    for name in ("batching", "renamed", "sequences"):
+    export(
+        Pictured(),
+        "pictured",
+        samples=[(rows(5, 3, 8, 8),)],
+        max_batch_size=8,
+        precision="fp16",
+        accelerator="aoti",
+        device="cpu",
+        repository=repo,
+    )
+    for name in ("batching", "renamed", "sequences", "elsewhere"):
         _write_variant(repo.path, name)
     return repo
 
@@ -67,6 +91,8 @@ def _write_variant(root: Path, name: str) -> None:
     match name:
         case "renamed":
             config.input[0].name = "sequence"
+        case "elsewhere":
+            _say_compiled_for_a_gpu(root / name / "1" / "model.pt2")
         case "sequences":
             config.sequence_batching.SetInParent()
         case "batching":
@@ -77,6 +103,14 @@ def _write_variant(root: Path, name: str) -> None:
             config.dynamic_batching.preferred_batch_size.append(4)
             config.dynamic_batching.max_queue_delay_microseconds = 120_000_000
     (root / name / "config.pbtxt").write_text(text_format.MessageToString(config))
+
+
+def _say_compiled_for_a_gpu(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data.replace(b'"AOTI_DEVICE_KEY": "cpu"', b'"AOTI_DEVICE_KEY": "cuda"'))
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +163,19 @@ def test_answers_equal_pytorch(model: nn.Module, client: Client, batch: int, len
     np.testing.assert_array_equal(answer["OUTPUT__1"], expected["positive"].numpy())
 
 
+def test_a_package_in_half_precision_takes_and_gives_floats(repository: Repository, client: Client) -> None:
+    """What fp16 cannot hold stays in fp32 inside, and clients see no difference."""
+    report = repository.manifest("pictured", 1)["report"]
+    assert (report["tolerance"]["cosine"], report["parity"][0]["max_abs_error"] > 0) == (0.999, True)
+    assert report["not_measured"][0] == "whether fp16 is faster than fp32: one package was compiled"
+    with np.load(repository.path / "pictured" / "1" / "golden.npz") as golden:
+        inputs = {name.split("/")[2]: golden[name] for name in golden.files if name.startswith("input/0/")}
+        expected = golden["output/0/OUTPUT__0"]
+    answer = client.infer("pictured", inputs)["OUTPUT__0"]
+    assert answer.dtype == np.float32
+    np.testing.assert_allclose(answer, expected, rtol=1e-2, atol=1e-2 * np.abs(expected).max())
+
+
 def test_golden_pairs_have_the_names_of_the_server(repository: Repository, client: Client) -> None:
     """What was verified can be replayed on any server."""
     with np.load(repository.path / "weighted" / "1" / "golden.npz") as golden:
@@ -161,17 +208,21 @@ def test_requests_are_joined_where_the_configuration_says_so(
     with ThreadPoolExecutor(4) as callers:
         answers = np.concatenate(list(callers.map(call, range(4))))
     np.testing.assert_allclose(answers, expected, rtol=1e-4, atol=1e-6)
-    assert len(server.stub_pids()) == 3
+    assert len(server.stub_pids()) == 4
 
 
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
         ("renamed", "expected one of ARGS[0], ARGS[1], INPUT__0, INPUT__1, each once, found no such name"),
+        (
+            "elsewhere",
+            "one compiled for cpu, where this instance is, found one compiled for cuda; export it again with",
+        ),
         ("sequences", "sequence_batching: expected nothing, it is not supported for a model.pt2"),
     ],
 )
 def test_a_wrong_entry_is_refused_with_its_reason(server: EmbeddedTriton, name: str, reason: str) -> None:
     """The log says what was expected, what was found and what to do."""
-    assert server.models == ("batching", "weighted")
+    assert server.models == ("batching", "pictured", "weighted")
     assert reason in server.log_path.read_text(), json.dumps(server.log_tail(60))

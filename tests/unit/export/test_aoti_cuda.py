@@ -16,7 +16,8 @@ import torch
 from google.protobuf import text_format
 
 from export_helpers import Scores, contents, rows, run_naiad
-from naiad.export import InvalidExport, export, lint
+from export_publisher import publish
+from naiad.export import InvalidExport, Repository, export, lint
 from naiad.export._aoti import configure, toolchain
 from naiad.export._aoti.build import require_device
 from naiad.export._aoti.package import Package, Place
@@ -119,6 +120,8 @@ def test_each_missing_tool_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "pip install triton" in toolchain.lacks_tools()
     found["triton"] = object()  # type: ignore[assignment]
     monkeypatch.setenv("PATH", "")
+    assert "install g++" in toolchain.lacks_tools()
+    monkeypatch.setenv("CXX", sys.executable)
     assert "install gcc" in toolchain.lacks_tools()
     monkeypatch.undo()
     monkeypatch.setattr(toolchain.importlib.util, "find_spec", found.get)
@@ -227,6 +230,22 @@ def test_what_was_not_recorded_is_not_replayed(changes: dict[str, str], reason: 
     found = _configured(_package(tmp_path / "model.pt2", **changes))
     assert found.config.parameters["naiad.cuda_graph"].string_value == "false"
     assert (found.choices[1].value, found.choices[1].reason) == ("off", reason)
+
+
+@pytest.mark.parametrize(("kind", "device"), [("KIND_CPU", "cuda"), ("KIND_GPU", "cpu")])
+def test_a_model_that_is_served_elsewhere_is_refused(kind: str, device: str, tmp_path: Path) -> None:
+    """All versions share one configuration, so the new one would not load."""
+    publish(tmp_path / "models", "m")
+    repository = Repository(tmp_path / "models")
+    config = repository.config("m")
+    group = config.instance_group.add()
+    group.kind = group.Kind.Value(kind)
+    (tmp_path / "models" / "m" / "config.pbtxt").write_text(text_format.MessageToString(config))
+    place = Place(device=device)
+    with pytest.raises(InvalidExport, match=f"instances of {kind}, where a package compiled for {device} cannot run"):
+        configure.refuse_other_instances(repository, "m", {}, place)
+    configure.refuse_other_instances(repository, "m", {"instance_group.0.kind": "KIND_AUTO"}, place)
+    configure.refuse_other_instances(repository, "another", {}, place)
 
 
 def test_weights_that_fill_a_gpu_get_one_instance(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def build(
 ) -> tuple[Candidate, Report]:
     """Return a candidate whose package answers as the subject does; `labels` gives class names by output."""
     place = _check_order(order)
+    _configure.refuse_other_instances(repository, order.model, order.settings, place)
     tolerance = order.tolerances.of(order.precision)
     samples, answers, package = _compile(subject, order, place, stage, on_step)
     _refuse_sizes(package, samples, answers, order.model)

@@ -12,7 +12,7 @@ from typing import Any
 
 from tritonclient.grpc import model_config_pb2
 
-from naiad.export._aoti.package import Package
+from naiad.export._aoti.package import Package, Place
 from naiad.export._capture.graph import Graph
 from naiad.export._configure import instances as _instances
 from naiad.export._configure import settings as _settings
@@ -24,6 +24,7 @@ from naiad.export._source.reference import Answer
 from naiad.export._source.samples import Samples
 from naiad.export.errors import InvalidExport
 from naiad.export.report import Choice, Finding
+from naiad.export.repository import Repository
 
 FIRST_RELEASE = "26.05"
 _MOST_GPU_INSTANCES = 2
@@ -43,6 +44,28 @@ def refuse_batching(settings: Mapping[str, object]) -> None:
                 f"Triton's pytorch backend cannot do {name} for a model.pt2: the requests of a batch would get each "
                 "other's answers; leave it out, or export with another accelerator"
             )
+
+
+def refuse_other_instances(repository: Repository, model: str, settings: Mapping[str, object], place: Place) -> None:
+    """Refuse a package for a GPU where earlier versions are served on processors, and the reverse.
+
+    All versions of a model share one configuration, which an export leaves as it is.
+
+    Raises:
+        InvalidExport: They are served where this package cannot run.
+    """
+    if model not in repository.models():
+        return
+    config = repository.config(model)
+    _settings.apply(config, settings)
+    kinds = model_config_pb2.ModelInstanceGroup
+    fit, unfit, other = ("KIND_GPU", "KIND_CPU", "cpu") if place.device == "cuda" else ("KIND_CPU", "KIND_GPU", "cuda")
+    if any(group.kind == kinds.Kind.Value(unfit) for group in config.instance_group):
+        raise InvalidExport(
+            f"{model} is already published with instances of {unfit}, where a package compiled for {place.device} "
+            f"cannot run; expected {fit}: export it under another name, or with --device {other}, or move all its "
+            f"versions with --set instance_group.0.kind={fit}"
+        )
 
 
 def input_names(samples: Samples) -> dict[str, str]:

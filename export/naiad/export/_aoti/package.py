@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from naiad.export._aoti.toolchain import CXX
 from naiad.export._capture.aoti import ANSWERS, PACKAGE, RECORDED
 from naiad.export._capture.capture import failure_of, what_travels
 from naiad.export._capture.process import run_job
@@ -20,7 +21,6 @@ from naiad.export._source.subject import Subject
 from naiad.export.errors import CaptureFailed, InvalidExport
 from naiad.export.report import BatchLatency
 
-_COMPILER = "g++"
 _DTYPES = {"fp32": "", "fp16": "float16", "bf16": "bfloat16"}
 
 PRECISIONS = tuple(_DTYPES)
@@ -63,7 +63,7 @@ def require_compiler() -> None:
     Raises:
         CaptureFailed: There is no C++ compiler.
     """
-    compiler = os.environ.get("CXX", _COMPILER)
+    compiler = os.environ.get("CXX", CXX)
     if shutil.which(compiler) is None:
         raise CaptureFailed(
             f"the accelerator aoti compiles the model and needs a C++ compiler: expected {compiler} in PATH, found "

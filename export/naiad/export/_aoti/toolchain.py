@@ -8,6 +8,7 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
+CXX = "g++"
 _HEADERS = ("cuda.h", "cuda_runtime_api.h", "crt/host_defines.h")
 _DRIVER = "libcuda.so.1"
 
@@ -34,6 +35,9 @@ def lacks_tools() -> str:
     """Return what is missing to compile for a GPU, and what to do; empty where nothing is."""
     if importlib.util.find_spec("triton") is None:
         return "the package triton, which makes a GPU's machine code, is not installed: pip install triton"
+    compiler = os.environ.get("CXX", CXX)
+    if shutil.which(compiler) is None:
+        return f"there is no C++ compiler ({compiler}) in PATH: install g++, or name another in CXX"
     if shutil.which(os.environ.get("CC", "")) is None and not any(map(shutil.which, ("gcc", "clang"))):
         return "there is no C compiler (gcc or clang) in PATH, which triton needs: install gcc"
     if not Path(sysconfig.get_path("include"), "Python.h").is_file():

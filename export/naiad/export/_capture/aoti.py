@@ -83,11 +83,12 @@ def _program(directory: Path, job: dict[str, Any], inputs: dict[str, torch.Tenso
 
 
 def _cast(model: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
-    """Cast the weights; statistics of a batch norm stay, they span more than half precision holds."""
+    """Cast the weights, but those of batch norms: their statistics span more than half precision holds."""
+    norms = [each for each in model.modules() if isinstance(each, torch.nn.modules.batchnorm._BatchNorm)]
+    states = [norm.state_dict() for norm in norms]
     model = model.to(dtype)
-    for module in model.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.float()
+    for norm, state in zip(norms, states, strict=True):
+        norm.float().load_state_dict(state)
     return model
 
 

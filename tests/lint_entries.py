@@ -452,7 +452,8 @@ INCOMPLETE: Mapping[str, Write] = {
 """What a server with auto-complete is given."""
 _PT2 = {"max_batch_size": 0, "backend": "pytorch", "platform": "torch_aoti"}
 _PT2_TENSORS = {"inputs": {"INPUT__0": "FP32[-1,3]"}, "outputs": {"OUTPUT__0": "FP32[-1,3]"}}
-_PROFILE = {f"trt_profile_{end}_shapes": "x:1x3" for end in ("min", "opt", "max")}
+_PROFILE = {"trt_profile_min_shapes": "x:1x3", "trt_profile_opt_shapes": "x:4x3", "trt_profile_max_shapes": "x:64x3"}
+_AUTO = instances(kind="KIND_AUTO", count=1)
 _MANY = {"name": "R", "count": 1}
 ELSEWHERE: Mapping[str, Write] = {
     ".hidden": entry(),
@@ -499,7 +500,32 @@ ELSEWHERE: Mapping[str, Write] = {
     "negative_threads": entry(parameters={"intra_op_thread_count": "-1"}),
     "threads_between": entry(parameters={"inter_op_thread_count": "2"}),
     "device_initializers": entry(parameters={"session.use_device_allocator_for_initializers": "1"}),
-    "cpu_inputs": entry(parameters={"FORCE_CPU_ONLY_INPUT_TENSORS": "no"}),
+    "input_memory": entry(parameters={"FORCE_CPU_ONLY_INPUT_TENSORS": "no"}),
+    "input_memory_word": entry(parameters={"FORCE_CPU_ONLY_INPUT_TENSORS": "true"}),
+    "python_input_memory_word": python(parameters={"FORCE_CPU_ONLY_INPUT_TENSORS": "No"}),
+    "gpu_parameters": entry(parameters={"naiad.cuda_graph": "true", "naiad.output_memory": "gpu"}, **_AUTO),
+    "gpu_parameters_words": entry(parameters={"naiad.cuda_graph": "1", "naiad.output_memory": "GPU"}, **_AUTO),
+    "gpu_parameters_on_cpus": entry(parameters={"naiad.cuda_graph": "true", "naiad.output_memory": "gpu"}),
+    "gpu_parameters_of_python": python(parameters={"naiad.output_memory": "gpu"}),
+    "cuda_graph_of_lengths": entry(
+        graph([node("Identity", "x", to="y")], {"x": "FP32[batch,length]"}, {"y": "FP32[batch,length]"}),
+        inputs={"x": "FP32[-1]"},
+        outputs={"y": "FP32[-1]"},
+        parameters={"naiad.cuda_graph": "true"},
+        **_AUTO,
+    ),
+    "cuda_graph_of_sequences": entry(
+        sequence(),
+        sequence_batching=start(fp32_false_true=[0, 1]),
+        parameters={"naiad.cuda_graph": "true"},
+        **_AUTO,
+    ),
+    "cuda_graph_twice": entry(**gpu("cuda", enable_cuda_graph="1"), parameters={"naiad.cuda_graph": "true"}, **_AUTO),
+    "tensorrt_caches": entry(**gpu("tensorrt", trt_engine_cache_enable="1", trt_timing_cache_path="/cache"), **_AUTO),
+    "tensorrt_int8": entry(**gpu("tensorrt", precision_mode="INT8"), **_AUTO),
+    "tensorrt_dla_in_fp32": entry(**gpu("tensorrt", trt_dla_enable="1"), **_AUTO),
+    "tensorrt_profile_backwards": entry(**gpu("tensorrt", **{**_PROFILE, "trt_profile_min_shapes": "x:9x3"}), **_AUTO),
+    "tensorrt_profile_too_small": entry(**gpu("tensorrt", **_PROFILE), max_batch_size=65, **_AUTO),
     "tensorrt_alone": entry(**gpu("tensorrt"), instance_group=[]),
     "tensorrt_value": entry(**gpu("tensorrt", trt_dla_core="first"), **instances(kind="KIND_AUTO", count=1)),
     "tensorrt_value_unused": entry(**gpu("tensorrt", trt_dla_core="first")),

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from naiad.export import _manifest
+from naiad.export import _hardware, _manifest
 from naiad.export._capture import capture as _capture
 from naiad.export._capture import graph as _graph
 from naiad.export._check import check as _check
@@ -24,6 +24,7 @@ from naiad.export._precision import served as _served
 from naiad.export._repository import golden as _golden
 from naiad.export._repository import space as _space
 from naiad.export._runtime import measure as _measure
+from naiad.export._runtime.place import Place
 from naiad.export._source import reference as _reference
 from naiad.export._source import size as _size
 from naiad.export._source import subject as _subject
@@ -48,9 +49,10 @@ def build(model: Any, order: Order, repository: Repository, stage: Path, on_step
         return _aoti.build(subject, order, partial(_labels.by_output, order.labels), repository, stage, on_step)
     captured = _capture_and_check(subject, order, stage, on_step)
     order.known.update(_manifest.known(captured, order))
-    captured, report = _verify_and_measure(captured, order, repository, stage, on_step)
+    hardware = _hardware.find(captured, order, stage)
+    captured, report = _verify_and_measure(captured, order, hardware, repository, stage, on_step)
     on_step("configure")
-    configured, report = _configure_with(captured, order, report, repository, stage)
+    configured, report = _configure_with(captured, order, hardware, report, repository, stage)
     graph, samples, answers = captured.graph, captured.samples, captured.answers
     golden = _sequences.first_steps(captured.subject, answers, order.states) if order.states else answers
     _golden.write(graph.path.parent / _golden.FILE, samples, golden)
@@ -66,11 +68,17 @@ def build(model: Any, order: Order, repository: Repository, stage: Path, on_step
 
 
 def _configure_with(
-    captured: Captured, order: Order, report: Report, repository: Repository, stage: Path
+    captured: Captured,
+    order: Order,
+    hardware: _hardware.Hardware,
+    report: Report,
+    repository: Repository,
+    stage: Path,
 ) -> tuple[_configure.Configured, Report]:
     """Return the configuration, with the files it names in `stage`, and the report with what was chosen and found."""
     if _uses_tensorrt(order, repository):
-        _mark(captured, order, repository, stage)
+        _mark(captured, order, hardware, repository, stage)
+    tried = _hardware.try_out(captured, order, hardware, _setup(captured, order, repository).level)
     labels = _labels.by_output(order.labels, tuple(captured.graph.outputs))
     wishes = _configure.Wishes(
         settings=order.settings,
@@ -78,6 +86,10 @@ def _configure_with(
         accelerator=order.accelerator,
         states=order.states,
         precision=captured.precision,
+        on_gpu=hardware.on_gpu,
+        gpu_only=tried.gpu_only,
+        lacking=hardware.lacking,
+        cuda_graph=tried.cuda_graph,
     )
     configured = _configure.configure(
         order.model,
@@ -93,18 +105,20 @@ def _configure_with(
     _labels.write_labels(shared, configured.config, labels)
     _warmup.write(shared, configured.warmup)
     kept = repository.check_contract(order.model, configured.config, shared)
-    fitting = _get_along(repository, order, configured.config, captured.graph.path)
+    fitting = _get_along(
+        repository, order, configured.config, captured.graph.path, hardware.place_of(captured.precision)
+    )
     return configured, replace(
         report,
-        findings=(*report.findings, *configured.findings, *kept, *fitting),
+        findings=(*report.findings, *tried.findings, *configured.findings, *kept, *fitting),
         choices=configured.choices,
         not_measured=configured.not_measured,
     )
 
 
-def _get_along(repository: Repository, order: Order, derived: Any, graph: Path) -> tuple[Finding, ...]:
+def _get_along(repository: Repository, order: Order, derived: Any, graph: Path, place: Place) -> tuple[Finding, ...]:
     """Check the graph against the configuration that an earlier version published, and say where that differs."""
-    config = _published.check_warmup(repository, order.model, order.settings, graph)
+    config = _published.check_warmup(repository, order.model, order.settings, graph, place)
     if config is None:
         return ()
     asked = order.cores is not None or order.accelerator != "cpu" or order.states
@@ -148,16 +162,26 @@ def _capture_and_check(subject: _subject.Subject, order: Order, stage: Path, on_
 
 
 def _verify_and_measure(
-    captured: Captured, order: Order, repository: Repository, stage: Path, on_step: OnStep
+    captured: Captured,
+    order: Order,
+    hardware: _hardware.Hardware,
+    repository: Repository,
+    stage: Path,
+    on_step: OnStep,
 ) -> tuple[Captured, Report]:
     path, samples, answers = captured.graph.path, captured.samples, captured.answers
     setup = _setup(captured, order, repository)
     gate = _gate_of(captured, order, setup.level)
     on_step("verify")
     compared = gate.require(path, "fp32", stage / "trace")
+    if hardware.on_gpu:
+        on_step(f"verify with {hardware.place_of('fp32').name}")
+        gate = replace(gate, place_of=hardware.place_of)
+        compared = gate.require(path, "fp32", stage / "trace")
     _reference.check_rows(answers, samples, order.tolerances.of("fp32"))
     choice = _choose_precision(gate, compared, order, setup, stage, on_step)
     captured = replace(captured, graph=choice.graph, precision=choice.precision)
+    place = hardware.place_of(choice.precision)
     on_step("measure")
     return captured, Report(
         batches=tuple(sorted({answer.case.sizes[samples.batch] for answer in answers})) if samples.batch else (),
@@ -167,7 +191,9 @@ def _verify_and_measure(
         tolerance=order.tolerances.of(choice.precision),
         metric=choice.comparison.metric,
         left_out=captured.left_out,
-        latency=_measure.measure(path, samples, answers),
+        latency=_measure.measure(path, samples, answers, place=place),
+        verified_on=place.name,
+        timed_on=place.name,
         findings=(*captured.findings, *choice.comparison.findings(), *choice.findings),
         size_bytes=_graph.size_bytes(captured.graph),
         precision=choice.results,
@@ -185,11 +211,12 @@ def _uses_tensorrt(order: Order, repository: Repository) -> bool:
     return any(accelerator.name == "tensorrt" for accelerator in chosen)
 
 
-def _mark(captured: Captured, order: Order, repository: Repository, stage: Path) -> None:
+def _mark(captured: Captured, order: Order, hardware: _hardware.Hardware, repository: Repository, stage: Path) -> None:
     """Give this version's TensorRT engines names of their own; what is published is verified again."""
     path = captured.graph.path
     _engines.mark(path)
     gate = _gate_of(captured, order, _setup(captured, order, repository).level)
+    gate = replace(gate, place_of=hardware.place_of)
     gate.require(path, captured.precision, stage / "marked")
 
 
@@ -218,7 +245,11 @@ def _choose_precision(
     gate: _gate.Gate, baseline: Comparison, order: Order, setup: _served.Served, stage: Path, on_step: OnStep
 ) -> _precision.Choice:
     asked = _precision.Asked(
-        model=order.model, precision=order.precision, allow_slower=order.allow_slower, accelerator=order.accelerator
+        model=order.model,
+        precision=order.precision,
+        allow_slower=order.allow_slower,
+        accelerator=order.accelerator,
+        place_of=gate.place_of,
     )
     return _precision.choose(
         gate.graph,

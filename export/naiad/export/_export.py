@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from naiad.export import _device
@@ -292,10 +293,14 @@ def _check_arguments(
 def _check_device(device: str, accelerator: str) -> None:
     """Refuse a device that cannot be used, before a model is built."""
     _device.check(device, accelerator)
-    if device == "cuda" and accelerator == "aoti":
+    if accelerator == "aoti" and device != "cpu":
         from naiad.export._aoti.build import require_device
 
         require_device(device)
+    elif device == "cuda":
+        from naiad.export._runtime.gpu import lacking
+
+        _device.resolve(device, accelerator, partial(lacking, accelerator))
 
 
 def _recipe_metric(

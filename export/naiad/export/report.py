@@ -98,7 +98,8 @@ class Divergence:
 
     cause: str
     """`capture` (PyTorch's exported program already differs from the model), `conversion` (PyTorch's program is right
-    and the ONNX node is not), `optimiser` (the graph is right until ONNX Runtime optimises it) or `precision`."""
+    and the ONNX node is not), `optimiser` (the graph is right until ONNX Runtime optimises it), `precision`, or
+    `provider` (the graph is right on the CPU and not on the GPU)."""
     tensor: str
     """The first tensor that differs."""
     node: str
@@ -137,7 +138,7 @@ class MetricResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchLatency:
-    """The median time of one batch in ONNX Runtime on one thread of the exporting machine."""
+    """The median time of one batch in ONNX Runtime, on one thread of the exporting machine or on its GPU."""
 
     batch: int
     median_ms: float
@@ -190,6 +191,10 @@ class PrecisionResult:
     """How many times faster than fp32: the geometric mean over batch sizes; None where it was not timed."""
     metric: MetricResult | None = None
     """The task metric, where one was asked for and the outputs were within their tolerance."""
+    verified_on: str = ""
+    """As in `ONNX Runtime's CUDA provider on NVIDIA H200`; empty where it did not run."""
+    timed_on: str = ""
+    """The same, or why it was not timed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -254,6 +259,10 @@ class Report:
     """What of the configuration was derived, and why."""
     not_measured: tuple[str, ...] = ()
     """What could not be run on the exporting machine, one phrase each."""
+    verified_on: str = ""
+    """Where the published file was compared, as in `ONNX Runtime's CUDA provider on NVIDIA H200`."""
+    timed_on: str = ""
+    """Where `latency` was measured."""
     graph: GraphSummary | None = None
     """None for a version of an older Naiad, and for what is no graph."""
 
@@ -278,6 +287,8 @@ class Report:
             metric=MetricResult(**_known(MetricResult, values["metric"])) if values.get("metric") else None,
             choices=_items(Choice, values, "choices"),
             not_measured=tuple(values.get("not_measured", ())),
+            verified_on=values.get("verified_on", ""),
+            timed_on=values.get("timed_on", ""),
             graph=_graph(values["graph"]) if values.get("graph") else None,
         )
 

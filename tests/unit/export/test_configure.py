@@ -244,12 +244,16 @@ class TestAccelerators:
             "cudnn_conv_algo_search",
             "arena_extend_strategy",
             "do_copy_in_default_stream",
+            "FORCE_CPU_ONLY_INPUT_TENSORS",
         }
+        assert config.parameters["FORCE_CPU_ONLY_INPUT_TENSORS"].string_value == "no"
 
     def test_what_only_a_gpu_shows_is_said(self) -> None:
         """Nothing is claimed about an accelerator that did not run; on a CPU nothing is left open."""
-        assert len(accelerators.not_measured("tensorrt")) == 3
-        assert accelerators.not_measured("cpu") == ()
+        answers, *others = accelerators.not_measured("tensorrt", lacking="expected NVIDIA's driver, found none")
+        assert answers.endswith("verified on the CPU, not timed (no GPU here: expected NVIDIA's driver, found none)")
+        assert len(others) == 2
+        assert accelerators.not_measured("cpu") == accelerators.not_measured("cuda", on_gpu=True) == ()
 
 
 class TestWarmup:

@@ -19,6 +19,8 @@ from naiad.export.report import Choice, Finding
 NAMES = ("cpu", "cuda", "tensorrt")
 _CACHE = "/tmp/naiad-tensorrt"  # noqa: S108 - in the server's own container; ONNX Runtime makes one directory, not two
 _WORKSPACE_BYTES = 1 << 30
+_DEVICE_INPUTS = {"FORCE_CPU_ONLY_INPUT_TENSORS": "no"}
+"""For Naiad's backend, to which Triton's Python backend would else hand copies in the host's memory."""
 _PRECISION_MODES = {"fp16": "FP16", "bf16": "BF16", "int8": "INT8"}
 
 
@@ -60,7 +62,7 @@ def _cuda(config: Any, subject: Subject) -> Choice:
         "arena_extend_strategy": "1",
         "do_copy_in_default_stream": "1",
     }
-    for name, value in options.items():
+    for name, value in (options | _DEVICE_INPUTS).items():
         config.parameters[name].string_value = value
     exact = subject.precision == "fp32"  # TensorFloat-32 keeps three decimal digits
     accelerators = config.optimization.execution_accelerators.gpu_execution_accelerator
@@ -89,14 +91,15 @@ def tensorrt_parameters(model: str, subject: Subject) -> dict[str, str]:
     return parameters
 
 
-def not_measured(accelerator: str) -> tuple[str, ...]:
-    """Return one phrase for each thing that only a GPU could have shown."""
-    if accelerator == "cpu":
+def not_measured(accelerator: str, *, on_gpu: bool = False, lacking: str = "") -> tuple[str, ...]:
+    """Return one phrase for each thing that only a GPU could have shown; `lacking` is why none was used."""
+    if accelerator == "cpu" or on_gpu:
         return ()
+    why = f"no GPU here: {lacking}" if lacking else "no GPU was asked for"
     engine = ("that a TensorRT engine can be built, and its size",) if accelerator == "tensorrt" else ()
     provider = {"cuda": "CUDA", "tensorrt": "TensorRT"}[accelerator]
     return (
-        f"the answers of {provider}: ONNX Runtime's on the CPU were compared with the reference",
+        f"the answers of {provider}: verified on the CPU, not timed ({why})",
         f"latency and throughput with {provider}: batching was derived from the CPU's",
         *engine,
     )

@@ -32,6 +32,14 @@ class Wishes:
     states: Mapping[str, str] = field(default_factory=dict)
     """Outputs by the inputs that they become in the next request of a sequence."""
     precision: str = "fp32"
+    on_gpu: bool = False
+    """Whether the latency is a GPU's."""
+    gpu_only: bool = False
+    """Whether the graph has nodes for which the CPU has no kernels."""
+    lacking: str = ""
+    """Why no GPU was used for an accelerator that is one."""
+    cuda_graph: Choice | None = None
+    """Where CUDA graphs were verified."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,13 +77,16 @@ def configure(
     config.input.extend(_tensors.inputs(graph, samples, answers))
     config.output.extend(_tensors.outputs(graph, samples, answers))
     batching = _batching.derive(latency, samples.max_batch_size)
-    instances = _instances.derive(latency, size_bytes, wishes.cores)
-    _instances.apply(config, instances)
+    instances = _instances.on_gpu() if wishes.on_gpu else _instances.derive(latency, size_bytes, wishes.cores)
+    _instances.apply(config, instances, gpu_only=wishes.gpu_only)
     choices = [_instances.explain(instances), *_schedule(config, samples, batching, wishes)]
     subject = _accelerators.Subject(
         graph=graph, samples=samples, answers=answers, batching=batching, precision=wishes.precision
     )
     choices += _accelerators.apply(config, wishes.accelerator, subject)
+    if wishes.cuda_graph is not None:
+        config.parameters[wishes.cuda_graph.field].string_value = wishes.cuda_graph.value
+        choices.append(wishes.cuda_graph)
     warmup = {} if wishes.states else _add_warmup(config, graph, samples, answers, batching)
     name_labels(config, labels)
     _settings.apply(config, wishes.settings)
@@ -84,9 +95,23 @@ def configure(
         config=config,
         warmup={name: data for name, data in warmup.items() if _is_read(config, name)},
         choices=tuple(choices),
-        findings=(*_advice.findings(config), *_accelerators.findings(wishes.accelerator, subject)),
-        not_measured=_accelerators.not_measured(wishes.accelerator),
+        findings=(
+            *_advice.findings(config),
+            *_accelerators.findings(wishes.accelerator, subject),
+            *_gpu_findings(wishes),
+        ),
+        not_measured=_accelerators.not_measured(wishes.accelerator, on_gpu=wishes.on_gpu, lacking=wishes.lacking),
     )
+
+
+def _gpu_findings(wishes: Wishes) -> tuple[Finding, ...]:
+    if not wishes.gpu_only:
+        return ()
+    message = (
+        f"ONNX Runtime has no kernels on the CPU for this graph in {wishes.precision}: its instances are KIND_GPU, and "
+        "a server without a GPU refuses it"
+    )
+    return (Finding(check="GPU only", message=message),)
 
 
 def _schedule(config: Any, samples: Samples, batching: _batching.Batching, wishes: Wishes) -> list[Choice]:

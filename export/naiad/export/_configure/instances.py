@@ -64,9 +64,15 @@ def derive(latency: Sequence[BatchLatency], size_bytes: int, cores: int | None) 
     return Instances(count=count, threads=0 if portable else threads, reason=f"{available} cores: {reason}")
 
 
-def apply(config: Any, instances: Instances) -> None:
-    """Write them into a configuration. KIND_AUTO takes a GPU where there is one."""
-    config.instance_group.add(count=instances.count, kind=model_config_pb2.ModelInstanceGroup.KIND_AUTO)
+def on_gpu() -> Instances:
+    """Return what a model gets on each GPU: one instance computes while the other takes its next batch."""
+    return Instances(count=2, threads=1, reason="on each GPU: one computes while the other takes its next batch")
+
+
+def apply(config: Any, instances: Instances, *, gpu_only: bool = False) -> None:
+    """Write them into a configuration. KIND_AUTO takes a GPU where there is one; `gpu_only` does not load elsewhere."""
+    kinds = model_config_pb2.ModelInstanceGroup
+    config.instance_group.add(count=instances.count, kind=kinds.KIND_GPU if gpu_only else kinds.KIND_AUTO)
     if instances.threads:
         config.parameters["intra_op_thread_count"].string_value = str(instances.threads)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from naiad.export._configure import settings as _settings
 from naiad.export._configure import warmup as _warmup
+from naiad.export._runtime.place import CPU, Place
 from naiad.export._runtime.session import session
 from naiad.export.errors import CheckFailed
 from naiad.export.report import Finding
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 _COMPARED = ("instance_group", "optimization", "parameters", "dynamic_batching", "sequence_batching")
 
 
-def check_warmup(repository: "Repository", model: str, settings: Mapping[str, object], graph: Path) -> Any:
+def check_warmup(
+    repository: "Repository", model: str, settings: Mapping[str, object], graph: Path, place: Place = CPU
+) -> Any:
     """Return the configuration that an earlier version published, with `settings` applied; None before the first one.
 
     A graph that fails on the warm-up requests of that configuration is refused: Triton would not load it.
@@ -28,12 +31,12 @@ def check_warmup(repository: "Repository", model: str, settings: Mapping[str, ob
         return None
     config = repository.config(model)
     _settings.apply(config, settings)
-    _run_warmup(config, lambda name: repository.warmup_data(model, name), graph)
+    _run_warmup(config, lambda name: repository.warmup_data(model, name), graph, place)
     return config
 
 
-def _run_warmup(config: Any, read: Callable[[str], bytes], graph: Path) -> None:
-    runtime = session(graph) if config.model_warmup else None
+def _run_warmup(config: Any, read: Callable[[str], bytes], graph: Path, place: Place) -> None:
+    runtime = session(graph, place=place) if config.model_warmup else None
     for request in config.model_warmup:
         feeds = _warmup.decode(request, read, batched=config.max_batch_size > 0)
         if runtime is None or feeds is None:

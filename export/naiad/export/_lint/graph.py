@@ -84,6 +84,8 @@ class Graph:
     external: tuple[ExternalFile, ...] = ()
     domains: frozenset[str] = field(default_factory=frozenset)
     """Of its operators, the functions defined in the file itself left out."""
+    operators: frozenset[str] = field(default_factory=frozenset)
+    """The types of its nodes, those of subgraphs left out."""
     lacks_cpu: str = ""
     """Why it cannot run on a CPU."""
 
@@ -169,6 +171,7 @@ def _declared(model: Any) -> Graph:
         ir_version=model.ir_version,
         external=_external(_tensors(model.graph)),
         domains=_domains(model),
+        operators=frozenset(node.op_type for node in model.graph.node),
     )
 
 

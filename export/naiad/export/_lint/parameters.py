@@ -92,14 +92,6 @@ def parallel_mode(entry: Entry) -> Iterator[Problem]:
         yield advice("parameters.inter_op_thread_count", message, "set execution_mode to 1 too, or remove it")
 
 
-def forced_cpu_inputs(entry: Entry) -> Iterator[Problem]:
-    """Inputs in GPU memory are the C++ backend's."""
-    key = "FORCE_CPU_ONLY_INPUT_TENSORS"
-    if entry.is_onnx and key in entry.config.parameters:
-        message = "it is the Python backend's, and NVIDIA's onnxruntime backend passes over it"
-        yield advice(f"parameters.{key}", message, "remove it")
-
-
 def operator_libraries(entry: Entry) -> Iterator[Problem]:
     """Libraries with operators are there, as far as one can tell from here."""
     for name in entry.config.model_operations.op_library_filename if entry.is_onnx else ():
@@ -114,6 +106,5 @@ RULES = (
     device_initializers,
     negative_threads,
     parallel_mode,
-    forced_cpu_inputs,
     operator_libraries,
 )

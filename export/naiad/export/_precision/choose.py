@@ -9,8 +9,9 @@ from naiad.export._capture.graph import Graph
 from naiad.export._precision.conversion import Conversion, conversions
 from naiad.export._precision.feeds import timed, write_calibration
 from naiad.export._precision.results import results_of
-from naiad.export._precision.search import Bench, Trial, fastest, search
+from naiad.export._precision.search import Bench, Trial, as_they_are, fastest, search
 from naiad.export._precision.served import Served
+from naiad.export._runtime.place import PlaceOf, on_cpu
 from naiad.export._source.samples import Samples
 from naiad.export._verify.parity import Comparison
 from naiad.export.errors import PrecisionRefused
@@ -29,7 +30,19 @@ class Asked:
     allow_slower: bool = False
     """Publish what passes even where it is not faster, for its size."""
     accelerator: str = "cpu"
-    """What cannot be timed on this machine's CPU is verified only."""
+    """What it is for: one for GPUs is timed on a GPU, or not at all."""
+    place_of: PlaceOf = on_cpu
+    """Where graphs of a precision are verified and timed."""
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether candidates run on a GPU here."""
+        return self.place_of("fp32").on_gpu
+
+    @property
+    def timed(self) -> bool:
+        """Whether candidates are timed here."""
+        return self.accelerator == "cpu" or self.on_gpu
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,26 +84,37 @@ def choose(
         PrecisionRefused: The precision was named, and no candidate passes or is faster.
         OSError: The disk is full.
     """
-    if asked.accelerator == "tensorrt" and asked.precision in _BY_TENSORRT:
+    converts_itself = asked.accelerator == "tensorrt" and asked.precision in (*_BY_TENSORRT, "auto")
+    if converts_itself and not asked.on_gpu and asked.precision != "auto":
         note = _by_tensorrt(asked.precision)
         return Choice(graph=graph, precision=asked.precision, comparison=baseline, findings=(note,))
+    feeds = timed(samples) if asked.timed else {}
+    threads = _one_thread if asked.on_gpu else served.num_threads
+    bench = Bench(check=check, feeds=feeds, num_threads=threads, level=served.level, place_of=asked.place_of)
+    if converts_itself and asked.on_gpu:
+        wanted = _BY_TENSORRT if asked.precision == "auto" else (asked.precision,)
+        ways = [Conversion(precision=precision, method="by TensorRT") for precision in wanted]
+        return _settle(graph, baseline, as_they_are(graph.path, ways, bench, on_step), asked)
     tried, hopeless = _split(asked, samples)
     if not tried and not hopeless:
         return Choice(graph=graph, precision="fp32", comparison=baseline)
     directory.mkdir()
     write_calibration(directory, samples)
-    feeds = timed(samples) if asked.accelerator == "cpu" else {}
-    bench = Bench(check=check, feeds=feeds, num_threads=served.num_threads, level=served.level)
     trials = [*search(graph.path, tried, directory, bench, on_step), *hopeless]
+    choice = _settle(graph, baseline, trials, asked)
+    shutil.rmtree(directory)
+    return choice
+
+
+def _settle(graph: Graph, baseline: Comparison, trials: list[Trial], asked: Asked) -> Choice:
+    """Return the best of the trials, its files in the place of the verified graph's."""
     best = fastest(trials, allow_slower=asked.allow_slower and asked.precision != "auto")
-    results = tuple(results_of(graph, baseline, trials, best))
+    results = tuple(results_of(graph, baseline, trials, best, asked.place_of, timed=asked.timed))
     if best is None:
-        shutil.rmtree(directory)
         if asked.precision != "auto":
             raise _refusal(asked, trials, results)
         return Choice(graph=graph, precision="fp32", comparison=baseline, results=results)
-    published = _take(best, graph)
-    shutil.rmtree(directory)
+    published = graph if best.path == graph.path else _take(best, graph)
     assert best.comparison is not None
     return Choice(
         graph=published,
@@ -116,13 +140,19 @@ def _split(asked: Asked, samples: Samples) -> tuple[list[Conversion], list[Trial
 def _hopeless(conversion: Conversion, asked: Asked, samples: Samples) -> str | None:
     if asked.accelerator == "aoti":
         return "a model.pt2 keeps the types that the model has in PyTorch"
-    if asked.accelerator != "cpu" and asked.precision == "auto":
+    if not asked.timed and asked.precision == "auto":
         return f"{asked.accelerator} is not on this machine, so that nothing can be timed"
     if asked.accelerator != "cpu" and conversion.precision.startswith("int"):
         return "integers are made for CPUs here; GPUs gain with fp16"
     if conversion.method.startswith("static") and samples.generated:
         return "its calibration needs real samples, and these were made up"
     return None
+
+
+def _one_thread(path: Path) -> int:
+    """Return the threads of a session whose work is the GPU's."""
+    del path
+    return 1
 
 
 def _take(best: Trial, graph: Graph) -> Graph:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from naiad.export._capture.graph import Graph, size_bytes
 from naiad.export._precision.judge import speed_up
 from naiad.export._precision.search import Trial
+from naiad.export._runtime.place import PlaceOf, on_cpu
 from naiad.export._verify.parity import Comparison
 from naiad.export.report import PrecisionLatency, PrecisionResult
 
@@ -13,24 +14,33 @@ _QUARTERS = 4
 
 
 def results_of(
-    graph: Graph, baseline: Comparison, trials: Sequence[Trial], best: Trial | None
+    graph: Graph,
+    baseline: Comparison,
+    trials: Sequence[Trial],
+    best: Trial | None,
+    place_of: PlaceOf = on_cpu,
+    *,
+    timed: bool = True,
 ) -> Iterator[PrecisionResult]:
-    """Yield what is reported of the graph as it was and of each candidate."""
-    timed = [trial.turns for trial in trials if trial.turns]
+    """Yield what is reported of the graph as it was and of each candidate; `timed` is false where nothing could be."""
+    not_timed = "" if timed else "not timed: no GPU here"
+    turns = [trial.turns for trial in trials if trial.turns]
     yield PrecisionResult(
         precision="fp32",
         chosen=best is None,
         size_bytes=size_bytes(graph),
         parity=baseline.parity,
         metric=baseline.metric,
-        latency=_joined([{batch: turns.baseline_s for batch, turns in item.items()} for item in timed]),
-        speed_up=1.0 if timed else None,
+        latency=_joined([{batch: each.baseline_s for batch, each in item.items()} for item in turns]),
+        speed_up=1.0 if turns else None,
+        verified_on=place_of("fp32").name,
+        timed_on=place_of("fp32").name if turns else not_timed,
     )
     for trial in trials:
-        yield _result(trial, chosen=trial is best)
+        yield _result(trial, place_of(trial.conversion.precision).name, not_timed, chosen=trial is best)
 
 
-def _result(trial: Trial, *, chosen: bool) -> PrecisionResult:
+def _result(trial: Trial, place: str, not_timed: str, *, chosen: bool) -> PrecisionResult:
     turns = trial.turns or {}
     return PrecisionResult(
         precision=trial.conversion.precision,
@@ -45,6 +55,8 @@ def _result(trial: Trial, *, chosen: bool) -> PrecisionResult:
         latency=_joined([{batch: item.candidate_s for batch, item in turns.items()}]),
         num_threads=trial.num_threads,
         speed_up=round(speed_up(turns), 3) if turns else None,
+        verified_on=place if trial.comparison else "",
+        timed_on=place if turns else not_timed if trial.comparison else "",
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from naiad.export._precision import judge as _judge
 from naiad.export._precision.conversion import Conversion
 from naiad.export._precision.converter import ConversionFailed, Converter
+from naiad.export._runtime.place import PlaceOf, on_cpu
 from naiad.export._runtime.session import session
 from naiad.export._runtime.turns import Turns, in_turns
 from naiad.export._verify.parity import Comparison
@@ -22,7 +23,8 @@ _MOST_EXCLUDED = 0.5
 
 _NO_BF16 = (
     "ONNX Runtime has no bf16 kernels on the CPU for what this graph computes, so that it cannot be verified here; "
-    "TensorRT computes in bf16 from the graph in fp32 (accelerator tensorrt)"
+    "export on a machine with a GPU (accelerator cuda), or have TensorRT compute in bf16 from the graph in fp32 "
+    "(accelerator tensorrt)"
 )
 _LOOKS_FOR = {
     "fp32 fused": "attention that it could fuse",
@@ -74,6 +76,8 @@ class Bench:
     """Those that the configuration of a graph will have."""
     level: int = 0
     """`optimization.graph.level` of the configuration."""
+    place_of: PlaceOf = on_cpu
+    """Where graphs of a precision are timed."""
 
 
 def search(
@@ -90,6 +94,24 @@ def search(
             trials += _Family(converter, directory, bench, on_step).try_all(list(family))
     num_threads = bench.num_threads(graph) if bench.feeds else 0
     return _confirmed([_timed(trial, graph, num_threads, bench, on_step) for trial in trials], graph, bench, on_step)
+
+
+def as_they_are(
+    graph: Path, conversions: Iterable[Conversion], bench: Bench, on_step: Callable[[str], None]
+) -> list[Trial]:
+    """Return trials of the graph as it is, which another runtime converts by itself: verified and timed."""
+    trials = []
+    for conversion in conversions:
+        on_step(f"precision: {conversion}")
+        compared = bench.check(graph, conversion.precision)
+        trial = Trial(conversion=conversion, path=graph, comparison=compared, num_threads=1, baseline_threads=1)
+        if compared.failure is not None:
+            trials.append(replace(trial, refused=compared.failure.reason))
+            continue
+        on_step(f"precision: time {conversion}")
+        turns = _turns(trial, graph, bench)
+        trials.append(replace(trial, turns=turns, no_gain=_judge.why_not_faster(turns)))
+    return trials
 
 
 def fastest(trials: Iterable[Trial], *, allow_slower: bool = False) -> Trial | None:
@@ -141,7 +163,8 @@ class _Family:
         failure = trial.comparison.failure
         if failure is None:
             return trial
-        unsupported = failure.output is None and conversion.precision == "bf16"
+        on_cpu_only = not self._bench.place_of(conversion.precision).on_gpu
+        unsupported = failure.output is None and conversion.precision == "bf16" and on_cpu_only
         return replace(trial, refused=_NO_BF16 if unsupported else failure.reason)
 
     def _with_exclusions(self, worst: Trial) -> Trial:
@@ -208,8 +231,9 @@ def _confirmed(trials: list[Trial], graph: Path, bench: Bench, on_step: Callable
 
 
 def _turns(trial: Trial, graph: Path, bench: Bench) -> dict[int, Turns]:
+    here, there = bench.place_of("fp32"), bench.place_of(trial.conversion.precision)
     return in_turns(
-        session(graph, num_threads=trial.baseline_threads, level=bench.level),
-        session(trial.path, num_threads=trial.num_threads, level=bench.level),
+        session(graph, num_threads=trial.baseline_threads, level=bench.level, place=here),
+        session(trial.path, num_threads=trial.num_threads, level=bench.level, place=there),
         bench.feeds,
     )

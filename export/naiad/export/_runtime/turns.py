@@ -3,9 +3,11 @@
 import math
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from naiad.export._runtime.bound import caller
 
 _BUDGET_S = 0.9
 """For all batch sizes together."""
@@ -47,20 +49,20 @@ def geometric_mean(values: Any) -> float:
 
 
 def _rounds(baseline: Any, candidate: Any, feeds: Mapping[str, Any], budget_s: float) -> Turns:
-    pair = (baseline, candidate)
-    first_s = max(_run(runtime, feeds, 1) for runtime in pair for _ in range(2))  # the first one allocates
+    pair = (caller(baseline, feeds), caller(candidate, feeds))
+    first_s = max(_run(call, 1) for call in pair for _ in range(2))  # the first one allocates
     count = max(1, int(_BLOCK_S / first_s))
     times: tuple[list[float], list[float]] = ([], [])
     start = time.perf_counter()
     while len(times[0]) < _MIN_ROUNDS or (len(times[0]) < _MAX_ROUNDS and time.perf_counter() - start < budget_s):
         order = (0, 1) if len(times[0]) % 2 else (1, 0)
         for index in order:
-            times[index].append(_run(pair[index], feeds, count))
+            times[index].append(_run(pair[index], count))
     return Turns(baseline_s=tuple(times[0]), candidate_s=tuple(times[1]))
 
 
-def _run(runtime: Any, feeds: Mapping[str, Any], count: int) -> float:
+def _run(call: Callable[[], object], count: int) -> float:
     start = time.perf_counter()
     for _ in range(count):
-        runtime.run(None, feeds)
+        call()
     return (time.perf_counter() - start) / count

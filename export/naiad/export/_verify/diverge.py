@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from naiad.export._runtime.place import CPU, Place
 from naiad.export._runtime.session import session
 from naiad.export._verify import measures as _measures
 from naiad.export._verify.graphs import UNOPTIMISED, Array, Graph
@@ -48,6 +49,7 @@ def locate(
     level: int = 0,
     reference: Reference | None = None,
     cause: str = "conversion",
+    place: Place = CPU,
 ) -> Divergence | None:
     """Return where a graph first differs; None where that cannot be told.
 
@@ -57,10 +59,11 @@ def locate(
         tolerance: What it failed.
         level: `optimization.graph.level` that it was run at.
         reference: The right values of tensors inside the graph.
-        cause: What to call it when the graph differs without any optimisation: "conversion" or "precision".
+        cause: What to call it when the graph differs without any optimisation: "conversion", "precision" or "provider".
+        place: Where it was run.
     """
     try:
-        graph = Graph(path)
+        graph = Graph(path, place)
         feeds = failure.answer.case.feeds()
         plain = graph.run(feeds, graph.outputs)
         if _all_close(plain, failure, tolerance):
@@ -163,8 +166,8 @@ def _in_optimised(
     """Compare the graph as the optimiser left it with the graph as it is, tensor by tensor."""
     with tempfile.TemporaryDirectory() as folder:
         dump = Path(folder) / "optimised.onnx"
-        session(graph.path, level=level, dump=dump)
-        optimised = Graph(dump)
+        session(graph.path, level=level, dump=dump, place=graph.place)
+        optimised = Graph(dump, graph.place)
         known = set(graph.tensors())
         shared = [name for name in optimised.tensors() if name in known]
         found = _suspects(optimised, feeds, shared, tolerance, lambda names: graph.run(feeds, names))
@@ -195,6 +198,9 @@ def _detail(suspect: _Suspect, cause: str, node: Any) -> str:
         if not np.isfinite(suspect.actual).all() and np.isfinite(suspect.expected).all():
             return f"its values reach {largest:.3g} in fp32 and overflow here; keep this node in fp32"
         return f"it is off by {suspect.found.max_rel_error:.3g} of its largest value; keep this node in fp32"
+    if cause == "provider":
+        wrong = suspect.found.reason.partition(", expected")[0]
+        return f"{wrong}; the CPU is right there, so the provider's kernel is wrong"
     operator = _metadata(node).get("namespace", "").rpartition(": ")[2]
     made = f"the conversion of {operator} to {node.op_type}" if operator.startswith("aten") else "this node"
     reason = suspect.found.reason.partition(", expected")[0]

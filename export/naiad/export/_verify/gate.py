@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from naiad.export._capture.graph import Graph
+from naiad.export._runtime.place import PlaceOf, on_cpu
 from naiad.export._source.reference import Answer
 from naiad.export._source.samples import Samples
 from naiad.export._source.subject import Subject
@@ -37,18 +38,21 @@ class Gate:
     metric: Metric | None = None
     expected_metric: float = 0.0
     """The metric of the model itself."""
+    place_of: PlaceOf = on_cpu
+    """Where graphs of a precision are run."""
     explains: bool = False
     """Whether a candidate that is refused is searched for the first node that differs, which takes a few runs of it."""
 
     def check(self, path: Path, precision: str) -> Comparison:
         """Compare a graph of any precision with the model, in its outputs and in its task."""
         tolerance = self.tolerances.of(precision)
-        found = compare(path, self.samples, self.answers, tolerance, model=self.model, level=self.level)
-        if found.passed and precision == _HALF and path != self.graph.path:
+        place = self.place_of(precision)
+        found = compare(path, self.samples, self.answers, tolerance, model=self.model, level=self.level, place=place)
+        if found.passed and precision == _HALF and path != self.graph.path and not place.on_gpu:
             found = replace(found, failure=self._overflow(path))
         if found.failure is not None and self.explains and path != self.graph.path:
             found = replace(found, failure=self._explained(path, found.failure, precision))
-        return self._in_its_task(path, found) if found.passed and self.metric else found
+        return self._in_its_task(path, precision, found) if found.passed and self.metric else found
 
     def require(self, path: Path, precision: str, directory: Path) -> Comparison:
         """Return the comparison of a graph that passes; `directory` is for the search of the first diverging node.
@@ -64,15 +68,23 @@ class Gate:
 
     def explain(self, path: Path, failure: Failure, precision: str, directory: Path) -> Divergence | None:
         """Return the first node of a refused graph that differs, if one can be told."""
-        if failure.output is None:
+        place = self.place_of(precision)
+        if failure.output is None or place.engines_are_built:
             return None
         tolerance = self.tolerances.of(precision)
         if path != self.graph.path:
             reference = _diverge.of_graph(self.graph.path, failure.answer.case.feeds())
-            return _diverge.locate(path, failure, tolerance, level=self.level, reference=reference, cause="precision")
-        found = _diverge.locate(path, failure, tolerance, level=self.level)  # the optimiser, if it is that
+            return _diverge.locate(
+                path, failure, tolerance, level=self.level, reference=reference, cause="precision", place=place
+            )
+        found = _diverge.locate(path, failure, tolerance, level=self.level, place=place)  # the optimiser, if it is that
         if found is not None:
             return found
+        if place.on_gpu:  # on the CPU it has passed
+            on_cpu = _diverge.of_graph(path, failure.answer.case.feeds())
+            return _diverge.locate(
+                path, failure, tolerance, level=self.level, reference=on_cpu, cause="provider", place=place
+            )
         trace, departure = _trace.of_program(self.subject, self.graph, self.samples, failure, directory)
         if departure is not None or trace is None:
             return departure
@@ -88,9 +100,10 @@ class Gate:
         batch = answer.case.sizes.get(str(self.samples.batch), 0)
         return _overflow.find(path, self.graph.path, answer, batch=batch, model=self.model)
 
-    def _in_its_task(self, path: Path, found: Comparison) -> Comparison:
+    def _in_its_task(self, path: Path, precision: str, found: Comparison) -> Comparison:
         assert self.metric is not None
-        predict = _metric.of_file(path, level=self.level, max_batch_size=self.samples.max_batch_size)
+        place = self.place_of(precision)
+        predict = _metric.of_file(path, level=self.level, max_batch_size=self.samples.max_batch_size, place=place)
         result = self.metric.compare(self.expected_metric, self.metric.measure(predict))
         if result.passed:
             return replace(found, metric=result)

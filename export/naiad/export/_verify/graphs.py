@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from naiad.export._runtime.place import CPU, Place
 from naiad.export._runtime.session import session
 
 Array = np.ndarray[Any, Any]
@@ -21,8 +22,9 @@ _FIRST_CHUNK = 16
 class Graph:
     """An ONNX file, to be run on one case with other outputs or inputs than its own."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, place: Place = CPU) -> None:
         self.path = path
+        self.place = place
         self.model = onnx.load(path, load_external_data=False)
         self.outputs = tuple(output.name for output in self.model.graph.output)
         self.producers = {name: node for node in self.model.graph.node for name in node.output if name}
@@ -34,7 +36,7 @@ class Graph:
     def run(self, feeds: Mapping[str, Array], names: Sequence[str], *, level: int = UNOPTIMISED) -> dict[str, Array]:
         """Return some tensors of the graph, whether they are outputs or not; what is no tensor is left out."""
         exposed = self._exposing(names)
-        runtime = session(exposed, level=level, folder=self.path.parent)
+        runtime = session(exposed, level=level, folder=self.path.parent, place=self.place)
         values = dict(zip(names, runtime.run(list(names), dict(feeds)), strict=True))
         return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
 
@@ -57,7 +59,7 @@ class Graph:
                     node.output[index] = f"{name}__replaced"
         kind = helper.np_dtype_to_tensor_dtype(value.dtype)
         model.graph.input.append(helper.make_tensor_value_info(name, kind, [None] * value.ndim))
-        runtime = session(model.SerializeToString(), level=UNOPTIMISED, folder=self.path.parent)
+        runtime = session(model.SerializeToString(), level=UNOPTIMISED, folder=self.path.parent, place=self.place)
         names = [output for output in self.outputs if output != name]
         found = dict(zip(names, runtime.run(names, {**feeds, name: value}), strict=True))
         return {name: value, **found} if name in self.outputs else found

@@ -4,12 +4,15 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from naiad.export.errors import InvalidExport
 from naiad.export.report import MetricResult
+
+if TYPE_CHECKING:
+    from naiad.export._runtime.place import Place
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 Predict = Callable[[Arrays], Arrays]
@@ -102,11 +105,12 @@ def predictor(run: Callable[[dict[str, Any]], Mapping[str, Any]], max_batch_size
     return predict
 
 
-def of_file(path: Path, *, level: int, max_batch_size: int) -> Predict:
-    """Return a predictor that runs an ONNX file."""
+def of_file(path: Path, *, level: int, max_batch_size: int, place: "Place | None" = None) -> Predict:
+    """Return a predictor that runs an ONNX file, by default on the CPU."""
+    from naiad.export._runtime.place import CPU
     from naiad.export._runtime.session import session
 
-    runtime = session(path, level=level)
+    runtime = session(path, level=level, place=place or CPU)
     names = [output.name for output in runtime.get_outputs()]
     known = {each.name for each in runtime.get_inputs()}
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from naiad.export._runtime.session import session
+from naiad.export._runtime.place import CPU, Place
+from naiad.export._runtime.session import replayed, session
 from naiad.export._source.reference import Answer, Arrays, describe
 from naiad.export._source.samples import Samples
 from naiad.export._verify import measures as _measures
@@ -62,18 +63,28 @@ class Comparison:
 
 
 def compare(
-    path: Path, samples: Samples, answers: Sequence[Answer], tolerance: Tolerance, *, model: str, level: int = 0
+    path: Path,
+    samples: Samples,
+    answers: Sequence[Answer],
+    tolerance: Tolerance,
+    *,
+    model: str,
+    level: int = 0,
+    place: Place = CPU,
+    replay: bool = False,
 ) -> Comparison:
     """Compare every case; a graph that cannot be loaded or run is a comparison that did not pass.
 
-    `level` is `optimization.graph.level` of the configuration that it will be served with.
+    `level` is `optimization.graph.level` of the configuration that it will be served with; `replay` runs each case as
+    the replay of a CUDA graph.
     """
     try:
-        runtime = session(path, level=level)
+        runtime = replayed(path, level=level, place=place) if replay else session(path, level=level, place=place)
     except Exception as exc:  # noqa: BLE001 - ONNX Runtime's errors share no public base class
         reason = f"ONNX Runtime cannot load the graph of {model}: {exc}"
         unloadable = Failure(answer=answers[0], batch=0, output=None, reason=reason, cause=exc)
         return Comparison(parity=(), cases=(), failure=unloadable)
+    where = place.name if place.on_gpu else "ONNX Runtime"
     scales = _scales(answers)
     cases: list[CaseParity] = []
     worst: dict[str, OutputParity] = {}
@@ -83,7 +94,7 @@ def compare(
         try:
             actual = _run(runtime, answer)
         except Exception as exc:  # noqa: BLE001 - as above
-            reason = f"{model} runs in PyTorch at {describe(answer.case)} and fails in ONNX Runtime: {exc}"
+            reason = f"{model} runs in PyTorch at {describe(answer.case)} and fails in {where}: {exc}"
             failure = failure or Failure(answer=answer, batch=batch, output=None, reason=reason, cause=exc)
             break
         for name, expected in answer.outputs.items():
@@ -91,12 +102,12 @@ def compare(
             found = _measures.difference(actual[name], expected, limits, scales[name])
             ties = 0
             if not found.ok and expected.dtype.kind in "iub":
-                ties = _ties.explained(path, answer.case.feeds(), name, expected, limits, level=level)
+                ties = _ties.explained(path, answer.case.feeds(), name, expected, limits, level=level, place=place)
                 found = replace(found, ok=ties > 0)
             cases.append(_case(name, answer, found))
             worst[name] = _worse(worst.get(name), _parity(name, answer, batch, found, ties))
             if not found.ok and failure is None:
-                failure = replace(_failure(name, answer, batch, found, model), scales=scales)
+                failure = replace(_failure(name, answer, batch, found, model, place), scales=scales)
     return Comparison(parity=tuple(worst.values()), cases=tuple(cases), failure=failure, tolerance=tolerance)
 
 
@@ -181,14 +192,17 @@ def _worse(before: OutputParity | None, after: OutputParity) -> OutputParity:
     return replace(worst, cosine=min(cosines, default=None), num_near_ties=ties)
 
 
-def _failure(name: str, answer: Answer, batch: int, found: _measures.Difference, model: str) -> Failure:
+def _failure(
+    name: str, answer: Answer, batch: int, found: _measures.Difference, model: str, place: Place = CPU
+) -> Failure:
+    on = f" on {place.name}" if place.on_gpu else ""
     origin = answer.case.origin(found.row)
     where = f" ({origin})" if origin else ""
     return Failure(
         answer=answer,
         batch=batch,
         output=name,
-        reason=f"output {name!r} of {model} differs from PyTorch at {describe(answer.case)}{where}: {found.reason}",
+        reason=f"output {name!r} of {model} differs from PyTorch{on} at {describe(answer.case)}{where}: {found.reason}",
         max_abs_error=found.max_abs_error,
         max_rel_error=found.max_rel_error,
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from naiad.export._runtime.place import CPU, Place
 from naiad.export._verify.graphs import Array, Graph
 from naiad.export._verify.measures import scale_of
 from naiad.export.report import Tolerance
@@ -20,10 +21,17 @@ _COMPARES = {"Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
 
 
 def explained(
-    path: Path, feeds: Mapping[str, Array], output: str, expected: Array, tolerance: Tolerance, *, level: int
+    path: Path,
+    feeds: Mapping[str, Array],
+    output: str,
+    expected: Array,
+    tolerance: Tolerance,
+    *,
+    level: int,
+    place: Place = CPU,
 ) -> int:
     """Return how many values differ when all of them are near ties, and 0 when one is not."""
-    graph = Graph(path)
+    graph = Graph(path, place)
     chooser, name = _chooser(graph, output)
     if chooser is None:
         return 0

@@ -12,7 +12,15 @@ from naiad.loadtest._report.units import show_bytes, show_count, show_joules, sh
 __all__ = ["GPU_COLUMNS", "gpus"]
 
 Content = Mapping[str, Any]
-GPU_COLUMNS: Final = (
+GPU_NAMES: Final = {
+    **{field: name for name, _, field, _ in _FIGURES},
+    "own_memory_bytes": "memory of the server",
+    "energy_j": "energy counter",
+    "power_limit_w": "power limit",
+    "slowed_by": "reasons of the clocks",
+    "pcie_limit_bytes_per_s": "speed of the PCIe link",
+}
+_COLUMNS: Final = (
     ("gpu_share", "GPU busy", show_share),
     ("requests_per_second_per_watt", "requests/s per W", show_count),
 )
@@ -28,6 +36,14 @@ _FIGURES: Final = (
     ("PCIe, to the GPU", "", "pcie_rx_bytes_per_s", lambda value: f"{show_bytes(value)}/s"),
     ("PCIe, from the GPU", "", "pcie_tx_bytes_per_s", lambda value: f"{show_bytes(value)}/s"),
 )
+_NAMES: Final = {
+    **{field: name for name, _, field, _ in _FIGURES},
+    "own_memory_bytes": "memory of the server",
+    "energy_j": "energy counter",
+    "power_limit_w": "power limit",
+    "slowed_by": "reasons of the clocks",
+    "pcie_limit_bytes_per_s": "speed of the PCIe link",
+}
 _COLUMNS: Final = ("mean", "min", "p50", "p95", "max")
 _SOURCES: Final = {"counter": "the GPU's energy counter", "samples": "samples of its power"}
 
@@ -37,7 +53,7 @@ def gpus(content: Content) -> Child:
     found = (content["results"]["resources"] or {}).get("gpus")
     if not found:
         return None
-    return [_whole(content), el("div", [_one(gpu) for gpu in found], class_="columns")]
+    return [_whole(content), [_one(gpu) for gpu in found]]
 
 
 def _whole(content: Content) -> Html | None:
@@ -71,8 +87,9 @@ def _facts(gpu: Content) -> list[tuple[str, Child]]:
     slowed = ", ".join(
         f"{name} ({show_share(share)} of the samples)" for name, share in gpu.get("slowed_by", {}).items()
     )
+    energy = f"{show_joules(gpu['energy_j'])} ({_watts(gpu['power_w'])}), by {source}" if gpu.get("energy_j") else None
     return [
-        ("energy over the window", f"{show_joules(gpu['energy_j'])}, by {source}" if gpu.get("energy_j") else None),
+        ("energy over the window", energy),
         ("power before the load", _known(_watts, gpu.get("idle_power_w"))),
         ("power limit", _known(_watts, gpu.get("power_limit_w"))),
         ("memory", _known(show_bytes, gpu.get("memory_total_bytes"))),
@@ -80,7 +97,7 @@ def _facts(gpu: Content) -> list[tuple[str, Child]]:
         ("PCIe, of what the link carries", _known(show_share, gpu.get("pcie_share"))),
         ("clocks held down by", slowed or None),
         ("lost", "within the run: its figures end there" if gpu.get("lost") else None),
-        *((f"no {name}", reason) for name, reason in gpu.get("missing", {}).items()),
+        *((f"no {_NAMES.get(name, name)}", reason) for name, reason in gpu.get("missing", {}).items()),
     ]
 
 

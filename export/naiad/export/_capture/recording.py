@@ -1,7 +1,6 @@
 """The answers of a package's CUDA graphs, in the capture process: as the server will record and replay them."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 
@@ -15,11 +14,10 @@ def answers(run: Run, cases: Sequence[list[torch.Tensor]]) -> list[list[torch.Te
 
     Raises what CUDA raises where the work cannot be recorded, as where the host has to look at a result.
     """
-    pool = torch.cuda.graph_pool_handle()
-    return [_replayed(run, case, pool) for case in cases]
+    return [_replayed(run, case) for case in cases]
 
 
-def _replayed(run: Run, case: list[torch.Tensor], pool: Any) -> list[torch.Tensor]:
+def _replayed(run: Run, case: list[torch.Tensor]) -> list[torch.Tensor]:
     static = [torch.zeros_like(tensor) for tensor in case]
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
@@ -28,7 +26,7 @@ def _replayed(run: Run, case: list[torch.Tensor], pool: Any) -> list[torch.Tenso
             run(static)
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool):
+    with torch.cuda.graph(graph):
         outputs = run(static)
     for place, tensor in zip(static, case, strict=True):
         place.copy_(tensor)

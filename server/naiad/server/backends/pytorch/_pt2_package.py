@@ -112,8 +112,8 @@ def _load(config: ModelConfig, path: Path, gpu: int | None) -> Any:
             found=str(exc).partition("\n")[0],
             advice="export the model again with this PyTorch, on a machine with this processor"
             if gpu is None
-            else "look for CUDA's own words in the log above this, as when the GPU's memory is full; if there are none, "
-            "export the model again with this PyTorch, on a machine with this GPU",
+            else "look for CUDA's own words in the log above this, as when the GPU's memory is full; where there are "
+            "none, export the model again with this PyTorch, on a machine with this GPU",
         )
         raise LoadError(message) from exc
 

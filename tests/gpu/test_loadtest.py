@@ -27,8 +27,7 @@ def test_every_gpu_tells_its_figures(driver):
         assert gpu.name
         assert gpu.uuid.startswith("GPU-")
         assert gpu.memory_total_bytes > 1 << 30
-        assert gpu.busy_share is not None or "MIG" in gpu.missing["busy_share"] or gpu.missing["busy_share"]
-        for name in ("power_w", "energy_j", "sm_mhz", "temperature_c"):
+        for name in ("busy_share", "power_w", "energy_j", "sm_mhz", "temperature_c"):
             assert getattr(gpu, name) is not None or gpu.missing[name], name
 
 
@@ -54,7 +53,7 @@ def test_a_gpu_at_work_is_busy_and_draws_power(driver):
     assert last.busy_share is None or last.busy_share > 0.5
     assert last.sm_mhz is None or last.sm_mhz > 300
     if last.energy_j is not None and len(samples) > 2:
-        (power_w,) = {(last.energy_j - samples[1].energy_j) / (last.at_s - samples[1].at_s)}
+        power_w = (last.energy_j - samples[1].energy_j) / (last.at_s - samples[1].at_s)
         assert 10 < power_w < 3000
         assert last.own_memory_bytes is None or last.own_memory_bytes > a.nbytes
 

@@ -12,15 +12,7 @@ from naiad.loadtest._report.units import show_bytes, show_count, show_joules, sh
 __all__ = ["GPU_COLUMNS", "gpus"]
 
 Content = Mapping[str, Any]
-GPU_NAMES: Final = {
-    **{field: name for name, _, field, _ in _FIGURES},
-    "own_memory_bytes": "memory of the server",
-    "energy_j": "energy counter",
-    "power_limit_w": "power limit",
-    "slowed_by": "reasons of the clocks",
-    "pcie_limit_bytes_per_s": "speed of the PCIe link",
-}
-_COLUMNS: Final = (
+GPU__COLUMNS: Final = (
     ("gpu_share", "GPU busy", show_share),
     ("requests_per_second_per_watt", "requests/s per W", show_count),
 )

@@ -12,6 +12,8 @@
 from naiad.client._async_client import AsyncClient as AsyncClient
 from naiad.client._calling.call import Call as Call
 from naiad.client._client import Client as Client
+from naiad.client._device.tensor import CudaOutputs as CudaOutputs
+from naiad.client._device.tensor import CudaTensor as CudaTensor
 from naiad.client._model.async_batched import AsyncBatched as AsyncBatched
 from naiad.client._model.async_model import AsyncModel as AsyncModel
 from naiad.client._model.async_sequences import AsyncSequence as AsyncSequence
@@ -46,6 +48,7 @@ from naiad.client.metadata import ServerMetadata as ServerMetadata
 from naiad.client.metadata import TensorMetadata as TensorMetadata
 from naiad.client.options import TLS as TLS
 from naiad.client.options import Balancing as Balancing
+from naiad.client.options import CudaMemory as CudaMemory
 from naiad.client.options import Hedge as Hedge
 from naiad.client.options import Limits as Limits
 from naiad.client.options import Retry as Retry

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
 from naiad.client._calling.async_caller import AsyncCaller
+from naiad.client._device.model import device_model
 from naiad.client._model.async_model import AsyncModel
 from naiad.client._observe import Observer
 from naiad.client._protocol import operations
@@ -26,6 +27,7 @@ from naiad.client.options import (
     NOT_GIVEN,
     TLS,
     Balancing,
+    CudaMemory,
     Hedge,
     Limits,
     NotGiven,
@@ -72,6 +74,7 @@ class AsyncClient:
         metadata: Mapping[str, str] | None = None,
         observers: Sequence[Observer] = (),
         shared_memory: SharedMemory | Literal["auto"] | bool = "auto",
+        cuda_memory: CudaMemory | Literal["auto"] | bool = False,
     ) -> None:
         self._settings = Settings.of(
             url,
@@ -85,6 +88,7 @@ class AsyncClient:
             metadata=metadata,
             observers=observers,
             shared_memory=shared_memory,
+            cuda_memory=cuda_memory,
         )
         self._caller = AsyncCaller(self._settings)
         self._pinned: Peer[AsyncTransport] | None = None
@@ -151,6 +155,7 @@ class AsyncClient:
             options_of(keywords),
             idempotent=idempotent,
             placing=unchecked_placing(model, number, self._settings.shared_memory),
+            on_gpu=device_model(self._settings.devices, model, number),
         )
         return await self._run(operation, timeout_s)
 

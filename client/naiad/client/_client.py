@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
 from naiad.client._calling.call import Call
 from naiad.client._calling.caller import Caller
+from naiad.client._device.model import device_model
 from naiad.client._model.model import Model
 from naiad.client._observe import Observer
 from naiad.client._protocol import operations
@@ -26,6 +27,7 @@ from naiad.client.options import (
     NOT_GIVEN,
     TLS,
     Balancing,
+    CudaMemory,
     Hedge,
     Limits,
     NotGiven,
@@ -69,6 +71,9 @@ class Client:
         observers: what sees every call; :mod:`naiad.client.telemetry` has some.
         shared_memory: large tensors reach a server on this machine through memory, by default where it allows that;
             ``True`` tries it with every server, ``False`` with none, a :class:`SharedMemory` says more.
+        cuda_memory: tensors on a GPU go in and come out through CUDA shared memory; ``True`` makes it an error where
+            that cannot be, ``"auto"`` goes by the host's memory then, a :class:`CudaMemory` says more. By default such
+            tensors are refused.
 
     Raises:
         InvalidInput: an argument is wrong. Nothing is contacted before the first call.
@@ -88,6 +93,7 @@ class Client:
         metadata: Mapping[str, str] | None = None,
         observers: Sequence[Observer] = (),
         shared_memory: SharedMemory | Literal["auto"] | bool = "auto",
+        cuda_memory: CudaMemory | Literal["auto"] | bool = False,
     ) -> None:
         self._settings = Settings.of(
             url,
@@ -101,6 +107,7 @@ class Client:
             metadata=metadata,
             observers=observers,
             shared_memory=shared_memory,
+            cuda_memory=cuda_memory,
         )
         self._caller = Caller(self._settings)
         self._pinned: Peer[Transport] | None = None
@@ -168,6 +175,7 @@ class Client:
             options_of(keywords),
             idempotent=idempotent,
             placing=unchecked_placing(model, number, self._settings.shared_memory),
+            on_gpu=device_model(self._settings.devices, model, number),
         )
         return self._run(operation, timeout_s)
 

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from naiad.client._device.devices import Devices
 from naiad.client._observe import Observer
 from naiad.client._routing.endpoint import Directory, Endpoint, Servers, directory_of
 from naiad.client._routing.pool import Connected, Peer
 from naiad.client._transport.seam import ADMIN_HEADER, Connection, Headers
 from naiad.client.errors import ClientError, InvalidInput
-from naiad.client.options import TLS, Balancing, Hedge, Limits, Retry, SharedMemory, Timeout
+from naiad.client.options import TLS, Balancing, CudaMemory, Hedge, Limits, Retry, SharedMemory, Timeout
 
 DEFAULT_URL = "grpc://localhost:8001"
 TransportT = TypeVar("TransportT", bound=Connected)
@@ -32,6 +33,8 @@ class Settings:
     headers: Headers
     observers: tuple[Observer, ...]
     shared_memory: SharedMemory | None
+    devices: Devices | None
+    """The GPUs, where tensors on them are to reach servers through their memory."""
 
     @classmethod
     def of(
@@ -48,6 +51,7 @@ class Settings:
         metadata: Mapping[str, str] | None,
         observers: Sequence[Observer],
         shared_memory: SharedMemory | bool | str,
+        cuda_memory: CudaMemory | bool | str,
     ) -> Settings:
         """Check the arguments of a client.
 
@@ -69,6 +73,7 @@ class Settings:
             headers=tuple(_checked(headers).items()),
             observers=tuple(observers),
             shared_memory=SharedMemory.of(shared_memory),
+            devices=Devices.of(cuda_memory),
         )
 
     def peer(self, endpoint: Endpoint, connect: Callable[[Connection], TransportT]) -> Peer[TransportT]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, final
 
 from naiad.client.errors import InvalidInput
 
-__all__ = ["TLS", "Balancing", "Hedge", "Limits", "Retry", "SharedMemory", "Timeout"]
+__all__ = ["TLS", "Balancing", "CudaMemory", "Hedge", "Limits", "Retry", "SharedMemory", "Timeout"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,6 +167,45 @@ class SharedMemory:
         if value is True or value == "auto":
             return cls(servers="all" if value is True else "local")
         raise InvalidInput(f"shared_memory is 'auto', True, False or a SharedMemory, found {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CudaMemory:
+    """Tensors on a GPU reach a server on the same GPU through memory that both see, without a copy in the host's.
+
+    The server must allow it (Triton's CUDA shared memory; the embedded server wants the admin secret for it), run on
+    the same machine and see the same GPU.
+    """
+
+    max_bytes: int = 1 << 30
+    """All of it together, on all GPUs, with the outputs that somebody still has."""
+    region_bytes: int = 64 << 20
+    """How much is allocated and registered at a time, at least."""
+    servers: Literal["local", "all"] = "local"
+    """Those at loopback addresses and Unix sockets; or all, for containers that share this machine's GPU and IPC."""
+    fallback: bool = False
+    """Whether tensors go by the host's memory, with a line in the log, where it cannot be had; else it is an error."""
+    host_inputs: bool = False
+    """Whether arrays in the host's memory are copied to the GPU, too, in requests that use it."""
+    server_devices: Mapping[int, int] = field(default_factory=dict[int, int])
+    """The server's number of a GPU, by this process's, where CUDA_VISIBLE_DEVICES makes them differ."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_bytes", "region_bytes"):
+            if getattr(self, name) < 1:
+                raise InvalidInput(f"CudaMemory.{name} is at least 1, found {getattr(self, name)!r}")
+        _check_one_of(self.servers, ("local", "all"), "CudaMemory.servers")
+
+    @classmethod
+    def of(cls, value: CudaMemory | bool | str) -> CudaMemory | None:
+        """Read what a client was given; ``None`` is without."""
+        if isinstance(value, CudaMemory):
+            return value
+        if value is False:
+            return None
+        if value is True or value == "auto":
+            return cls(servers="all" if value is True else "local", fallback=value is not True)
+        raise InvalidInput(f"cuda_memory is 'auto', True, False or a CudaMemory, found {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

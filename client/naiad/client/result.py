@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
+from naiad.client._device.tensor import CudaOutputs
 from naiad.client._protocol.dlpack import tensor_of
 from naiad.client.errors import InvalidInput
 
@@ -132,6 +133,17 @@ class Result(Mapping[str, NDArray[Any]]):
         NumPy's own arrays can be handed over as they are, except for the types of ``ml_dtypes``.
         """
         return tensor_of(self[name])
+
+    @property
+    def cuda(self) -> CudaOutputs:
+        """The outputs that were left on a GPU (``outputs_on="cuda"``): ``torch.from_dlpack(result.cuda("y"))``."""
+        return CudaOutputs({}, self._not_on_gpu)
+
+    def _not_on_gpu(self, name: str) -> KeyError:
+        where = "in the host's memory" if name in self._outputs else "not in the answer"
+        return KeyError(
+            f"output '{name}' of '{self.model_name}' is expected on a GPU, found {where}: outputs_on='cuda'"
+        )
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         try:

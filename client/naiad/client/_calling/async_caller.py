@@ -12,6 +12,7 @@ from naiad.client._routing.attempts import Attempts
 from naiad.client._routing.pool import Peer
 from naiad.client._routing.router import Router
 from naiad.client._settings import Settings
+from naiad.client._transport import cuda
 from naiad.client._transport.seam import AsyncTransport, RpcFailed, TransportClosed
 from naiad.client._transport.shm import async_connector
 from naiad.client.errors import ClientError
@@ -26,7 +27,9 @@ class AsyncCaller:
     """Makes the calls of one client, in one event loop."""
 
     def __init__(self, settings: Settings) -> None:
-        self.router: Router[AsyncTransport] = Router(settings, async_connector(settings.shared_memory))
+        self.router: Router[AsyncTransport] = Router(
+            settings, cuda.async_over(async_connector(settings.shared_memory), settings.devices)
+        )
         self._limit = settings.limits.inflight
         self._slots = asyncio.Semaphore(self._limit) if self._limit else None
         self._closed = False

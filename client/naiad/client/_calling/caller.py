@@ -15,6 +15,7 @@ from naiad.client._routing.attempts import Attempts
 from naiad.client._routing.pool import Peer
 from naiad.client._routing.router import Router
 from naiad.client._settings import Settings
+from naiad.client._transport import cuda
 from naiad.client._transport.seam import PendingCall, RpcFailed, Transport, TransportClosed
 from naiad.client._transport.shm import connector
 from naiad.client.errors import ClientError
@@ -29,7 +30,9 @@ class Caller:
     """Makes the calls of one client; may be shared by threads."""
 
     def __init__(self, settings: Settings) -> None:
-        self.router: Router[Transport] = Router(settings, connector(settings.shared_memory))
+        self.router: Router[Transport] = Router(
+            settings, cuda.over(connector(settings.shared_memory), settings.devices)
+        )
         self._limit = settings.limits.inflight
         self._slots = threading.Semaphore(self._limit) if self._limit else None
         self._closed = False

@@ -191,8 +191,8 @@ class AsyncModel(Handle):
         if description is None:
             metadata = await self._client.model_metadata(self.name, self.version)
             config = await self._client.model_config(self.name, self.version)
-            shared_memory = self._client._settings.shared_memory
+            settings = self._client._settings
             description = self._described = Description(
-                self.name, self.version, metadata, config, shared_memory, self._cast
+                self.name, self.version, metadata, config, settings.shared_memory, self._cast, settings.devices
             )
         return description

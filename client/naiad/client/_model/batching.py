@@ -10,7 +10,7 @@ import numpy as np
 
 from naiad.client._protocol.codec import Codec
 from naiad.client._protocol.contract import Contract
-from naiad.client._protocol.request import InferKeywords, Inputs, encode_options, options_of
+from naiad.client._protocol.request import InferKeywords, Inputs, check_on_host, encode_options, options_of
 from naiad.client._protocol.rows import Arrays, arrays_of, check_arrays
 from naiad.client.errors import ClientClosed, ClientError, DeadlineExceeded, InferenceFailed, InvalidInput, Overloaded
 from naiad.client.result import Result, Timing
@@ -244,6 +244,7 @@ class Queue(Generic[R]):
                 "call the model itself",
                 model=self._model,
             )
+        check_on_host(options_of(keywords))
         if keywords.get("out") is not None:
             raise InvalidInput(
                 "out cannot receive what comes in one message with the answers of others: leave it out, or call the "

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from naiad.client._protocol import operations
-from naiad.client._protocol.request import InferOptions, Inputs
+from naiad.client._protocol.request import InferOptions, Inputs, check_on_host
 from naiad.client._protocol.stream import METHOD, Parts, asking_for_final
 from naiad.client._routing.attempts import Attempts
 from naiad.client._transport.seam import RpcFailed
@@ -50,6 +50,7 @@ class Wish:
     def __post_init__(self) -> None:
         if self.options.out is not None:
             raise InvalidInput("out receives one answer; the parts of a stream come in arrays of their own")
+        check_on_host(self.options)
         if self.idle_timeout_s is not None:
             check_timeout(self.idle_timeout_s, "idle_timeout_s")
 

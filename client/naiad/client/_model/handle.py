@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from naiad.client._device.devices import Devices
+from naiad.client._device.model import DeviceModel, device_model
 from naiad.client._protocol import operations
 from naiad.client._protocol.codec import Codec
 from naiad.client._protocol.contract import Contract
@@ -26,7 +28,7 @@ _OLD_S = 1.0
 class Description:
     """What a server said about a model, and the codec made from it."""
 
-    __slots__ = ("codec", "config", "metadata", "placing", "taken_at", "versions")
+    __slots__ = ("codec", "config", "metadata", "on_gpu", "placing", "taken_at", "versions")
 
     def __init__(
         self,
@@ -36,11 +38,13 @@ class Description:
         config: ModelConfig,
         shared_memory: SharedMemory | None = None,
         cast: Literal["safe"] | None = None,
+        devices: Devices | None = None,
     ) -> None:
         self.metadata: ModelMetadata = metadata
         self.config: ModelConfig = config
         self.codec: Codec = Codec(name, version or "", Contract.of(metadata, config), cast)
         self.placing: Placing | None = placing_of(self.codec, metadata, config.max_batch_size, shared_memory)
+        self.on_gpu: DeviceModel | None = device_model(devices, name, version, self.codec.contract)
         self.versions: set[str] = set(metadata.versions)
         self.taken_at: float = time.monotonic()
 
@@ -83,6 +87,7 @@ class Handle:
             description.codec,
             idempotent=self.idempotent,
             placing=description.placing,
+            on_gpu=description.on_gpu,
             queue_timeout_us=queue_timeout_us,
         )
 

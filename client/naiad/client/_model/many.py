@@ -9,7 +9,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Ma
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from naiad.client._protocol.request import InferKeywords, Inputs
+from naiad.client._protocol.request import InferKeywords, Inputs, check_on_host, options_of
 from naiad.client._protocol.rows import Arrays, Whole, arrays_of, check_arrays, no_rows, part_of, spans
 from naiad.client.errors import ClientError, InvalidInput
 from naiad.client.result import Result
@@ -100,6 +100,8 @@ def check(inflight: int, rows: int | None, keywords: InferKeywords, *, divided: 
         raise InvalidInput(f"rows is 1 or more and divides one mapping of arrays, found {rows}")
     if keywords.get("sequence_id"):
         raise InvalidInput("requests of a sequence follow one another, found sequence_id: use `model.infer` for each")
+    if divided:
+        check_on_host(options_of(keywords))
     if keywords.get("out") is not None and not divided:
         raise InvalidInput("out receives one answer, found several requests: leave it out")
 

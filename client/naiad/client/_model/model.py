@@ -59,12 +59,13 @@ class Model(Handle):
     ) -> Result:
         """Check the inputs, send them, return the outputs.
 
-        Values are arrays, anything with DLPack (torch tensors on the CPU), or Python numbers, strings and lists,
-        which take the model's data type. The type of an array is never changed silently; ``cast="safe"`` converts
-        where NumPy's rule of that name says that no value is lost.
+        Values are arrays, anything with DLPack (torch tensors; with ``cuda_memory``, on a GPU too), or Python numbers,
+        strings and lists, which take the model's data type. The type of an array is never changed silently;
+        ``cast="safe"`` converts where NumPy's rule of that name says that no value is lost.
 
         Keywords: ``outputs`` (names or :class:`Output`; all by default), ``out`` (arrays or tensors of the caller's
-        that receive outputs in place, by name), ``cast``, ``request_id``, ``priority`` (1 is the highest),
+        that receive outputs in place, by name), ``outputs_on`` (``"cuda"`` leaves outputs on a GPU, for
+        :attr:`Result.cuda`), ``cast``, ``request_id``, ``priority`` (1 is the highest),
         ``sequence_id`` with ``sequence_start`` and ``sequence_end``, ``parameters`` (passed to the model).
 
         Raises:
@@ -265,8 +266,8 @@ class Model(Handle):
         if description is None:
             metadata = self._client.model_metadata(self.name, self.version)
             config = self._client.model_config(self.name, self.version)
-            shared_memory = self._client._settings.shared_memory
+            settings = self._client._settings
             description = self._described = Description(
-                self.name, self.version, metadata, config, shared_memory, self._cast
+                self.name, self.version, metadata, config, settings.shared_memory, self._cast, settings.devices
             )
         return description

@@ -32,7 +32,7 @@ class Buffers:
         self._arrays = {name: _writable(name, buffer) for name, buffer in given.items()}
         if contract is not None:
             for name, array in self._arrays.items():
-                _check_promise(name, array, contract)
+                check_promise(name, array.dtype, array.shape, contract)
 
     def __contains__(self, name: str) -> bool:
         return name in self._arrays
@@ -124,15 +124,19 @@ def _writable(name: str, buffer: Any) -> NDArray[Any]:
     return array
 
 
-def _check_promise(name: str, array: NDArray[Any], contract: Contract) -> None:
-    """Check a buffer against what the model's metadata says about the output."""
+def check_promise(name: str, dtype: np.dtype[Any], shape: tuple[int, ...], contract: Contract) -> None:
+    """Check a buffer against what the model's metadata says about the output.
+
+    Raises:
+        InvalidInput: it does not fit.
+    """
     contract.check_output(name)
     expected = contract.outputs[name]
-    fits = len(array.shape) == len(expected.shape) and all(
-        dim in (-1, given) for dim, given in zip(expected.shape, array.shape, strict=True)
+    fits = len(shape) == len(expected.shape) and all(
+        dim in (-1, given) for dim, given in zip(expected.shape, shape, strict=True)
     )
-    if not fits or triton_datatype(array.dtype) != expected.datatype:
+    if not fits or triton_datatype(dtype) != expected.datatype:
         raise InvalidInput(
-            f"out['{name}'] is {array.dtype} {list(array.shape)}, the output of model '{contract.model}' is {expected}",
+            f"out['{name}'] is {dtype} {list(shape)}, the output of model '{contract.model}' is {expected}",
             model=contract.model,
         )

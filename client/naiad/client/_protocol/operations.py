@@ -15,9 +15,18 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 
+from naiad.client._device.model import DeviceModel
 from naiad.client._protocol.codec import Codec
 from naiad.client._protocol.placing import Placing, UncheckedPlacing
-from naiad.client._protocol.request import InferOptions, Inputs, buffers_of, decode_infer, encode_infer
+from naiad.client._protocol.request import (
+    NO_OPTIONS,
+    InferOptions,
+    Inputs,
+    buffers_of,
+    check_on_host,
+    decode_infer,
+    encode_infer,
+)
 from naiad.client.config import ModelConfig
 from naiad.client.control import LogSettings, TraceSettings, log_request, trace_request
 from naiad.client.errors import InvalidInput, InvalidResponse
@@ -96,10 +105,41 @@ def infer(
     *,
     idempotent: bool = False,
     placing: Placing | UncheckedPlacing | None = None,
+    on_gpu: DeviceModel | None = None,
     queue_timeout_us: int = 0,
 ) -> Operation[Result]:
-    """ModelInfer; with ``codec``, the inputs are checked before; with ``placing``, they may leave in shared memory."""
+    """ModelInfer; with ``codec``, the inputs are checked before; with ``placing``, they may leave in shared memory.
+
+    ``on_gpu`` says what becomes of tensors on a GPU.
+    """
     began = time.monotonic()
+    if on_gpu is None:
+        if options is not NO_OPTIONS and options.outputs_on is not None:
+            check_on_host(options)
+    elif on_gpu.concerns(inputs, options):
+        by_host = partial(
+            infer,
+            model,
+            version,
+            codec=codec,
+            idempotent=idempotent,
+            placing=placing,
+            queue_timeout_us=queue_timeout_us,
+        )
+        placed_there, read = on_gpu.request(
+            inputs, options, by_host, queue_timeout_us=queue_timeout_us, repeatable=idempotent
+        )
+        return Operation(
+            "ModelInfer",
+            placed_there,
+            read,
+            model,
+            version,
+            options.request_id or None,
+            idempotent,
+            bool(options.sequence_id),
+            encode_s=time.monotonic() - began,
+        )
     buffers = buffers_of(options, None if codec is None else codec.contract) if options.out else None
     placed = None
     if placing is not None and (buffers is not None or placing.concerns(inputs)):

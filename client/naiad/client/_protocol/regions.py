@@ -1,6 +1,6 @@
 """The remote procedures that tell a server which shared memory there is, as values.
 
-Source: the "System-Shared-Memory Extension" of Triton's protocol documentation.
+Source: the "System-Shared-Memory Extension" and "CUDA-Shared-Memory Extension" of Triton's protocol documentation.
 """
 
 from __future__ import annotations
@@ -29,3 +29,19 @@ def unregister(name: str) -> Operation[None]:
 def registered() -> Operation[tuple[str, ...]]:
     """SystemSharedMemoryStatus: the names of all regions that anybody has registered."""
     return call("SystemSharedMemoryStatus", lambda message: tuple(message.regions))
+
+
+def register_cuda(name: str, handle: bytes, device: int, size_bytes: int) -> Operation[None]:
+    """CudaSharedMemoryRegister; ``handle`` is a cudaIpcMemHandle_t, ``device`` the server's number of the GPU."""
+    fields = {"name": name, "raw_handle": handle, "device_id": device, "byte_size": size_bytes}
+    return call("CudaSharedMemoryRegister", lambda _: None, fields)
+
+
+def unregister_cuda(name: str) -> Operation[None]:
+    """CudaSharedMemoryUnregister; unknown names are as good as unregistered."""
+    return call("CudaSharedMemoryUnregister", lambda _: None, {"name": name})
+
+
+def registered_cuda() -> Operation[tuple[str, ...]]:
+    """CudaSharedMemoryStatus: the names of all regions that are registered, those included that wait for their end."""
+    return call("CudaSharedMemoryStatus", lambda message: tuple(message.regions))

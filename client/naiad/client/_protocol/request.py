@@ -50,6 +50,9 @@ class InferKeywords(TypedDict, total=False):
     """Passed to the model as they are."""
     out: Mapping[str, Any] | None
     """Memory of the caller's for outputs, by name: arrays or tensors (DLPack), which the result then has themselves."""
+    outputs_on: Any
+    """``"cuda"`` (``"cuda:1"``, a torch device, a number) leaves outputs on a GPU, for :attr:`Result.cuda`; needs the
+    client's ``cuda_memory``. ``None`` and ``"cpu"`` are the host."""
     cast: Literal["safe"] | None
     """``"safe"`` converts inputs to the model's types where NumPy's rule of that name says that no value is lost."""
 
@@ -72,6 +75,7 @@ class InferOptions:
     sequence_end: bool = False
     parameters: Mapping[str, wire.Parameter] | None = None
     out: Mapping[str, Any] | None = None
+    outputs_on: Any = None
     cast: Literal["safe"] | None = None
     queue_timeout_us: int = 0
     """How long the request may wait in the model's queue; 0 says nothing. Set from the call's deadline."""
@@ -153,14 +157,28 @@ def buffers_of(options: InferOptions, contract: Contract | None) -> Buffers | No
     """
     if not options.out:
         return None
-    if options.outputs is not None:
+    check_received(options)
+    return Buffers(options.out, contract)
+
+
+def check_received(options: InferOptions) -> None:
+    """Raise :class:`InvalidInput` for a buffer whose output is not asked for, or as classes."""
+    if options.out and options.outputs is not None:
         plain = {output if isinstance(output, str) else output.name for output in options.outputs}
         classes = {output.name for output in options.outputs if isinstance(output, Output) and output.class_count}
         for name in options.out:
             if name not in plain - classes:
                 how = "as classes, which come as strings" if name in classes else "not at all"
                 raise InvalidInput(f"out['{name}'] is for an output that is asked for {how}: leave it out")
-    return Buffers(options.out, contract)
+
+
+def check_on_host(options: InferOptions) -> None:
+    """Raise :class:`InvalidInput` where outputs are to stay on a GPU, which this client or call cannot do."""
+    if options.outputs_on is not None and str(options.outputs_on) != "cpu":
+        raise InvalidInput(
+            f"outputs_on={options.outputs_on!r} needs a client with cuda_memory=True or 'auto', and a call of `infer` "
+            "or `submit`: leave it out, or make the client so"
+        )
 
 
 def wire_inputs(
@@ -174,7 +192,7 @@ def wire_inputs(
     if contract is None:
         if cast:
             raise InvalidInput("cast='safe' needs to know the model's types: call client.model(name).infer(...)")
-        return [_wire_input(name, as_array(value), payload) for name, value in inputs.items()]
+        return [wire_input(name, as_array(value), None, payload) for name, value in inputs.items()]
     arrays = {name: as_array(value, contract.datatype_of_input(name)) for name, value in inputs.items()}
     if cast:
         arrays = contract.safely_cast(arrays)
@@ -186,8 +204,13 @@ def wire_inputs(
     ]
 
 
-def _wire_input(name: str, array: NDArray[Any], payload: PayloadOf) -> wire.WireInput:
-    datatype = triton_datatype(array.dtype)
+def wire_input(name: str, array: Any, contract: Contract | None, payload: Callable[[Any, str], Any]) -> wire.WireInput:
+    """Return an input that was checked, in the host's memory or a GPU's, as the wire describes it.
+
+    Raises:
+        InvalidInput: its type has no name in the protocol.
+    """
+    datatype = triton_datatype(array.dtype) if contract is None else contract.inputs[name].datatype
     if datatype is None:
         raise InvalidInput(
             f"input '{name}': Triton has no data type for NumPy's {array.dtype}; convert the array first"

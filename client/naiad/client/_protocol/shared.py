@@ -173,9 +173,18 @@ def _memory(output: wire.WireOutput, place: Place) -> memoryview:
     """
     if place.memory is None:
         raise InvalidInput(f"output '{output.name}' needs a place whose memory can be read here")
+    return place.memory[: written_bytes(output, place)]
+
+
+def written_bytes(output: wire.WireOutput, place: Place) -> int:
+    """Return how much of its place an output may have, as the answer says; the whole of it where it says nothing.
+
+    Raises:
+        InvalidResponse: the answer names another place.
+    """
     said = output.parameters
     if wire.SHARED_REGION not in said:
-        return place.memory
+        return place.size_bytes
     region, offset = said[wire.SHARED_REGION], said.get(wire.SHARED_OFFSET, 0)
     if (region, offset) != (place.region, place.offset):
         raise InvalidResponse(f"output '{output.name}' was not asked to be at {offset} of the region '{region}'")
@@ -184,4 +193,4 @@ def _memory(output: wire.WireOutput, place: Place) -> memoryview:
         raise InvalidResponse(
             f"output '{output.name}': expected at most {place.size_bytes} bytes in shared memory, found {size!r}"
         )
-    return place.memory[:size]
+    return size

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from naiad.client._protocol.datatypes import numpy_dtype
-from naiad.client._protocol.dlpack import array_from
+from naiad.client._protocol.dlpack import array_from, is_on_cuda
 from naiad.client._protocol.strings import decode_strings, encode_strings
 from naiad.client.errors import InvalidInput, InvalidResponse
 
@@ -54,6 +54,11 @@ def _from_dlpack(value: Any) -> NDArray[Any]:
     try:
         return array_from(value)
     except (BufferError, RuntimeError, TypeError, ValueError) as exc:
+        if is_on_cuda(value):
+            raise InvalidInput(
+                "expected a tensor in the host's memory, found one on a CUDA device: make the client with "
+                "cuda_memory=True or 'auto' (and call `infer` or `submit`), or copy it yourself: tensor.cpu()"
+            ) from exc
         raise InvalidInput(
             "expected a tensor that NumPy can read where it lies (on the CPU, detached), "
             f"found {type(value).__name__}: {exc}"

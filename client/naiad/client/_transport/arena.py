@@ -32,7 +32,7 @@ class Slot:
 
     def __init__(self, segment: Segment) -> None:
         self.segment = segment
-        self.known_to: set[Registry] = set()
+        self.known_to: set[Registry[Slot]] = set()
         self.since = 0.0
         """When it was given back or retired, on the monotonic clock."""
 

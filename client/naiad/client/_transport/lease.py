@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, cast
+from typing import Final, Literal, Protocol, cast
 
 from naiad.client._protocol import regions
 from naiad.client._protocol.placing import Placeable, Placed
@@ -19,12 +19,50 @@ Next = Literal["raise", "place again", "send"]
 _REFUSED: Final = frozenset({"INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED"})
 
 
+class Carried(Protocol):
+    """A request that may leave with its tensors elsewhere than in its message."""
+
+    def wire(self) -> bytes:
+        """Return what to send where they are in it."""
+        ...
+
+
+class Held(Protocol):
+    """The memory that one attempt has."""
+
+    @property
+    def message(self) -> bytes:
+        """What to send."""
+        ...
+
+    @property
+    def num_bytes_out(self) -> int:
+        """How much there may be to copy out."""
+        ...
+
+    def land(self, answer: bytes) -> bytes:
+        """Read the answer, and give the memory back."""
+        ...
+
+    def failed(self, failure: RpcFailed) -> Next:
+        """Give the memory back or up; return what to do next."""
+        ...
+
+    def abandon(self) -> None:
+        """Give the memory up: its request may still run."""
+        ...
+
+    def abandon_later(self) -> None:
+        """Give the memory up from a finalizer."""
+        ...
+
+
 class Lease:
     """A slot that one attempt has, and what becomes of it when the attempt ends."""
 
     __slots__ = ("_arena", "_message", "_placed", "_registry", "memory", "slot")
 
-    def __init__(self, message: Placeable, slot: Slot, arena: Arena, registry: Registry) -> None:
+    def __init__(self, message: Placeable, slot: Slot, arena: Arena, registry: Registry[Slot]) -> None:
         self._message, self.slot, self._arena, self._registry = message, slot, arena, registry
         self.memory = slot.segment.memory
         self._placed: Placed | None = None
@@ -60,7 +98,7 @@ class Lease:
             self._registry.lost(self.slot)
             self._arena.give_back(self.slot)
             return "place again"
-        if _has_ended(failure):
+        if has_ended(failure):
             self._arena.give_back(self.slot)
             return "raise"
         self.abandon()
@@ -90,7 +128,7 @@ class Lease:
         self._arena.retire_later(self.slot)
 
 
-def _has_ended(failure: RpcFailed) -> bool:
+def has_ended(failure: RpcFailed) -> bool:
     """Whether a request that failed like this is surely not read or answered by the server any more."""
     context = CallContext(endpoint="", method="")
     return failure.status in _REFUSED or from_status(failure.status, failure.details, context).unprocessed

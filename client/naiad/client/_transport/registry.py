@@ -12,11 +12,10 @@ import re
 import time
 from collections.abc import Generator
 from contextlib import suppress
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from naiad.client._protocol import operations, regions
 from naiad.client._protocol.operations import Operation
-from naiad.client._transport.arena import Arena, Slot
 from naiad.client._transport.seam import RpcFailed
 from naiad.client._transport.segments import is_orphan
 from naiad.client.metadata import ServerMetadata
@@ -26,7 +25,6 @@ Talk = Generator[Operation[Any], Any, T]
 """A conversation: yields operations, receives their answers, returns what came of it."""
 
 _log = logging.getLogger("naiad.client")
-_EXTENSION: Final = "system_shared_memory"
 _FIRST_SAFE_VERSION: Final = (2, 50)
 _NOBODY_ANSWERED: Final = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"})
 _RESTRICTED: Final = "protocol is restricted"
@@ -36,7 +34,38 @@ _AGAIN_S: Final = 0.25
 _MOST_LOSSES: Final = 3
 
 
-class Registry:
+class Registrable(Protocol):
+    """What servers are told of."""
+
+    @property
+    def name(self) -> str:
+        """What servers call it."""
+        ...
+
+    @property
+    def size_bytes(self) -> int:
+        """How much room it has."""
+        ...
+
+    @property
+    def known_to(self) -> set[Registry[Any]]:
+        """The servers that have it registered."""
+        ...
+
+
+S = TypeVar("S", bound=Registrable)
+S_contra = TypeVar("S_contra", bound=Registrable, contravariant=True)
+
+
+class Keeper(Protocol[S_contra]):
+    """Whose slots they are."""
+
+    def drop(self, slot: S_contra, /) -> None:
+        """Note that no server knows a slot any more."""
+        ...
+
+
+class Registry(Generic[S]):
     """The registrations at one server. Threads share it without a lock: each slot is one request's at a time.
 
     Up to release 24.08, Triton (2.49) unmaps a region that is unregistered while a request still uses it, and dies of
@@ -44,17 +73,24 @@ class Registry:
     Older servers are therefore left alone: nobody can know when a request that was given up has ended.
     """
 
-    def __init__(self, arena: Arena, shown: str) -> None:
+    extension: str = "system_shared_memory"
+    """What a server's metadata must have."""
+    kind: str = "shared memory, requests go over the connection"
+    """What it says in the log that a server does not take."""
+
+    def __init__(self, arena: Keeper[S], shown: str) -> None:
         self._arena = arena
         self._shown = shown
-        self._listed: dict[str, Slot] = {}  # what it was told, also where the answer did not arrive
+        self._listed: dict[str, S] = {}  # what it was told, also where the answer did not arrive
         self._known: set[str] = set()
-        self._owed: dict[str, tuple[Slot, float]] = {}  # and when to try, in that order
+        self._owed: dict[str, tuple[S, float]] = {}  # and when to try, in that order
         self._met = False
         self._meeting = False
         self._num_losses = 0
         self.off = False
         """Whether this server takes no shared memory from us."""
+        self.why = ""
+        """What it said, or did not."""
 
     @property
     def owing(self) -> bool:
@@ -66,17 +102,17 @@ class Registry:
         """Whether the time has come to unregister one."""
         return bool(self._owed) and bool(self._ready(1))
 
-    def knows(self, slot: Slot) -> bool:
+    def knows(self, slot: S) -> bool:
         """Whether the server has the slot registered."""
         return slot.name in self._known
 
-    def owe(self, slot: Slot) -> None:
+    def owe(self, slot: S) -> None:
         """Note that a slot is to be unregistered."""
         if self._listed.pop(slot.name, None) is not None:
             self._known.discard(slot.name)
             self._owed[slot.name] = slot, time.monotonic() + _FIRST_S
 
-    def introduce(self, slot: Slot) -> Talk[bool]:
+    def introduce(self, slot: S) -> Talk[bool]:
         """Register a slot; the first time, see whether the server takes it at all. Return whether it did."""
         if self.off or self._meeting:
             return False
@@ -111,7 +147,7 @@ class Registry:
     def _unregister(self, names: list[str]) -> Talk[bool]:
         for name in names:
             try:
-                yield regions.unregister(name)
+                yield from self._end(name)
             except RpcFailed as failure:
                 if failure.status in _NOBODY_ANSWERED:
                     return False
@@ -122,7 +158,7 @@ class Registry:
                 self._done(name)
         return True
 
-    def lost(self, slot: Slot) -> None:
+    def lost(self, slot: S) -> None:
         """Note that the server does not know a slot any more: another one answers there, which knows none of ours.
 
         Other threads may have noticed that already, and registered theirs with it; so all stay listed. To unregister a
@@ -144,17 +180,17 @@ class Registry:
         except RpcFailed as failure:
             self._refused(failure)
             return False
-        if _EXTENSION not in metadata.extensions:
-            self._turn_off(f"it has no extension '{_EXTENSION}'")
+        if self.extension not in metadata.extensions:
+            self._turn_off(f"it has no extension '{self.extension}'")
         elif metadata.name == "triton" and _version(metadata.version) < _FIRST_SAFE_VERSION:
             self._turn_off(f"Triton {metadata.version} dies when memory is unregistered that it still uses")
         return not self.off
 
-    def _register(self, slot: Slot) -> Talk[bool]:
+    def _register(self, slot: S) -> Talk[bool]:
         self._listed[slot.name] = slot
         slot.known_to.add(self)
         try:
-            yield regions.register(slot.name, slot.size_bytes)
+            yield self._registration(slot)
         except RpcFailed as failure:
             # The name is nobody else's: the same server was told so at another of its addresses. A second registration
             # of the same key under another name would make servers before 2026 use a descriptor that they have closed.
@@ -165,6 +201,12 @@ class Registry:
                 return False
         self._known.add(slot.name)
         return True
+
+    def _registration(self, slot: S) -> Operation[None]:
+        return regions.register(slot.name, slot.size_bytes)
+
+    def _end(self, name: str) -> Talk[None]:
+        yield regions.unregister(name)
 
     def _sweep(self) -> Talk[None]:
         """Unregister what killed processes left behind; the server has just shown that it sees the files we see."""
@@ -195,7 +237,8 @@ class Registry:
 
     def _turn_off(self, why: str) -> None:
         self.off = True
-        _log.info("%s takes no shared memory, requests go over the connection: %s", self._shown, why)
+        self.why = why
+        _log.info("%s takes no %s: %s", self._shown, self.kind, why)
 
 
 def is_local(target: str) -> bool:

@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 from weakref import WeakSet, finalize
 
 from naiad.client._protocol.placing import Placeable
 from naiad.client._transport.arena import Arena
 from naiad.client._transport.grpcio import AsyncGrpcioTransport, GrpcioTransport
-from naiad.client._transport.lease import Lease, Next
+from naiad.client._transport.lease import Carried, Held, Lease, Next
 from naiad.client._transport.registry import Registry, Talk, is_local
 from naiad.client._transport.seam import (
     AsyncStreamCall,
@@ -42,6 +42,14 @@ _STILL_IN_USE_S: Final = 0.02
 _LONG_COPY_BYTES: Final = 4 << 20
 
 
+class Leaving(Protocol):
+    """A transport that has told its server something."""
+
+    def leave(self) -> None:
+        """Take it back."""
+        ...
+
+
 class _Base:
     """What the transports for threads and for event loops have in common: everything but waiting."""
 
@@ -54,7 +62,7 @@ class _Base:
         self._headers: Headers = ()
         self._closed = False
         arena.attach()
-        _living.add(self)
+        living.add(self)
 
     def forget(self) -> None:
         """Let go without touching connection or slots: they belong to the process that this one was forked from."""
@@ -69,7 +77,7 @@ class _Base:
             self._arena.detach()
             self._registry.owe_all()
             if self._registry.owing:
-                _unregister(self._connection, self._registry, self._headers)
+                unregister(self._connection, self._registry, self._headers)
 
     def _lease(self, message: Placeable, headers: Headers) -> Lease | None:
         if self._registry.off or self._closed:
@@ -97,6 +105,9 @@ class SharedTransport(_Base):
         """Send one message, return one; both may stand for what is in shared memory."""
         if not isinstance(message, Placeable):
             return self._inner.call(method, message, timeout_s, headers)
+        return self._call_placed(method, message, timeout_s, headers)
+
+    def _call_placed(self, method: str, message: Carried, timeout_s: float, headers: Headers) -> bytes:
         deadline = time.monotonic() + timeout_s
         for _ in range(_ATTEMPTS):
             lease = self._place(message, deadline, headers)
@@ -119,6 +130,9 @@ class SharedTransport(_Base):
         """Send one message without waiting for the answer, though until the server knows the slot."""
         if not isinstance(message, Placeable):
             return self._inner.begin(method, message, timeout_s, headers)
+        return self._begin_placed(method, message, timeout_s, headers)
+
+    def _begin_placed(self, method: str, message: Carried, timeout_s: float, headers: Headers) -> PendingCall:
         deadline = time.monotonic() + timeout_s
         lease = self._place(message, deadline, headers)
         if lease is None:
@@ -144,7 +158,7 @@ class SharedTransport(_Base):
         self._inner.close()
         self.leave()
 
-    def _place(self, message: Placeable, deadline: float, headers: Headers) -> Lease | None:
+    def _place(self, message: Any, deadline: float, headers: Headers) -> Held | None:
         """Put the request into a slot that the server knows, if there is any."""
         lease = self._lease(message, headers)
         if lease is None:
@@ -165,7 +179,7 @@ class SharedTransport(_Base):
 class SharedCall:
     """A call that is under way, with its tensors in a slot."""
 
-    def __init__(self, call: PendingCall, lease: Lease, again: Callable[[Next], bytes]) -> None:
+    def __init__(self, call: PendingCall, lease: Held, again: Callable[[Next], bytes]) -> None:
         self._call = call
         self._lease = lease
         self._again = again
@@ -214,7 +228,7 @@ class AsyncSharedTransport(_Base):
             return self._call(method, message, timeout_s, headers)
         return self._inner.call(method, message, timeout_s, headers)
 
-    async def _call(self, method: str, message: Placeable, timeout_s: float, headers: Headers) -> bytes:
+    async def _call(self, method: str, message: Carried, timeout_s: float, headers: Headers) -> bytes:
         deadline = time.monotonic() + timeout_s
         for _ in range(_ATTEMPTS):
             lease = await self._place(message, deadline, headers)
@@ -245,7 +259,7 @@ class AsyncSharedTransport(_Base):
         await self._inner.close()
         await asyncio.to_thread(self.leave)
 
-    async def _place(self, message: Placeable, deadline: float, headers: Headers) -> Lease | None:
+    async def _place(self, message: Any, deadline: float, headers: Headers) -> Held | None:
         """Put the request into a slot that the server knows, if there is any."""
         lease = self._lease(message, headers)
         if lease is None:
@@ -281,15 +295,16 @@ def async_connector(options: SharedMemory | None) -> Callable[[Connection], Asyn
     )
 
 
-def _unregister(connection: Connection, registry: Registry, headers: Headers) -> None:
-    """Unregister what is owed, over a connection of its own, and give up after a moment."""
+def unregister(connection: Connection, registry: Registry[Any], headers: Headers) -> bool:
+    """Unregister what is owed, over a connection of its own, and give up after a moment; return whether it answered."""
     deadline = time.monotonic() + _LEAVE_S
     transport = GrpcioTransport(connection)
     try:
         while converse(transport, registry.settle_all(), deadline, headers) and registry.owing:
             if time.monotonic() + _STILL_IN_USE_S > deadline:
-                break
+                return True
             time.sleep(_STILL_IN_USE_S)  # the server may not have noticed yet that a call was cancelled
+        return not registry.owing
     finally:
         transport.close()
 
@@ -299,11 +314,12 @@ async def _beside(size_bytes: int, function: Callable[[], T]) -> T:
     return function() if size_bytes < _LONG_COPY_BYTES else await asyncio.to_thread(function)
 
 
-_living: WeakSet[_Base] = WeakSet()
+living: WeakSet[Leaving] = WeakSet()
+"""What is to be left when the process ends."""
 
 
 @atexit.register
 def _leave_all() -> None:
-    for transport in list(_living):
+    for transport in list(living):
         with suppress(Exception):
             transport.leave()

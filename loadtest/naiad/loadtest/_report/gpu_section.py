@@ -12,7 +12,7 @@ from naiad.loadtest._report.units import show_bytes, show_count, show_joules, sh
 __all__ = ["GPU_COLUMNS", "gpus"]
 
 Content = Mapping[str, Any]
-GPU__COLUMNS: Final = (
+GPU_COLUMNS: Final = (
     ("gpu_share", "GPU busy", show_share),
     ("requests_per_second_per_watt", "requests/s per W", show_count),
 )

@@ -23,7 +23,10 @@ _PASSED_ON: Final = (
     "SSL_CERT_DIR",
     "USER",
 )
-_PASSED_ON_PREFIXES: Final = ("CUDA_", "NVIDIA_", "NCCL_", "OMP_", "ORT_", "AWS_", "OTEL_", "TRITON_", "TF_", "TORCH_")
+_PASSED_ON_PREFIXES: Final = (
+    *("CUDA_", "NVIDIA_", "NCCL_", "CUBLAS_", "CUDNN_", "OMP_"),
+    *("ORT_", "PYTORCH_", "TORCH_", "TF_", "TRITON_", "AWS_", "OTEL_"),
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,28 @@ def test_a_parameter_with_another_value_is_refused(parameter: str) -> None:
     name = parameter.replace("__", ".")
     with pytest.raises(config.LoadError, match=f"parameter '{name}': expected one of .*, found 'GPU'; correct it"):
         model_config(**{parameter: "GPU"})
+
+
+class Stream:
+    """A stream whose work failed, or did not."""
+
+    def __init__(self, error: str) -> None:
+        self._error = error
+
+    def synchronize(self) -> None:
+        if self._error:
+            raise RuntimeError(self._error)
+
+
+@pytest.mark.parametrize("error", ["", "CUDA error: an illegal memory access was encountered"])
+def test_a_gpu_is_lost_when_it_fails_again(error: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that took too much memory leaves the GPU usable; after a wrong access every further call fails."""
+    stream = Stream(error)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: stream.synchronize())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    gpu = device.Cuda(1, outputs_on_host=False)
+    expected = pytest.raises(errors.DeviceLost, match="GPU 1 failed") if error else contextlib.nullcontext()
+    with expected:
+        gpu.check(RuntimeError("CUDA out of memory"))
+    with expected:
+        gpu.finish()

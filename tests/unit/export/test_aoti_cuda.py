@@ -17,9 +17,9 @@ from google.protobuf import text_format
 
 from export_helpers import Scores, contents, rows, run_naiad
 from export_publisher import publish
-from naiad.export import InvalidExport, Repository, export, lint
+from naiad.export import InvalidExport, Repository, Tolerance, export, lint
 from naiad.export._aoti import configure, toolchain
-from naiad.export._aoti.build import require_device
+from naiad.export._aoti.build import require_device, verified_recordings
 from naiad.export._aoti.package import Package, Place
 from naiad.export._configure.configure import Wishes
 from naiad.export._source.reference import Answer
@@ -178,10 +178,11 @@ def test_a_program_keeps_its_types(tmp_path: Path) -> None:
         )
 
 
-def _served() -> tuple[Samples, tuple[Answer, ...]]:
+def _served(value: float = 0.0) -> tuple[Samples, tuple[Answer, ...]]:
     samples = arrange(({"x": np.zeros((5, 4), np.float32)},), {"x": {0: "batch"}}, 8)
     answers = tuple(
-        Answer(case=case, outputs={"y": np.zeros((case.sizes["batch"], 3), np.float32)}) for case in samples.cases()
+        Answer(case=case, outputs={"y": np.full((case.sizes["batch"], 3), value, np.float32)})
+        for case in samples.cases()
     )
     return configure.renamed(samples, answers)
 
@@ -208,14 +209,27 @@ def _configured(package: Package, **wishes: Any) -> Any:
 
 def test_a_gpus_entry_uses_it(tmp_path: Path) -> None:
     """Instances on each GPU, tensors that stay there, and its own words in the report."""
-    found = _configured(_package(tmp_path / "model.pt2", recorded=({"y": np.zeros(1)},)))
+    found = _configured(_package(tmp_path / "model.pt2", recorded=({"y": np.zeros(1)},)), cores=16)
     (group,) = found.config.instance_group
     parameters = {key: value.string_value for key, value in found.config.parameters.items()}
     assert (group.count, group.kind) == (2, group.KIND_GPU)
-    assert parameters == {"FORCE_CPU_ONLY_INPUT_TENSORS": "no", "naiad.cuda_graph": "true"}
+    assert parameters == {
+        "INTRA_OP_THREAD_COUNT": "4",
+        "FORCE_CPU_ONLY_INPUT_TENSORS": "no",
+        "naiad.cuda_graph": "true",
+    }
     assert [choice.value for choice in found.choices] == ["2 on each GPU", "on", "0"]
     assert "machine code for NVIDIA H200 (compute capability 90)" in found.findings[0].message
     assert found.not_measured[0] == "whether bf16 is faster than fp32: one package was compiled"
+
+
+@pytest.mark.parametrize(("error", "passes"), [(0.0, True), (0.001, True), (0.1, False)])
+def test_recordings_are_held_to_the_tolerance_of_the_precision(error: float, passes: bool, tmp_path: Path) -> None:
+    """A package that was right when it ran may be wrong when its work is replayed."""
+    samples, answers = _served(1.0)
+    recorded = tuple({name: array + np.float32(error) for name, array in each.outputs.items()} for each in answers)
+    package = _package(tmp_path / "model.pt2", recorded=recorded)
+    assert verified_recordings(package, samples, answers, Tolerance.of("fp16"), "m") is passes
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def build(
     compared = _verify.compare_answers(package.answers, samples, answers, tolerance, model=order.model)
     if compared.failure is not None:
         raise _verify.refusal(compared.failure, order.model, compared)
-    recorded = _verified_recordings(package, samples, answers, tolerance, order.model)
+    recorded = verified_recordings(package, samples, answers, tolerance, order.model)
     on_step("configure")
     served, replies = _configure.renamed(samples, answers)
     names = _configure.output_names(answers)
@@ -126,7 +126,7 @@ def _compile(
     return samples, answers, package
 
 
-def _verified_recordings(
+def verified_recordings(
     package: _package.Package, samples: Samples, answers: Sequence[Answer], tolerance: Tolerance, model: str
 ) -> bool:
     """Whether CUDA graphs of the package answer as the subject does, too."""

@@ -28,6 +28,8 @@ from naiad.export.repository import Repository
 
 FIRST_RELEASE = "26.05"
 _MOST_GPU_INSTANCES = 2
+_THREADS_BESIDE_GPU = 4
+"""They only copy tensors into pinned memory, and more would take the server's cores."""
 _GPU_MEMORY_SHARE = 0.25
 """That the weights of all instances may take; the rest is for what they compute with."""
 
@@ -121,7 +123,9 @@ def configure(
     config.input.extend(_tensors.inputs(shapes, samples, answers))
     config.output.extend(_tensors.outputs(shapes, samples, answers))
     choices = (
-        _on_gpu(config, package, cuda_graph) if package.place.device == "cuda" else _on_cpu(config, package, wishes)
+        _on_gpu(config, package, wishes, cuda_graph=cuda_graph)
+        if package.place.device == "cuda"
+        else _on_cpu(config, package, wishes)
     )
     warmup = _warmup.add(config, samples, _warmup.rows(samples, answers), [1], package.path)
     name_labels(config, labels)
@@ -143,12 +147,14 @@ def _on_cpu(config: Any, package: Package, wishes: Wishes) -> list[Choice]:
     return [_instances.explain(instances)]
 
 
-def _on_gpu(config: Any, package: Package, cuda_graph: bool) -> list[Choice]:
+def _on_gpu(config: Any, package: Package, wishes: Wishes, *, cuda_graph: bool) -> list[Choice]:
     """Write the instances on each GPU, and what Naiad's backend does there."""
     memory_bytes = int(package.metadata["GPU_MEMORY_BYTES"])
     fits = _MOST_GPU_INSTANCES * package.path.stat().st_size <= memory_bytes * _GPU_MEMORY_SHARE
     count = _MOST_GPU_INSTANCES if fits else 1
     config.instance_group.add(count=count, kind=model_config_pb2.ModelInstanceGroup.KIND_GPU)
+    threads = min(_THREADS_BESIDE_GPU, wishes.cores or _instances.this_machines_cores())
+    config.parameters["INTRA_OP_THREAD_COUNT"].string_value = str(threads)
     config.parameters["FORCE_CPU_ONLY_INPUT_TENSORS"].string_value = "no"
     config.parameters["naiad.cuda_graph"].string_value = str(cuda_graph).lower()
     overlap = "one computes while the other handles its requests" if fits else "the weights take much of its memory"

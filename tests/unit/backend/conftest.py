@@ -3,4 +3,7 @@
 import sys
 from importlib.resources import files
 
+import stub_double
+
 sys.path.append(str(files("naiad.server") / "backends" / "onnxruntime"))
+stub_double.install()

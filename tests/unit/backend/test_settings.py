@@ -6,10 +6,10 @@ from typing import Any
 
 import onnx
 import pytest
-from _ort_accelerators import providers
+from _ort_accelerators import on_stream, providers
 from _ort_errors import ConfigurationError, EnvironmentLacksError, LoadError, UnsupportedError
 from _ort_parameters import SessionSettings, settings_of
-from _ort_session import check_environment, serving_session
+from _ort_session import check_environment, open_session
 
 from backend_configs import config
 from backend_helpers import ALL_PARAMETERS
@@ -162,5 +162,43 @@ def test_cuda_that_cannot_be_used_is_not_replaced_silently(tmp_path: Path) -> No
         pytest.skip("this machine has a GPU, and CUDA may well work")
     path = tmp_path / "model.onnx"
     onnx.save(affine(), path)
+    wanted = (("CUDAExecutionProvider", {}), ("CPUExecutionProvider", {}))
     with pytest.raises(EnvironmentLacksError, match="expected ONNX Runtime's CUDAExecutionProvider"):
-        serving_session(config(), SessionSettings(), path, gpu=True, device_id=0)
+        open_session(config(), SessionSettings(), path, wanted)
+
+
+@pytest.mark.parametrize(("value", "on_device"), [(None, True), ("auto", True), ("gpu", True), ("cpu", False)])
+def test_output_memory(value: str | None, on_device: bool) -> None:
+    """Outputs of a GPU instance stay on the GPU unless the configuration says otherwise."""
+    parameters = {} if value is None else {"naiad.output_memory": value}
+    assert settings_of(config(parameters=parameters)).outputs_on_device is on_device
+
+
+@pytest.mark.parametrize("parameter", ["naiad.output_memory", "naiad.cuda_graph"])
+def test_wrong_word_is_refused(parameter: str) -> None:
+    """A parameter of ours with a word it does not have is an error that names it."""
+    with pytest.raises(ConfigurationError, match=f"parameter '{parameter}': expected .* found 'perhaps'"):
+        settings_of(config(parameters={parameter: "perhaps"}))
+
+
+def test_cuda_graphs_are_asked_for_in_either_way() -> None:
+    """ONNX Runtime's own option means ours: by itself it would replay the memory of an earlier request."""
+    assert not settings_of(config()).cuda_graph
+    assert settings_of(config(parameters={"naiad.cuda_graph": "true"})).cuda_graph
+    assert settings_of(config(**accelerators("gpu", "cuda", {"enable_cuda_graph": "1"}))).cuda_graph
+    assert settings_of(config(**accelerators("gpu", "tensorrt", {"trt_cuda_graph_enable": "true"}))).cuda_graph
+    assert not settings_of(config(**accelerators("gpu", "cuda", {"enable_cuda_graph": "0"}))).cuda_graph
+
+
+@pytest.mark.parametrize(("graph", "recording"), [(False, []), (True, ["TensorrtExecutionProvider"])])
+def test_gpu_providers_share_a_stream(graph: bool, recording: list[str]) -> None:
+    """Every provider of the GPU works on our stream; the best alone records graphs."""
+    wanted = providers(
+        config(**accelerators("gpu", "tensorrt")), cuda={}, gpu=True, device_id=0, available=ALL_PROVIDERS
+    )
+    placed = dict(on_stream(wanted, 4711, cuda_graph=graph))
+    assert placed["CPUExecutionProvider"] == {}
+    options = {name: placed[name] for name in ALL_PROVIDERS[:2]}
+    assert {each["user_compute_stream"] for each in options.values()} == {"4711"}
+    names = {"TensorrtExecutionProvider": "trt_cuda_graph_enable", "CUDAExecutionProvider": "enable_cuda_graph"}
+    assert [name for name, each in options.items() if each[names[name]] == "1"] == recording

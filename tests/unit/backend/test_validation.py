@@ -158,7 +158,7 @@ def test_what_does_not_fit_is_refused(fields: dict[str, Any], loaded: Graph, mes
     ("fields", "message"),
     [
         ({"model_transaction_policy": {"decoupled": True}}, r"model_transaction_policy.decoupled"),
-        ({"optimization": {"cuda": {"graphs": True}}}, r"optimization.cuda.graphs.*enable_cuda_graph"),
+        ({"optimization": {"cuda": {"graphs": True}}}, r"optimization.cuda.graphs.*naiad.cuda_graph"),
         (
             {"inputs": {"x": "STRING[3]"}, "outputs": {"y": "BF16[3]"}},
             r"TYPE_BF16 output beside a TYPE_STRING input.*TYPE_FP32",

@@ -1,6 +1,6 @@
 """The execution providers that a configuration and an instance ask for."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from _ort_config import ModelConfig
@@ -12,6 +12,8 @@ TENSORRT: Final = "TensorrtExecutionProvider"
 OPENVINO: Final = "OpenVINOExecutionProvider"
 
 Provider = tuple[str, dict[str, str]]
+
+_GRAPH_OPTIONS: Final[Mapping[str, str]] = {CUDA: "enable_cuda_graph", TENSORRT: "trt_cuda_graph_enable"}
 
 _PRECISIONS: Final[Mapping[str, dict[str, str]]] = {
     "FP32": {},
@@ -72,6 +74,21 @@ def providers(
     return (*chosen, (CPU, {}))
 
 
+def on_stream(chosen: Iterable[Provider], stream: int, *, cuda_graph: bool) -> tuple[Provider, ...]:
+    """The providers, those of the GPU with a stream of ours, on which their work is in order with our copies.
+
+    With ``cuda_graph`` the best of them records its runs: ONNX Runtime wants a graph to be all of one provider.
+    """
+    placed: list[Provider] = []
+    for name, options in chosen:
+        if name not in _GRAPH_OPTIONS:
+            placed.append((name, options))
+            continue
+        graph = str(int(cuda_graph and not placed))
+        placed.append((name, {**options, "user_compute_stream": str(stream), _GRAPH_OPTIONS[name]: graph}))
+    return tuple(placed)
+
+
 def lacking(config: ModelConfig, wanted: Collection[str], active: Collection[str]) -> str | None:
     """What to say where ONNX Runtime silently dropped a provider for want of its libraries or device."""
     for name in wanted:
@@ -83,8 +100,13 @@ def lacking(config: ModelConfig, wanted: Collection[str], active: Collection[str
 def _missing(config: ModelConfig, name: str, found: Collection[str]) -> str:
     advice = {
         OPENVINO: "install onnxruntime-openvino in its place or remove the accelerator 'openvino'",
-        TENSORRT: "install onnxruntime-gpu and TensorRT's libraries or remove the accelerator 'tensorrt'",
-    }.get(name, "install onnxruntime-gpu with CUDA and cuDNN libraries it can load, or use KIND_CPU or KIND_AUTO")
+        TENSORRT: "install onnxruntime-gpu and TensorRT's libraries (pip install 'tensorrt-cu13==10.*') "
+        "or remove the accelerator 'tensorrt'",
+    }.get(
+        name,
+        "install onnxruntime-gpu in place of onnxruntime, and CUDA and cuDNN libraries it can load "
+        "(pip install 'naiad[cuda-libraries]'), or use KIND_CPU or KIND_AUTO",
+    )
     return mismatch(
         f"model '{config.name}'",
         expected=f"ONNX Runtime's {name}, which its configuration asks for",

@@ -41,5 +41,22 @@ _ROWS: Final = (
 )
 
 _TYPES: Final = tuple(DataType(onnx=f"tensor({o})", triton=f"TYPE_{t}", numpy=np.dtype(n)) for o, t, n in _ROWS)
+ONNX_NUMBERS: Final[Mapping[str, int]] = {
+    "TYPE_FP32": 1,
+    "TYPE_UINT8": 2,
+    "TYPE_INT8": 3,
+    "TYPE_UINT16": 4,
+    "TYPE_INT16": 5,
+    "TYPE_INT32": 6,
+    "TYPE_INT64": 7,
+    "TYPE_STRING": 8,
+    "TYPE_BOOL": 9,
+    "TYPE_FP16": 10,
+    "TYPE_FP64": 11,
+    "TYPE_UINT32": 12,
+    "TYPE_UINT64": 13,
+    "TYPE_BF16": ONNX_BFLOAT16,
+}
+"""``TensorProto.DataType`` by Triton's names."""
 BY_ONNX: Final[Mapping[str, DataType]] = {each.onnx: each for each in _TYPES}
 BY_TRITON: Final[Mapping[str, DataType]] = {each.triton: each for each in _TYPES}

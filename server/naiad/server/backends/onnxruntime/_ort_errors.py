@@ -6,6 +6,7 @@ BackendError
 │   ├── UnsupportedError          config.pbtxt asks for something that this backend does not do
 │   ├── ModelFileError            the ONNX file is missing, unreadable or not servable
 │   └── EnvironmentLacksError     this machine, or the stub's Python environment, lacks something
+├── DeviceLostError               the GPU answers this process no more: it has to end, and another to take its place
 └── InferenceError                one request cannot be answered
     ├── RequestError (ValueError) the request's own data is wrong
     ├── CancelledRequestError     the client no longer waits
@@ -36,6 +37,10 @@ class ModelFileError(LoadError):
 
 class EnvironmentLacksError(LoadError):
     """This machine, or the stub's Python environment, lacks something."""
+
+
+class DeviceLostError(BackendError):
+    """The GPU answers this process no more: it has to end, and another to take its place."""
 
 
 class InferenceError(BackendError):

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import triton_python_backend_utils as pb_utils
 from _ort_batch import Arrays, Job, groups, join, split
-from _ort_datatypes import BF16
+from _ort_datatypes import BF16, DataType
 from _ort_errors import CancelledRequestError, InferenceError, RequestError, RunError
 from _ort_signature import Signature
 from _ort_states import States
@@ -70,11 +70,14 @@ class Executor:
             if name not in specs:
                 message = f"expected only the inputs {', '.join(specs)}, found '{name}'; remove it from the request"
                 raise RequestError(f"model '{self._signature.model}': {message}")
-            inputs[name] = array_of(tensor, specs[name].data_type)
+            inputs[name] = self._read(tensor, specs[name].data_type)
         rows = next(iter(inputs.values())).shape[0] if self._signature.batched else 1
         wanted = frozenset(request.requested_output_names()) or self._signature.answered
         turn = self._states.begin(request, inputs)
         return Job(index=index, inputs=inputs, rows=rows, wanted=wanted, turn=turn)
+
+    def _read(self, tensor: Any, data_type: DataType) -> Any:
+        return array_of(tensor, data_type)
 
     def _answer(self, group: Sequence[Job], answers: dict[int, Answer]) -> None:
         """Run a group; if that fails, its halves, so that a bad request fails alone at the price of a few runs."""
@@ -97,27 +100,30 @@ class Executor:
         wanted = frozenset(self._signature.states.values()).union(*(job.wanted for job in group))
         names = [name for name in self._signature.outputs if name in wanted]
         started = time.perf_counter()
-        outputs = self._outputs(join(group, self._signature), names)
+        outputs = self._compute(group, names)
         self._last_run_s = time.perf_counter() - started
-        parts = split(group, dict(zip(names, outputs, strict=True)), self._signature)
+        parts = split(group, outputs, self._signature)
         for job, part in zip(group, parts, strict=True):
             self._states.end(job.turn, part)
         return [
             {name: part[name] for name in names if name in job.wanted} for job, part in zip(group, parts, strict=True)
         ]
 
-    def _outputs(self, arrays: Arrays, names: list[str]) -> list[NDArray[Any]]:
+    def _compute(self, group: Sequence[Job], names: list[str]) -> Arrays:
+        """The outputs of those names for the whole group."""
+        arrays = join(group, self._signature)
         feeds = {name: self._feed(name, array) for name, array in arrays.items()}
         try:
             if any(self._signature.outputs[name].data_type.triton == BF16 for name in names):
-                return self._run_values(feeds, names)
-            outputs: list[NDArray[Any]] = self._session.run(names, feeds, self._run_options)
+                outputs = self._run_values(feeds, names)
+            else:
+                outputs = self._session.run(names, feeds, self._run_options)
         except UnicodeDecodeError as exc:
             message = "an output holds a string that is not UTF-8, which ONNX Runtime cannot hand to Python"
             raise RunError(f"model '{self._signature.model}': {message} ({exc.reason})") from exc
         except Exception as exc:
             raise RunError(f"model '{self._signature.model}': {exc}") from exc
-        return outputs
+        return dict(zip(names, outputs, strict=True))
 
     def _feed(self, name: str, array: NDArray[Any]) -> Any:
         spec = self._signature.inputs.get(name)  # None for a batch input
@@ -136,12 +142,15 @@ class Executor:
         types = [self._signature.outputs[name].data_type for name in names]
         return [array_of_value(value, data_type) for value, data_type in zip(results, types, strict=True)]
 
+    def _tensor(self, name: str, array: Any, data_type: DataType) -> Any:
+        return tensor_of(name, array, data_type)
+
     def _response(self, answer: Answer) -> Any:
         if isinstance(answer, InferenceError):
             return _failure(answer)
         try:
             specs = self._signature.outputs
-            tensors = [tensor_of(name, array, specs[name].data_type) for name, array in answer.items()]
+            tensors = [self._tensor(name, array, specs[name].data_type) for name, array in answer.items()]
             return pb_utils.InferenceResponse(output_tensors=tensors)
         except Exception as exc:  # noqa: BLE001  an unforeseen failure must not leave a request unanswered
             return _failure(RunError(f"model '{self._signature.model}': the answer could not be sent: {exc}"))

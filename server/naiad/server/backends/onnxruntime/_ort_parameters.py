@@ -14,6 +14,8 @@ ARENA_SHRINKAGE: Final = "memory.enable_memory_arena_shrinkage"
 GRAPH_LEVELS: Final[Mapping[int, str]] = {-1: "ORT_ENABLE_BASIC", 1: "ORT_ENABLE_EXTENDED", 2: "ORT_DISABLE_ALL"}
 """Triton's ``optimization.graph.level``; every other number means ``ORT_ENABLE_ALL``."""
 
+OUTPUT_MEMORY: Final = "naiad.output_memory"
+CUDA_GRAPH: Final = "naiad.cuda_graph"
 CUDA_CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "cudnn_conv_algo_search": ("EXHAUSTIVE", "HEURISTIC", "DEFAULT"),
     "arena_extend_strategy": ("kNextPowerOfTwo", "kSameAsRequested"),
@@ -53,6 +55,10 @@ class SessionSettings:
     entries: Mapping[str, str] = field(default_factory=dict)
     run_entries: Mapping[str, str] = field(default_factory=dict)
     cuda: Mapping[str, str] = field(default_factory=dict)
+    outputs_on_device: bool = True
+    """Whether an instance on a GPU leaves its outputs there."""
+    cuda_graph: bool = False
+    """Whether an instance on a GPU records its runs and replays them."""
     op_libraries: tuple[str, ...] = ()
 
 
@@ -75,6 +81,9 @@ def settings_of(config: ModelConfig) -> SessionSettings:
         entries={key: value for key, value in config.parameters.items() if key.startswith(_SESSION_PREFIX)},
         run_entries={key: value for key, value in config.parameters.items() if key == ARENA_SHRINKAGE},
         cuda=_cuda_options(reader),
+        # "auto" is "gpu" on a GPU: Triton copies to the host what its next reader wants there, and nothing else.
+        outputs_on_device=reader.read(OUTPUT_MEMORY, _choice("auto", "gpu", "cpu"), "auto") != "cpu",
+        cuda_graph=reader.read(CUDA_GRAPH, _boolean, False) or _graph_asked_of_accelerator(config),
         op_libraries=config.op_libraries,
     )
 
@@ -122,6 +131,16 @@ def _is_foreign(key: str) -> bool:
     if key in _TRITONS_OWN or key.startswith(("TRITON_", _SESSION_PREFIX)):
         return True
     return bool(dot) and namespace not in _OUR_NAMESPACES
+
+
+def _graph_asked_of_accelerator(config: ModelConfig) -> bool:
+    """ONNX Runtime's own option: it replays only what lies in the same memory every time, so it means ours."""
+    accelerators = (config.optimization.get("execution_accelerators") or {}).get("gpu_execution_accelerator", ())
+    return any(
+        _TRUTHS.get(str((each.get("parameters") or {}).get(key, "0")).lower(), False)
+        for each in accelerators
+        for key in ("enable_cuda_graph", "trt_cuda_graph_enable")
+    )
 
 
 def _graph_level(config: ModelConfig) -> str:

@@ -76,8 +76,8 @@ def scatter(name: str, output: NDArray[Any], configured: Sequence[int], sources:
             f"output '{name}': expected {ends[-1]} elements, as the shapes {shapes} of the requests in this batch say, "
             f"found {flat.size}; correct batch_output in config.pbtxt or the model"
         )
-    pieces = np.split(flat, ends[:-1])
-    return [piece.reshape(shape) for piece, shape in zip(pieces, shapes, strict=True)]
+    starts = (0, *ends[:-1])
+    return [flat[start:end].reshape(shape) for start, end, shape in zip(starts, ends, shapes, strict=True)]
 
 
 def _like(configured: Sequence[int], source: Shape) -> Shape:

@@ -48,22 +48,29 @@ def graph_session(config: ModelConfig, path: Path) -> Any:
     return _open(config, path, settings, ((CPU, {}),))
 
 
-def serving_session(config: ModelConfig, settings: SessionSettings, path: Path, *, gpu: bool, device_id: int) -> Any:
-    """The session of one instance, on the providers that its configuration asks for.
+def serving_session(config: ModelConfig, settings: SessionSettings, path: Path) -> Any:
+    """The session of an instance on the CPU. Raises ``LoadError``: see ``providers``."""
+    wanted = providers(config, cuda=settings.cuda, gpu=False, device_id=0, available=available_providers())
+    return open_session(config, settings, path, wanted)
 
-    Raises ``LoadError``: see ``providers``, and ``EnvironmentLacksError`` where ONNX Runtime would quietly serve
-    from the CPU what should run on a GPU.
+
+def open_session(config: ModelConfig, settings: SessionSettings, path: Path, wanted: Collection[Provider]) -> Any:
+    """A session on all of the providers.
+
+    Raises ``EnvironmentLacksError`` where ONNX Runtime would quietly serve from the CPU what should run elsewhere,
+    ``ModelFileError`` with its message where it refuses the model.
     """
-    available = runtime().get_available_providers()
-    wanted = providers(config, cuda=settings.cuda, gpu=gpu, device_id=device_id, available=available)
-    if gpu:
-        # Finds CUDA and cuDNN of the nvidia-* wheels; harmless where they are not installed.
-        runtime().preload_dlls()
     session = _open(config, path, settings, wanted)
     missing = lacking(config, [name for name, _ in wanted], session.get_providers())
     if missing is not None:
         raise EnvironmentLacksError(missing)
     return session
+
+
+def available_providers() -> list[str]:
+    """What this build of ONNX Runtime offers."""
+    found: list[str] = runtime().get_available_providers()
+    return found
 
 
 @functools.cache

@@ -24,7 +24,7 @@ def _refusals(config: ModelConfig, *, gpu: bool) -> Iterator[tuple[str, str, str
     if config.decoupled:
         yield "model_transaction_policy.decoupled", "true", "an ONNX model answers once per request, remove it"
     if (config.optimization.get("cuda") or {}).get("graphs"):
-        advice = "use the parameter enable_cuda_graph of the accelerator 'cuda'"
+        advice = "use the parameter naiad.cuda_graph"
         yield "optimization.cuda.graphs", "true", advice
     if BF16 in {each.data_type for each in config.outputs} and STRING in {each.data_type for each in config.inputs}:
         # ONNX Runtime's Python API takes strings only in the call that cannot return bfloat16.
@@ -33,8 +33,10 @@ def _refusals(config: ModelConfig, *, gpu: bool) -> Iterator[tuple[str, str, str
     if gpu and capabilities:
         advice = "name one file for every GPU as default_model_filename"
         yield "cc_model_filenames", ", ".join(capabilities), advice
-    if gpu and config.parameters.get("FORCE_CPU_ONLY_INPUT_TENSORS", "yes").lower() == "no":
-        yield "parameter 'FORCE_CPU_ONLY_INPUT_TENSORS'", "'no'", "remove it, inputs are read in CPU memory"
+    forced = config.parameters.get("FORCE_CPU_ONLY_INPUT_TENSORS", "yes").lower() != "no"
+    if gpu and not forced and STRING in {each.data_type for each in config.inputs}:
+        advice = "remove it: ONNX Runtime binds no strings, so the inputs beside them are read in CPU memory too"
+        yield "parameter 'FORCE_CPU_ONLY_INPUT_TENSORS' beside a TYPE_STRING input", "'no'", advice
     yield from _kinds(config)
 
 

@@ -5,13 +5,15 @@ the class below. The modules ``_ort_*`` beside it do the work.
 """
 
 import gc
+import os
+import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import triton_python_backend_utils as pb_utils
 from _ort_completion import Completion, complete, is_complete
 from _ort_config import parse
-from _ort_errors import LoadError
+from _ort_errors import DeviceLostError, LoadError
 from _ort_execution import Executor
 from _ort_graph import graph_of
 from _ort_parameters import settings_of
@@ -46,7 +48,10 @@ class TritonPythonModel:
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer every request, with an error where that is the answer."""
-        responses = self._executor.execute(requests)
+        try:
+            responses = self._executor.execute(requests)
+        except DeviceLostError as exc:
+            _end(exc)
         if self._executor.failed:
             # Exceptions leave reference cycles, and nothing else collects them.
             gc.collect()
@@ -65,10 +70,22 @@ def _executor(args: Mapping[str, str]) -> Executor:
     check_supported(config, gpu=gpu)
     settings = settings_of(config)
     path = model_file(pb_utils.get_model_dir(), config)
-    session = serving_session(config, settings, path, gpu=gpu, device_id=int(args["model_instance_device_id"]))
+    if gpu:
+        from _ort_gpu import gpu_executor
+
+        return gpu_executor(config, settings, path, int(args["model_instance_device_id"]))
+    session = serving_session(config, settings, path)
     graph = graph_of(session)
     validate(config, graph)
     return Executor(session, signature_of(config, graph), run_options(settings), config.max_sequence_idle_s)
+
+
+def _end(error: DeviceLostError) -> NoReturn:
+    """End this process, since no other can be had for the GPU; the supervisor replaces it."""
+    # Not through Triton's logger: its messages are sent by a thread, which would not outlive the process.
+    sys.stderr.write(f"{error}; this process ends, so that another takes its place\n")
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _complete(target: Any) -> None:

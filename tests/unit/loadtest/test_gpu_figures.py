@@ -239,10 +239,10 @@ def test_the_limit_is_named_only_where_a_figure_is_near_its_end(kind, gpus, also
 
 def test_the_limit_comes_with_its_figures():
     """Those of the busiest GPU, and of both sides' CPUs."""
-    found = limit(use(busy_share=0.2, pcie_share=0.3), use(busy_share=0.6, figures=MEMORY), cpu_cores=1.0)
+    found = limit(use(busy_share=0.2, pcie_share=0.3), use(index=1, busy_share=0.6, figures=MEMORY), cpu_cores=1.0)
     assert found.to_json() == {
         "kind": "copies",
-        "text": "the GPU's memory was busy 85% of the time, its processors 60%",
+        "text": "the memory of GPU 1 was busy 85% of the time; GPU 1 was busy 60% of the time",
         "gpu_busy_share": 0.6,
         "memory_busy_share": 0.85,
         "pcie_share": 0.3,

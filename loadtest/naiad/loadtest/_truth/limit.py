@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
@@ -24,6 +24,7 @@ SERVER_CPU_SHARE: Final = 0.9
 """Of all cores of the machine, which the load generator shares where it runs there."""
 
 Kind = Literal["gpu compute", "copies", "client", "server cpu", "unknown"]
+Figure = tuple[float, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,71 +51,80 @@ def limit_of(measurement: Measurement, doubt_kinds: Iterable[str], num_cores: in
     used = measurement.resources
     if used is None or not used.gpus or not measurement.latencies.count:
         return None
-    busy, memory, pcie = _most(used.gpus, "busy"), _most(used.gpus, "memory"), _most(used.gpus, "pcie")
-    server = used.cpu_cores / num_cores if used.cpu_cores is not None and num_cores else None
-    kind, text = _judge(
-        busy=busy,
-        memory=memory,
-        pcie=pcie,
+    case = _Case(
+        busy=_most(used.gpus, lambda gpu: gpu.busy_share),
+        memory=_most(used.gpus, _memory_busy_share),
+        pcie=_most(used.gpus, lambda gpu: gpu.pcie_share),
         generator=measurement.cpu_share,
-        generator_invalid=not GENERATOR_KINDS.isdisjoint(doubt_kinds),
-        server=server,
+        starved=not GENERATOR_KINDS.isdisjoint(doubt_kinds) or measurement.cpu_share > SATURATED_CPU_SHARE,
+        server=used.cpu_cores / num_cores if used.cpu_cores is not None and num_cores else None,
     )
+    kind, text = case.judge()
     return Limit(
         kind=kind,
         text=text,
-        gpu_busy_share=busy,
-        memory_busy_share=memory,
-        pcie_share=pcie,
-        generator_cpu_share=measurement.cpu_share,
-        server_cpu_share=server,
+        gpu_busy_share=case.busy[0] if case.busy else None,
+        memory_busy_share=case.memory[0] if case.memory else None,
+        pcie_share=case.pcie[0] if case.pcie else None,
+        generator_cpu_share=case.generator,
+        server_cpu_share=case.server,
     )
 
 
-def _judge(
-    *,
-    busy: float | None,
-    memory: float | None,
-    pcie: float | None,
-    generator: float,
-    generator_invalid: bool,
-    server: float | None,
-) -> tuple[Kind, str]:
-    computes = busy is not None and busy >= GPU_BUSY_SHARE
-    by_pcie = pcie is not None and pcie >= PCIE_SHARE
-    by_memory = memory is not None and memory >= MEMORY_BUSY_SHARE
-    if computes and by_pcie:
-        return "unknown", f"the GPU was busy {busy:.0%} of the time and PCIe carried {pcie:.0%} of its most: either"
-    if computes:
-        return "gpu compute", f"the GPU was busy {busy:.0%} of the time ({GPU_BUSY_SHARE:.0%} or more)"
-    if generator_invalid or generator > SATURATED_CPU_SHARE:
-        return "client", f"an engine of the load generator used {generator:.0%} of a core: the server had too little"
-    if by_pcie:
-        return "copies", f"PCIe carried {pcie:.0%} of its most ({PCIE_SHARE:.0%} or more)"
-    if by_memory and busy is not None:
-        return "copies", f"the GPU's memory was busy {memory:.0%} of the time, its processors {busy:.0%}"
-    if server is not None and server >= SERVER_CPU_SHARE:
-        return "server cpu", f"the server used {server:.0%} of the machine's cores ({SERVER_CPU_SHARE:.0%} or more)"
-    shown = [
-        f"{name} {share:.0%}"
-        for name, share in (
-            ("GPU busy", busy),
-            ("PCIe", pcie),
-            ("GPU memory busy", memory),
-            ("generator", generator),
-            ("server CPU", server),
-        )
-        if share is not None
-    ]
-    return "unknown", f"nothing that is seen from here was near its end ({', '.join(shown)})"
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Case:
+    """The figures that decide; those of a GPU with its name."""
+
+    busy: Figure | None
+    memory: Figure | None
+    pcie: Figure | None
+    generator: float
+    starved: bool
+    """Whether the load generator could not send more."""
+    server: float | None
+
+    def judge(self) -> tuple[Kind, str]:
+        """Return the limit: a GPU that works all the time had enough to do, whatever else is busy."""
+        busy, memory, pcie = self.busy, self.memory, self.pcie
+        computes = busy is not None and busy[0] >= GPU_BUSY_SHARE
+        copies = pcie is not None and pcie[0] >= PCIE_SHARE
+        if computes and copies:
+            return "unknown", f"{self._busy()} and {self._pcie()}: either may be the limit"
+        if computes:
+            return "gpu compute", f"{self._busy()} ({GPU_BUSY_SHARE:.0%} or more)"
+        if self.starved:
+            return "client", f"an engine of the load generator used {self.generator:.0%} of a core: it sent too little"
+        if copies:
+            return "copies", f"{self._pcie()} ({PCIE_SHARE:.0%} or more)"
+        if busy is not None and memory is not None and memory[0] >= MEMORY_BUSY_SHARE:
+            return "copies", f"the memory of {memory[1]} was busy {memory[0]:.0%} of the time; {self._busy()}"
+        if self.server is not None and self.server >= SERVER_CPU_SHARE:
+            return "server cpu", f"the server used {self.server:.0%} of the machine's cores"
+        return "unknown", f"nothing that is seen from here was near its end ({', '.join(self._shown())})"
+
+    def _busy(self) -> str:
+        assert self.busy is not None
+        return f"{self.busy[1]} was busy {self.busy[0]:.0%} of the time"
+
+    def _pcie(self) -> str:
+        assert self.pcie is not None
+        return f"PCIe of {self.pcie[1]} carried {self.pcie[0]:.0%} of its most"
+
+    def _shown(self) -> Iterator[str]:
+        for name, figure in (("GPU busy", self.busy), ("PCIe", self.pcie), ("GPU memory busy", self.memory)):
+            if figure is not None:
+                yield f"{name} {figure[0]:.0%}"
+        yield f"generator {self.generator:.0%}"
+        if self.server is not None:
+            yield f"server CPU {self.server:.0%}"
 
 
-def _most(gpus: Sequence[GpuUse], what: Literal["busy", "memory", "pcie"]) -> float | None:
-    """Return the figure of the GPU that has the most of it."""
-    known: list[float] = []
-    for gpu in gpus:
-        memory = gpu.figures.get("memory_busy_share")
-        value = {"busy": gpu.busy_share, "memory": memory.mean if memory else None, "pcie": gpu.pcie_share}[what]
-        if value is not None:
-            known.append(value)
-    return max(known, default=None)
+def _most(gpus: Sequence[GpuUse], figure: Callable[[GpuUse], float | None]) -> Figure | None:
+    """Return the figure of the GPU that has the most of it, and the GPU's name."""
+    known = [(value, f"GPU {gpu.index}") for gpu in gpus if (value := figure(gpu)) is not None]
+    return max(known, key=lambda one: one[0], default=None)
+
+
+def _memory_busy_share(gpu: GpuUse) -> float | None:
+    found = gpu.figures.get("memory_busy_share")
+    return None if found is None else found.mean

@@ -125,7 +125,7 @@ def test_each_missing_tool_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "install gcc" in toolchain.lacks_tools()
     monkeypatch.undo()
     monkeypatch.setattr(toolchain.importlib.util, "find_spec", found.get)
-    monkeypatch.setattr(toolchain.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr(toolchain.sysconfig, "get_path", lambda name, scheme: str(tmp_path))
     assert "no Python.h" in toolchain.lacks_tools()
     (tmp_path / "Python.h").touch()
     monkeypatch.setattr(toolchain, "cuda_home", lambda: None)

@@ -40,8 +40,8 @@ def lacks_tools() -> str:
         return f"there is no C++ compiler ({compiler}) in PATH: install g++, or name another in CXX"
     if shutil.which(os.environ.get("CC", "")) is None and not any(map(shutil.which, ("gcc", "clang"))):
         return "there is no C compiler (gcc or clang) in PATH, which triton needs: install gcc"
-    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
-        return f"there is no Python.h in {sysconfig.get_path('include')}, which triton needs: install python3-dev"
+    if not (_python_headers() / "Python.h").is_file():
+        return f"there is no Python.h in {_python_headers()}, which triton needs: install python3-dev"
     if cuda_home() is None:
         return (
             f"the headers of CUDA ({', '.join(_HEADERS)}) are neither in CUDA_HOME, nor beside nvcc, nor in "
@@ -67,6 +67,12 @@ def environment(folder: Path) -> dict[str, str]:
         places = [str(folder), *filter(None, [os.environ.get("LIBRARY_PATH")])]
         variables["LIBRARY_PATH"] = os.pathsep.join(places)
     return variables
+
+
+def _python_headers() -> Path:
+    """Return the folder in which triton looks for them; Debian's own scheme names one that is empty."""
+    scheme = sysconfig.get_default_scheme()
+    return Path(sysconfig.get_path("include", "posix_prefix" if scheme == "posix_local" else scheme))
 
 
 def _roots() -> Iterator[Path]:

@@ -112,8 +112,8 @@ def _head(found: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     ceilings = machine["ceilings"]
     told = [
-        f"copies on the device {ceilings['copy_gb_per_s']:,.0f} GB/s (bytes read and written)",
-        f"bf16 matrix product {ceilings['bf16_matmul_tflop_per_s']:,.1f} TFLOP/s",
+        f"copies on the device {ceilings['copy_gb_per_s']:,.4g} GB/s (bytes read and written)",
+        f"bf16 matrix product {ceilings['bf16_matmul_tflop_per_s']:,.4g} TFLOP/s",
     ]
     if "host_to_device_gb_per_s" in ceilings:
         told.append(

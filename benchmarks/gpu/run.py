@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -21,8 +22,11 @@ PARTS = ("setup", "inspect", "tests", "models", "matrix", "report")
 DONE, FAILED, USAGE, OVER = 0, 1, 2, 3
 _EXPECTED_S = {"inspect": 15.0, "tests": 60.0, "model": 60.0, "cells": 25.0}
 _LIMIT_S = {"inspect": 120.0, "tests": 240.0, "model": 400.0, "cells": 400.0}
+_PASSED, _FAILED_TESTS = 0, 1
+"""Pytest's exit codes after which its counts hold."""
 _OVERTIME_S = 30.0
 """How long after the end of the time something that was begun may go on."""
+_NAMED = 8  # of what is left, in the last line
 _GPU = Path(__file__).resolve().parent
 
 
@@ -68,7 +72,7 @@ class Run:
         machine = self._inspect()
         if machine is not None:
             if "tests" in self._options.parts:
-                self._tests(machine)
+                self._tests()
             self._measure(machine)
             if "report" in self._options.parts:
                 self._report(machine)
@@ -78,8 +82,9 @@ class Run:
         for name in self._failed:
             self._say(f"failed: {name}")
         if self._left:
-            self._say(f"time is over; left: {', '.join(self._left)}")
-            self._say(f"go on with: --work {str(self._options.work)!r}")
+            more = len(self._left) - _NAMED
+            self._say(f"time is over; left: {', '.join(self._left[:_NAMED])}{f' and {more} more' if more > 0 else ''}")
+            self._say(f"go on with the same command and: --work {shlex.quote(str(self._options.work))}")
             return OVER
         return FAILED if self._failed else DONE
 
@@ -93,7 +98,7 @@ class Run:
             self._failed.append("inspect is not done: --parts must have it the first time")
         return found
 
-    def _tests(self, machine: dict[str, Any]) -> None:
+    def _tests(self) -> None:
         depends = self._tests_depend()
         if not self._state.final("tests", depends):
             self._do("tests", "tests", depends, self._run_tests)
@@ -102,7 +107,6 @@ class Run:
             self._say(f"tests: {found['passed']} passed, {found['failed']} failed, {found['skipped']} skipped")
             if found["failed"]:
                 self._failed.append(f"tests: {', '.join(found['failures'])}")
-        del machine
 
     def _tests_depend(self) -> str:
         return fingerprint({"base": self._base, "tests": suite.depends()})
@@ -117,7 +121,7 @@ class Run:
                 process.wait(limit_s)
             except subprocess.TimeoutExpired:
                 raise TaskFailed(f"took more than {limit_s:.0f} s", late=True) from None
-        if not junit.is_file():
+        if process.returncode not in (_PASSED, _FAILED_TESTS) or not junit.is_file():
             raise TaskFailed(f"pytest ended with {process.returncode}: {tail(log)}")
         return suite.summarise(junit)
 
@@ -151,6 +155,8 @@ class Run:
         if model is None or model["status"] != "done" or not (self._repository(variant) / variant.name).is_dir():
             if "models" not in self._options.parts:
                 self._failed.append(f"{model_name(variant)} is not there: --parts must have models first")
+            elif model is None:
+                self._leave(waiting.values())  # its export is left, too
             return
         if not self._allows("cells", waiting.values()):
             return

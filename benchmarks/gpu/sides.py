@@ -41,6 +41,8 @@ class InPyTorch:
         import torch._inductor
 
         self._torch, self._device = torch, device
+        if device == "cpu":
+            torch.set_num_threads(1)  # many that spin would take the processor from the server
         self._model = torch._inductor.aoti_load_package(path, run_single_threaded=True)
 
     def prepare(self, arrays: Arrays) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "tests" / "gpu"
-_PLUGINS = ("pytest_asyncio", "pytest_timeout", "naiad.pytest_client", "naiad.pytest_server")
+_PLUGINS = ("pytest_asyncio.plugin", "pytest_timeout", "naiad.pytest_client", "naiad.pytest_server")
 _SHOWN = 10
 
 

@@ -133,7 +133,7 @@ def _named_plainly(driver: ctypes.CDLL) -> bool:
 
 
 def _version(library: str) -> str:
-    found = re.search(r"\.so\.(\d+\.[\d.]+)$", library)
+    found = re.search(r"\.so\.(\d{3}\.[\d.]+)$", library)
     return found[1] if found else ""
 
 

@@ -8,8 +8,8 @@ from naiad.cli.serve._sizes import parse_size
 
 @pytest.mark.parametrize(
     ("text", "size_bytes"),
-    [("0", 0), ("1048576", 1 << 20), ("512MB", 512 * 10**6), ("2GiB", 2 << 30), ("1.5gib", 3 << 29), (" 64 MiB ", 64 << 20),
-     ("1k", 1000), ("3TB", 3 * 10**12), ("7B", 7)],
+    [("0", 0), ("1048576", 1 << 20), ("512MB", 512 * 10**6), ("2GiB", 2 << 30), ("1.5gib", 3 << 29),
+     (" 64 MiB ", 64 << 20), ("1k", 1000), ("3TB", 3 * 10**12), ("7B", 7)],
 )  # fmt: skip
 def test_sizes_are_read(text: str, size_bytes: int) -> None:
     """Powers of 1000 without an i, of 1024 with one."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from naiad.cli.doctor._check import Check
-from naiad.cli.doctor._packages import installed, package
+from naiad.cli.doctor._packages import built_for, installed, package
 
 __all__ = ["check_client", "check_export", "check_loadtest"]
 
@@ -31,6 +31,8 @@ def check_export() -> Iterator[Check]:
         essential=True,
     )
     yield _compiler()
+    if built_for("torch", "version.py", "cuda"):
+        yield package("triton", "", use="for --accelerator aoti on a GPU")
 
 
 def _compiler() -> Check:
@@ -47,9 +49,7 @@ def check_client() -> Iterator[Check]:
     for name in ("grpcio", "tritonclient"):
         yield package(name, "", essential=True)
     yield _shared_memory()
-    found = installed("cuda-bindings")
-    advice = "" if found else "for CUDA shared memory: pip install 'naiad[cuda]'"
-    yield Check(name="cuda-bindings", state="ok" if found else "missing", found=found or "not installed", advice=advice)
+    yield package("cuda-bindings", "cuda", use="for CUDA shared memory")
 
 
 def _shared_memory() -> Check:

@@ -12,12 +12,13 @@ from naiad.cli.doctor._check import Check
 __all__ = ["built_for", "installed", "package"]
 
 
-def package(distribution: str, extra: str, *, essential: bool = False) -> Check:
-    """A package, and the extra of Naiad that brings it."""
+def package(distribution: str, extra: str, *, use: str = "", essential: bool = False) -> Check:
+    """A package, the extra of Naiad that brings it, if one does, and what it is for."""
     found = installed(distribution)
     if found:
         return Check(name=distribution, state="ok", found=found, essential=essential)
-    advice = f"pip install 'naiad[{extra}]'" if extra else f"pip install {distribution}"
+    install = f"pip install 'naiad[{extra}]'" if extra else f"pip install {distribution}"
+    advice = f"{use}: {install}" if use else install
     return Check(name=distribution, state="missing", found="not installed", advice=advice, essential=essential)
 
 

@@ -189,7 +189,25 @@ def test_a_mix_has_a_part_for_each_model(tab, files):
     charts = tab.ask(CHARTS)
     for index, part in enumerate(contents.mix()["parts"]):
         assert charts[f"model-{index}-latency"][0]["points"] == [len(part["points"])]
-    assert charts["gpu"][0]["points"] == [len(contents.mix()["results"]["points"])]
+    for name in ("gpu", "gpu-power", "gpu-memory", "gpu-pcie", "gpu-clock"):
+        assert charts[name][0]["points"] == [len(contents.mix()["results"]["points"])]
+
+
+def test_gpus_have_a_section_where_there_are_any(tab, files):
+    """Each with its figures, the reasons for missing ones, the limit; a server without a GPU has no such section."""
+    tab.open(files / "mix.html")
+    text = tab.ask("document.querySelector('#gpus').textContent")
+    for word in (
+        "GPU 0: H200",
+        "96.9 mJ",
+        "6,200 J (310 W), by the GPU's energy counter",
+        "power cap",
+        "Not Supported",
+    ):
+        assert word in text
+    tab.open(files / "content.html")
+    assert tab.ask("document.querySelector('#gpus')") is None
+    assert "GPU" not in tab.ask("document.querySelector('main, body').innerText")
 
 
 def test_a_comparison_lays_both_runs_over_each_other(tab, files):

@@ -39,6 +39,7 @@ from naiad.loadtest._gate.compare import judge_session
 from naiad.loadtest._report.comparison import differences, ratios
 from naiad.loadtest._report.content import EMBEDDED
 from naiad.loadtest._report.files import write_atomically
+from naiad.loadtest._report.run_page import run_html
 from naiad.loadtest._report.tables import PERCENTILE_COLUMNS, POINT_COLUMNS, percentiles_csv, points_csv
 from naiad.loadtest._report.writing import files_of
 from naiad.loadtest._truth.window import Counted
@@ -304,6 +305,45 @@ def test_a_run_compared_with_itself_shows_no_difference():
         assert item.ratio == 1
         assert item.judgement == "no clear difference"
     assert differences(one, one) == []
+
+
+def test_the_energy_of_a_request_is_compared_where_both_runs_have_one():
+    """Less is better; without an interval nothing is called clear."""
+    before, after = contents.mix(), contents.mix()
+    after["cost"]["joules_per_request"] = before["cost"]["joules_per_request"] / 2
+    (found,) = (item for item in ratios(before, after) if item.metric == "energy")
+    assert (found.ratio, found.interval) == (0.5, None)
+    assert found.text.startswith("96.9 mJ → 48.5 mJ: −50.0 %")
+    assert not any(item.metric == "energy" for item in ratios(contents.content(), after))
+    assert "energy" in compare_html(before, after)
+
+
+def test_a_sweep_has_columns_of_gpus_only_where_there_are_any():
+    """In the table of the page; the CSV always has them."""
+    found = contents.sweep()
+    assert "requests/s per W" not in run_html(found)
+    found["sweep"]["points"][2] |= {"gpu_share": 0.93, "requests_per_second_per_watt": 12.3}
+    assert "requests/s per W" in run_html(found)
+    rows = list(csv.DictReader(files_of(found, csv="run.csv")[Path("run-sweep.csv")].splitlines()))
+    assert [row["gpu_share"] for row in rows[:3]] == ["", "", "0.93"]
+
+
+def test_a_report_of_before_there_were_gpu_figures_has_a_page():
+    """Stored reports of the same schema version stay readable."""
+    old = contents.mix()
+    del old["limit"]
+    for name in ("requests_per_second_per_watt", "joules_per_request", "joules_per_request_above_idle"):
+        del old["cost"][name]
+    old["results"]["resources"]["gpus"] = [
+        {"index": 0, "name": "H200", "busy_share": 0.8, "memory_bytes": 7, "power_w": 300.0}
+    ]
+    for results in (old["results"], *old["parts"]):
+        for point in results["points"]:
+            for name in [name for name in point if name.startswith("gpu_") and name != "gpu_share"]:
+                del point[name]
+    assert "GPU 0: H200" in run_html(old)
+    assert points_csv(old)
+    assert "<!DOCTYPE html>" in compare_html(old, contents.mix())
 
 
 @pytest.mark.parametrize("session", [DrawnSession(slower=1.5), DrawnSession(noise=1.5, seed=2)])

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 import report_contents
-from naiad.cli.loadtest import live, summary
+from naiad.cli.loadtest import curves, live, summary
 from naiad.cli.loadtest.figures import duration, sparkline, time_us, with_interval
 from naiad.cli.loadtest.outcome import exit_code
 from naiad.loadtest import LoadTest, Precision, Progress, Traffic
@@ -142,3 +142,38 @@ def test_the_live_view_shows_the_phase_the_figures_and_how_sure_they_are():
     text = console.file.getvalue()
     for word in ("digits", "warming up", "measuring", "1,200 requests/s", "p99 4.00 ms", "±8.0% of ±5.0%", "3 errors"):
         assert word in text
+
+
+def test_gpus_have_their_lines_and_a_server_without_one_has_none(monkeypatch):
+    """A line for each GPU, the energy of a request, the limit; nothing of the kind otherwise."""
+    lines = {line[:12].strip(): line[12:] for line in printed(report_contents.mix(), monkeypatch).splitlines()}
+    assert lines["GPU 0"].startswith(
+        "H200 · 82% busy · 9.8 GB of 150.0 GB · 310 W · 1,980 MHz · 51 °C · PCIe 2.1 GB/s in"
+    )
+    assert lines["energy"] == "96.9 mJ per request · 73.4 mJ above idle · 10.3 requests/s per W"
+    assert lines["limit"].startswith("unknown: nothing")
+    without = printed(report_contents.content(), monkeypatch)
+    assert not any(word in without for word in ("GPU", "energy", "limit "))
+
+
+def test_what_a_gpu_does_not_tell_is_left_out(monkeypatch):
+    """Neither a zero nor a dash; that it was lost is said."""
+    content = report_contents.mix()
+    (gpu,) = content["results"]["resources"]["gpus"]
+    unknown = {"busy_share": None, "memory_bytes": None, "power_w": None, "lost": True}
+    gpu |= unknown | {"figures": dict.fromkeys(gpu["figures"])}
+    content["cost"] |= {"joules_per_request": None}
+    lines = printed(content, monkeypatch).splitlines()
+    assert "GPU 0       H200 · lost within the run" in lines
+    assert not any(line.startswith("energy") for line in lines)
+
+
+@pytest.mark.parametrize("busy", [0.93, None])
+def test_a_sweeps_table_has_columns_of_gpus_only_where_there_are_any(busy, monkeypatch):
+    """How busy the GPU was, and requests per second and watt."""
+    buffer = io.StringIO()
+    monkeypatch.setattr(curves, "out", Console(file=buffer, width=200, highlight=False))
+    sweep = report_contents.sweep()["sweep"]
+    sweep["points"][0] |= {"gpu_share": busy, "requests_per_second_per_watt": 77.7 if busy else None}
+    curves._print(sweep)
+    assert all((word in buffer.getvalue()) == bool(busy) for word in ("GPU busy", "93%", "req/s per W", "77.7"))

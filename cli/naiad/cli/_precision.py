@@ -29,7 +29,11 @@ def precision_table(results: Sequence[PrecisionResult]) -> Table:
 
 
 def precision_notes(results: Sequence[PrecisionResult]) -> Iterator[Text]:
-    """Yield a sentence for each candidate that was refused, and for each that left nodes in fp32."""
+    """Yield where candidates ran, and a sentence for each that was refused, and for each that left nodes in fp32."""
+    for verified, timed in dict.fromkeys((each.verified_on, each.timed_on) for each in results if each.verified_on):
+        yield Text(
+            f"verified on {verified}, {timed}" if timed.startswith("not") else f"verified and timed on {verified}"
+        )
     for result in results:
         if result.refused:
             yield Text(f"{_name(result)}: {result.refused}")

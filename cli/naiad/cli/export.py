@@ -230,10 +230,12 @@ def _rows(version: Version) -> Iterator[tuple[str, str]]:
         yield f"parity of {parity.output}", error
     batches = f"batches {', '.join(map(str, report.batches))}" if report.batches else "the samples' sizes"
     yield "verified at", f"{batches}; {report.num_cases} comparisons"
+    if report.verified_on:
+        yield "verified on", report.verified_on
     for latency in report.latency:
         yield (
             f"latency of batch {latency.batch}" if latency.batch else "latency",
-            f"{latency.median_ms:.3g} ms on one thread",
+            f"{latency.median_ms:.3g} ms on {report.timed_on or 'one thread'}",
         )
     for choice in report.choices:
         yield choice.field, f"{choice.value} ({choice.reason})"

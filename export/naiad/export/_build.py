@@ -193,7 +193,7 @@ def _verify_and_measure(
         left_out=captured.left_out,
         latency=_measure.measure(path, samples, answers, place=place),
         verified_on=place.name,
-        timed_on=place.name,
+        timed_on=place.name if place.on_gpu else "one thread",
         findings=(*captured.findings, *choice.comparison.findings(), *choice.findings),
         size_bytes=_graph.size_bytes(captured.graph),
         precision=choice.results,

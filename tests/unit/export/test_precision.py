@@ -181,6 +181,22 @@ class TestTargets:
         weights = onnx.load(files / "model.onnx").graph.initializer
         assert onnx.TensorProto.FLOAT16 in {item.data_type for item in weights}
 
+    def test_tensorrt_gets_integers_around_zero(self, digits_net: Net, tmp_path: Path) -> None:
+        """Zero points of 0, weights and activations in 8 bits, biases in fp32: what TensorRT reads."""
+        choice, files = choose(digits_net, tmp_path, "int8-static", accelerator="tensorrt")
+        assert choice.precision == "int8"
+        made = onnx.load(files / "model.onnx").graph
+        weights = {item.name: onnx.numpy_helper.to_array(item) for item in made.initializer}
+        pairs = [node for node in made.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+        assert pairs
+        assert {weights[node.input[2]].dtype.name for node in pairs} == {"int8"}
+        assert not any(weights[node.input[2]].any() for node in pairs)
+
+    def test_for_cuda_integers_are_refused(self, digits_net: Net, tmp_path: Path) -> None:
+        """Its provider has hardly any kernels for them."""
+        with pytest.raises(PrecisionRefused, match="these integers are made for CPUs; GPUs gain with fp16"):
+            choose(digits_net, tmp_path, "int8-static", accelerator="cuda")
+
     @pytest.mark.parametrize("accelerator", ["cuda", "tensorrt", "aoti"])
     def test_auto_keeps_fp32_where_nothing_can_be_timed(
         self, digits_net: Net, tmp_path: Path, accelerator: str

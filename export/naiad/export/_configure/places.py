@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tritonclient.grpc import model_config_pb2
 
@@ -43,15 +44,15 @@ def places(
         _accelerators.apply(config, accelerator, replace(subject, precision=precision))
         _settings.apply(config, {path: value for path, value in settings.items() if path.startswith(_READ)})
         provider = {"cuda": "CUDA", "tensorrt": "TensorRT"}[accelerator]
-        return Place(
-            name=f"ONNX Runtime's {provider} provider on {device}",
-            providers=(*_providers(config), (CPU_PROVIDER, {})),
-            memory="cuda",
-            on_gpu=True,
-            engines=engines,
-        )
+        return of_config(config, f"ONNX Runtime's {provider} provider on {device}", engines)
 
     return place_of
+
+
+def of_config(config: Any, name: str, engines: Path) -> Place:
+    """Return the place of a GPU instance with some configuration."""
+    providers = (*_providers(config), (CPU_PROVIDER, {}))
+    return Place(name=name, providers=providers, memory="cuda", on_gpu=True, engines=engines)
 
 
 def with_graphs(place: Place) -> Place:
@@ -66,7 +67,7 @@ def with_graphs(place: Place) -> Place:
     )
 
 
-def _providers(config: model_config_pb2.ModelConfig) -> list[tuple[str, dict[str, str]]]:
+def _providers(config: Any) -> list[tuple[str, dict[str, str]]]:
     """Return what a configuration asks of ONNX Runtime on a GPU, as Triton's backends read it."""
     found: list[tuple[str, dict[str, str]]] = []
     cuda: dict[str, str] = {}

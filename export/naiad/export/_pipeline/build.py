@@ -11,6 +11,7 @@ from typing import Any
 from tritonclient.grpc import model_config_pb2
 
 from naiad.export import _provenance
+from naiad.export._configure import places as _places
 from naiad.export._configure import settings as _settings
 from naiad.export._pipeline import chain as _chain
 from naiad.export._pipeline import configs as _configs
@@ -24,6 +25,7 @@ from naiad.export._report import page as _page
 from naiad.export._repository import config as _config
 from naiad.export._repository import golden as _golden
 from naiad.export._repository import manifest as _manifest
+from naiad.export._runtime.place import CPU, Place
 from naiad.export._source.module import ModuleSubject
 from naiad.export.errors import InvalidExport
 from naiad.export.report import Report
@@ -52,6 +54,7 @@ def build(
     run = run_in_python(order)
     called = {of.stages[0].step.name: _step(of, of.stages[0], stage, export, on_step, {}) for of in run.called}
     built = [_step(run, each, stage, export, on_step, called) for each in run.stages]
+    _configs.keep_on_gpu([(step.link.stage, step.candidate.candidate.config) for step in built])
     on_step("verify the pipeline")
     every = [*called.values(), *built]
     models = [(step.report.tolerance, str(step.candidate.about["precision"])) for step in every if step.report]
@@ -150,11 +153,23 @@ def _model(run: Run, each: _reference.Stage, place: Path, export: ExportModel, o
         settings=options.get("settings") or {},
         manifest=manifest | {"step": {"pipeline": order.pipeline, **about}},
     )
-    return _Built(
-        candidate=StepCandidate(step=step.name, candidate=candidate, about=about),
-        link=_chain.Link(stage=each, files=place / "files", level=config.optimization.graph.level),
-        report=version.report,
+    assert version.report is not None
+    link = _chain.Link(
+        stage=each,
+        files=place / "files",
+        level=config.optimization.graph.level,
+        place=_place(config, version.report, place / "engines"),
     )
+    return _Built(
+        candidate=StepCandidate(step=step.name, candidate=candidate, about=about), link=link, report=version.report
+    )
+
+
+def _place(config: Any, report: Report, engines: Path) -> Place:
+    """Return where a model of the chain is run: on the GPU that it was verified on, or on the CPU."""
+    if report.verified_on in ("", CPU.name):
+        return CPU
+    return _places.of_config(config, report.verified_on, engines)
 
 
 def _dynamic(run: Run, each: _reference.Stage, step: Model) -> Any:

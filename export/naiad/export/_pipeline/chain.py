@@ -18,6 +18,7 @@ from naiad.export._pipeline.samples import Case
 from naiad.export._pipeline.served import model as _served
 from naiad.export._pipeline.served import runner as _runner
 from naiad.export._pipeline.served.model import Arrays
+from naiad.export._runtime.place import CPU, Place
 from naiad.export._runtime.session import optimization, session
 from naiad.export._verify import measures as _measures
 from naiad.export.errors import VerificationFailed
@@ -36,6 +37,8 @@ class Link:
     files: Path
     level: int | None = None
     """`optimization.graph.level` of a graph; None for a function."""
+    place: Place = CPU
+    """Where a graph is run."""
     called: Mapping[str, "Link"] = field(default_factory=dict)
     """By step, what a script calls."""
 
@@ -95,7 +98,7 @@ def _run(link: Link, inputs: Sequence[Arrays], cases: Sequence[Case], pipeline: 
 
 
 def _run_graph(link: Link, inputs: Sequence[Arrays], cases: Sequence[Case], pipeline: str) -> list[Arrays]:
-    runtime = session(link.files / "model.onnx", level=link.level or 0)
+    runtime = session(link.files / "model.onnx", level=link.level or 0, place=link.place)
     names = [output.name for output in runtime.get_outputs()]
     found = []
     for case, arrays in zip(cases, inputs, strict=True):

@@ -11,6 +11,8 @@ from naiad.export._pipeline.shapes import Shapes
 from naiad.export.errors import InvalidRecipe
 from naiad.export.steps import Function, Script
 
+_OUTPUT_MEMORY = "naiad.output_memory"
+
 
 def of_function(stage: Stage, shapes: Shapes, max_batch_size: int) -> Any:
     """Return the ModelConfig of a function on the Python backend.
@@ -53,6 +55,19 @@ def of_ensemble(
         wired.input_map.update(stage.inputs)
         wired.output_map.update({result: tensor for result, tensor in stage.outputs.items() if tensor in taken})
     return config
+
+
+def keep_on_gpu(wired: Sequence[tuple[Stage, Any]]) -> None:
+    """Leave what a model on a GPU gives in the GPU's memory where all who take it are models on a GPU, too."""
+    for stage, config in wired:
+        made = set(stage.outputs.values())
+        takers = [other for each, other in wired if made & set(each.inputs.values())]
+        if takers and all(map(_is_for_gpus, (config, *takers))) and _OUTPUT_MEMORY not in config.parameters:
+            config.parameters[_OUTPUT_MEMORY].string_value = "gpu"
+
+
+def _is_for_gpus(config: Any) -> bool:
+    return bool(config.optimization.execution_accelerators.gpu_execution_accelerator)
 
 
 def take_graph(stage: Stage, config: Any, shapes: Shapes) -> None:

@@ -131,7 +131,7 @@ def _split(asked: Asked, samples: Samples) -> tuple[list[Conversion], list[Trial
     for conversion in conversions(asked.precision):
         reason = _hopeless(conversion, asked, samples)
         if reason is None:
-            tried.append(conversion)
+            tried.append(replace(conversion, symmetric=asked.accelerator == "tensorrt"))
         else:
             hopeless.append(Trial(conversion=conversion, path=Path(), refused=reason))
     return tried, hopeless
@@ -142,9 +142,11 @@ def _hopeless(conversion: Conversion, asked: Asked, samples: Samples) -> str | N
         return "a model.pt2 keeps the types that the model has in PyTorch"
     if not asked.timed and asked.precision == "auto":
         return f"{asked.accelerator} is not on this machine, so that nothing can be timed"
-    if asked.accelerator != "cpu" and conversion.precision.startswith("int"):
-        return "integers are made for CPUs here; GPUs gain with fp16"
-    if conversion.method.startswith("static") and samples.generated:
+    static = conversion.method.startswith("static")
+    for_cpus = not (static and asked.accelerator == "tensorrt")
+    if conversion.precision.startswith("int") and asked.accelerator != "cpu" and for_cpus:
+        return "these integers are made for CPUs; GPUs gain with fp16, TensorRT with int8-static too"
+    if static and samples.generated:
         return "its calibration needs real samples, and these were made up"
     return None
 

@@ -16,6 +16,8 @@ class Conversion:
     """What is done, in words: `dynamic`, or `static entropy`."""
     excluded: tuple[str, ...] = ()
     """Nodes that stay as they are, by their names in the prepared graph."""
+    symmetric: bool = False
+    """Whether static int8 has zero points of 0 and biases in fp32, as TensorRT demands."""
 
     def __str__(self) -> str:
         """Return the name in messages: `int8 static entropy`."""
@@ -28,7 +30,9 @@ class Conversion:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return {"precision": self.precision, "method": self.method, "excluded": list(self.excluded)}
+        return {"precision": self.precision, "method": self.method, "excluded": list(self.excluded)} | (
+            {"symmetric": True} if self.symmetric else {}
+        )
 
 
 _STATIC = tuple(

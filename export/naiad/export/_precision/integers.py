@@ -154,20 +154,34 @@ def calibrate(prepared: Path, method: str, feeds: Sequence[Feeds], augmented: Pa
     return calibrator.compute_data()
 
 
-def quantise_static(prepared: Path, target: Path, ranges: Any, excluded: Collection[str], *, external: bool) -> None:
-    """Write the model with pairs of QuantizeLinear and DequantizeLinear around its operators with weights."""
+def quantise_static(
+    prepared: Path,
+    target: Path,
+    ranges: Any,
+    excluded: Collection[str],
+    *,
+    external: bool,
+    symmetric: bool = False,
+) -> None:
+    """Write the model with pairs of QuantizeLinear and DequantizeLinear around its operators with weights.
+
+    `symmetric` is for TensorRT: 8 bits around 0 for weights and activations, and biases in fp32.
+    """
     model = onnx.load(prepared)
+    options = {"MatMulConstBOnly": True, "OpTypesToExcludeOutputQuantization": _FLOAT_OUTPUTS}
+    if symmetric:
+        options |= {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
     quantizer = QDQQuantizer(
         model,
         True,  # for each channel of the weights
-        True,  # 7 bits
+        not symmetric,  # 7 bits, for the sums of older x86 processors
         QuantType.QInt8,
-        QuantType.QUInt8,
+        QuantType.QInt8 if symmetric else QuantType.QUInt8,
         copy.deepcopy(ranges),  # the quantiser adjusts them to what it quantises
         [],
         list(excluded),
         static_ops(model.graph),
-        {"MatMulConstBOnly": True, "OpTypesToExcludeOutputQuantization": _FLOAT_OUTPUTS},
+        options,
     )
     quantizer.quantize_model()
     quantizer.model.save_model_to_file(str(target), external)

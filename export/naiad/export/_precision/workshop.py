@@ -94,7 +94,9 @@ class Workshop:
                 _integers.quantise_dynamic(self._prepared, target, excluded, external=external)
             case ("int8", "static"):
                 ranges = self._calibrated(conversion.method.partition(" ")[2])
-                _integers.quantise_static(self._prepared, target, ranges, excluded, external=external)
+                _integers.quantise_static(
+                    self._prepared, target, ranges, excluded, external=external, symmetric=conversion.symmetric
+                )
             case ("int4", _):
                 _integers.quantise_weights(self._prepared, target, excluded, external=external)
             case _:

@@ -85,7 +85,8 @@ def _tiles(manifest: Mapping[str, Any], report: Report | None) -> list[tuple[str
         tiles.append(("largest error, relative", _words.error(worst)))
     if report and report.latency:
         first = report.latency[0]
-        label = f"batch {first.batch}, one thread" if first.batch else "one call, one thread"
+        on = "one thread" if report.timed_on in ("", "one thread") else "GPU"
+        label = f"batch {first.batch}, {on}" if first.batch else f"one call, {on}"
         tiles.append((label, _words.milliseconds(first.median_ms)))
     return [(label, value) for label, value in tiles if value]
 

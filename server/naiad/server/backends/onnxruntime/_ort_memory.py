@@ -42,10 +42,19 @@ class Pool:
         """A block of at least this size."""
         size = max(_SMALLEST_BYTES, 1 << (size_bytes - 1).bit_length()) if size_bytes > 1 else _SMALLEST_BYTES
         free = self._free[size]
-        memory = free.pop() if free else self._allocate(size)
+        memory = free.pop() if free else self._new(size)
         block = Block(memory.pointer)
         weakref.finalize(block, free.append, memory).atexit = False
         return block
+
+    def _new(self, size_bytes: int) -> Memory:
+        try:
+            return self._allocate(size_bytes)
+        except RuntimeError:
+            # Perhaps there is room in blocks of other sizes that nobody uses.
+            for memories in self._free.values():
+                memories.clear()
+            return self._allocate(size_bytes)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -44,6 +44,8 @@ class Server:
         requested = (options.grpc_port, options.http_port, options.metrics_port)
         self.ports = _chosen(requested)
         self.gpus = _gpus.choose(options.gpus)
+        if self.gpus.gpus:
+            _log_to.info("Using %s", ", ".join(f"{gpu.name} ({gpu.uuid})" for gpu in self.gpus.gpus))
         _pools.check(self.gpus.gpus, options.cuda_memory_pool_bytes)
         if options.exit_on_load_error and not self.gpus.gpus:
             _kinds.check(self.source.configs(self.models), self.gpus.why_none)

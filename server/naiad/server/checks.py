@@ -80,20 +80,23 @@ def look_at_gpus() -> Driver:
 def libraries(names: Sequence[str]) -> dict[str, Library]:
     """Load each library, in another process: from NVIDIA's wheels, or as the loader finds it.
 
-    Name those first that others need. Raises: `PreflightFailed` where that process ended.
+    Name those first that others need. Raises: `PreflightFailed` where that process ended, or hangs.
     """
     asked = {"directories": _directories(), "names": list(names)}
     command = [sys.executable, "-I", "-S", _library_probe.__file__]
-    done = subprocess.run(
-        command, input=json.dumps(asked), capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
-    )
-    if done.returncode:
-        raise PreflightFailed(
-            f"Loading {', '.join(names)} ended with exit code {done.returncode}: {done.stderr.strip()[-500:]}. Install "
-            "the damaged one again.",
-            check="libraries",
+    try:
+        done = subprocess.run(
+            command, input=json.dumps(asked), capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
         )
+    except subprocess.TimeoutExpired as exc:
+        raise _damaged(names, f"did not end within {_TIMEOUT_S:g} s") from exc
+    if done.returncode:
+        raise _damaged(names, f"ended with exit code {done.returncode}: {done.stderr.strip()[-500:]}")
     return {name: Library(name=name, **found) for name, found in json.loads(done.stdout).items()}
+
+
+def _damaged(names: Sequence[str], what: str) -> PreflightFailed:
+    return PreflightFailed(f"Loading {', '.join(names)} {what}. Install the damaged one again.", check="libraries")
 
 
 def _directories() -> list[str]:

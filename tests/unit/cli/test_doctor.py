@@ -144,6 +144,14 @@ def test_a_wrong_triton_is_broken(tmp_path: Path) -> None:
     assert "Correct or remove NAIAD_TRITON_HOME" in found["Triton"]["advice"]
 
 
+def test_an_extra_that_is_not_installed_is_named(tmp_path: Path) -> None:
+    """The groups that do without it are reported all the same."""
+    (tmp_path / "psutil.py").write_text("raise ModuleNotFoundError(\"No module named 'psutil'\", name='psutil')")
+    code, found = report("server", "client", PYTHONPATH=str(tmp_path))
+    assert (code, found["psutil"]["advice"]) == (1, "pip install 'naiad[server]'")
+    assert found["grpcio"]["state"] == "ok"
+
+
 def test_an_unknown_group_is_wrong_use() -> None:
     """The known ones are listed."""
     done = run("kitchen")

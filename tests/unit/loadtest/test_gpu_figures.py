@@ -6,12 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from loadtest_samples import TARGET, measurement
+from loadtest_samples import TARGET, measurement, report
+from naiad.loadtest._gate.sessions import values_of
+from naiad.loadtest._sweep.point import Point
 from naiad.loadtest._truth.cost import Cost
 from naiad.loadtest._truth.gpu_doubts import gpu_doubts
 from naiad.loadtest._truth.gpu_use import GpuSample, GpuUse, Spread
 from naiad.loadtest._truth.limit import limit_of
 from naiad.loadtest._truth.resources import Resources, ServerSample
+from naiad.loadtest._tune.measuring import operating
 
 
 def sample(at_s=0.0, **figures):
@@ -152,6 +155,23 @@ def test_energy_is_unknown_where_the_power_of_one_gpu_is(gpus):
 def test_a_gpu_that_draws_less_than_before_the_load_needs_nothing_for_it():
     """Clocks fall after a pause: the difference is no negative energy."""
     assert Cost.of(measured(use(idle_power_w=400.0)), None, None).joules_per_request_above_idle == 0.0
+
+
+@pytest.mark.parametrize(("power_w", "energy_uj"), [(300.0, 300_000), (None, None)])
+def test_a_gate_can_compare_the_energy_of_a_request(power_w, energy_uj):
+    """In µJ, as ratios of smaller figures would be ones of rounding; absent where it is not known."""
+    found = report(measured(use(power_w=power_w)))
+    assert values_of(found, found.test).values.get("energy") == (energy_uj and pytest.approx(energy_uj))
+
+
+@pytest.mark.parametrize("busy", [0.9, None])
+def test_points_of_sweeps_and_searches_have_the_busiest_gpu(busy):
+    """And requests per second and watt, where there is a GPU."""
+    gpus = [use(busy_share=0.2), use(busy_share=busy)] if busy else []
+    found = report(measured(*gpus))
+    for point in (Point.of(1.0, found), operating(found, 1.0)):
+        per_watt = pytest.approx(1000 / 600) if busy else None
+        assert (point.gpu_share, point.requests_per_second_per_watt) == (busy, per_watt)
 
 
 def kinds(gpus, targets=(TARGET,)):

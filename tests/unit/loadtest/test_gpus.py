@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import ExitStack
 
 import pytest
 
 import nvml_helpers
+from naiad.loadtest._truth.gpu_visible import visible
 from naiad.loadtest._truth.gpus import open_gpus, read_metrics
-from naiad.loadtest._truth.nvml import Driver, visible
+from naiad.loadtest._truth.nvml import Driver
 from naiad.loadtest._truth.processes import find_server
 
 METRICS = """\
@@ -37,13 +39,21 @@ def script(library, tmp_path, monkeypatch):
     return found
 
 
-def opened(**server):
-    driver = Driver.open(**server)
-    assert driver is not None
-    return driver
+@pytest.fixture
+def opened(script):
+    """Return the driver's GPUs; it is let go of at the end."""
+    with ExitStack() as drivers:
+
+        def open_(**server):
+            driver = Driver.open(**server)
+            assert driver is not None
+            drivers.callback(driver.close)
+            return driver
+
+        yield open_
 
 
-def test_everything_that_the_driver_tells_is_read(script):
+def test_everything_that_the_driver_tells_is_read(script, opened):
     """In W, bytes, MHz and shares, whatever NVML's own units are; nothing is missing."""
     script.gpu(0, processes=f"{os.getpid()}:1000 17:5 18:5")
     (gpu,) = opened(pids=lambda: {os.getpid()}).read()
@@ -58,7 +68,7 @@ def test_everything_that_the_driver_tells_is_read(script):
     assert gpu.missing == {}
 
 
-def test_the_energy_counter_rises_with_the_time(script):
+def test_the_energy_counter_rises_with_the_time(script, opened):
     """The difference of two readings over the time between them is the power."""
     script.gpu(0)
     driver = opened()
@@ -83,7 +93,7 @@ def test_the_energy_counter_rises_with_the_time(script):
         ("processes", ["own_memory_bytes", "num_foreign"]),
     ],
 )
-def test_what_a_gpu_does_not_support_is_unknown_and_not_zero(script, figure, fields):
+def test_what_a_gpu_does_not_support_is_unknown_and_not_zero(script, figure, fields, opened):
     """Each figure by itself; the reason is NVML's own word, and the rest is there."""
     script.gpu(0, **{figure: None})
     (gpu,) = opened().read()
@@ -92,7 +102,7 @@ def test_what_a_gpu_does_not_support_is_unknown_and_not_zero(script, figure, fie
     assert gpu.sm_mhz == 1980
 
 
-def test_what_is_told_again_is_no_longer_missing(script):
+def test_what_is_told_again_is_no_longer_missing(script, opened):
     """A figure that was refused for a moment is known afterwards."""
     script.gpu(0, power="!10")
     driver = opened()
@@ -102,7 +112,7 @@ def test_what_is_told_again_is_no_longer_missing(script):
     assert (gpu.power_w, "power_w" in gpu.missing) == (90, False)
 
 
-def test_a_divided_gpu_says_why_it_tells_no_utilisation(script):
+def test_a_divided_gpu_says_why_it_tells_no_utilisation(script, opened):
     """With MIG the driver knows none of the whole; power is still known."""
     script.gpu(0, mig=1, busy=None)
     (gpu,) = opened().read()
@@ -111,7 +121,7 @@ def test_a_divided_gpu_says_why_it_tells_no_utilisation(script):
 
 
 @pytest.mark.parametrize("code", [15, 16])
-def test_a_gpu_that_is_lost_within_the_run_is_asked_no_more(script, code):
+def test_a_gpu_that_is_lost_within_the_run_is_asked_no_more(script, code, opened):
     """It is marked, the other one goes on, and nothing fails."""
     script.gpu(0)
     script.gpu(1)
@@ -125,7 +135,7 @@ def test_a_gpu_that_is_lost_within_the_run_is_asked_no_more(script, code):
     assert (other.lost, other.busy_share) == (False, 0.97)
 
 
-def test_a_gpu_that_was_lost_before_the_run_is_named_by_its_number(script):
+def test_a_gpu_that_was_lost_before_the_run_is_named_by_its_number(script, opened):
     """Without a handle nothing can be asked; the others are read."""
     script.gpu(0, name="!15")
     script.gpu(1)
@@ -145,13 +155,13 @@ def test_a_gpu_that_was_lost_before_the_run_is_named_by_its_number(script):
         (0x088, ("hardware slowdown", "power brake")),
     ],
 )
-def test_reasons_that_hold_the_clocks_down_have_names(script, reasons, names):
+def test_reasons_that_hold_the_clocks_down_have_names(script, reasons, names, opened):
     """Being idle, and clocks that someone chose, are no reasons to speak of."""
     script.gpu(0, reasons=reasons)
     assert opened().read()[0].slowed_by == names
 
 
-def test_processes_of_others_count_only_where_the_servers_own_are_seen(script):
+def test_processes_of_others_count_only_where_the_servers_own_are_seen(script, opened):
     """PIDs of another namespace (a container) look foreign, and are the server's."""
     script.gpu(0, processes="17:5 18:5")
     (gpu,) = opened(pids=lambda: {4711}).read()
@@ -159,14 +169,14 @@ def test_processes_of_others_count_only_where_the_servers_own_are_seen(script):
     assert "namespace" in gpu.missing["own_memory_bytes"]
 
 
-def test_memory_that_is_not_told_of_one_process_is_not_told_of_the_server(script):
+def test_memory_that_is_not_told_of_one_process_is_not_told_of_the_server(script, opened):
     """A sum of a part would look like the whole."""
     script.gpu(0, processes="17:5 18:-")
     (gpu,) = opened(pids=lambda: {17, 18}).read()
     assert (gpu.num_foreign, gpu.own_memory_bytes) == (0, None)
 
 
-def test_only_the_gpus_that_the_server_may_use_are_read(script):
+def test_only_the_gpus_that_the_server_may_use_are_read(script, opened):
     """By ``CUDA_VISIBLE_DEVICES`` of its environment; without one of them there is nothing to read."""
     for index in range(3):
         script.gpu(index)
@@ -175,7 +185,7 @@ def test_only_the_gpus_that_the_server_may_use_are_read(script):
     assert Driver.open(environment={"CUDA_VISIBLE_DEVICES": "-1"}) is None
 
 
-def test_a_part_of_a_gpu_leads_to_the_whole(script):
+def test_a_part_of_a_gpu_leads_to_the_whole(script, opened):
     """An identifier of MIG in ``CUDA_VISIBLE_DEVICES`` shows the GPU that was divided."""
     script.gpu(0)
     script.gpu(1, part="MIG-77", mig=1, busy=None)
@@ -204,7 +214,7 @@ MIXED = [("GPU-aaaa1", "T4"), ("GPU-aabb2", "H200")]
         (SAME, {"CUDA_VISIBLE_DEVICES": "2, 0"}, [0, 2]),
         (SAME, {"CUDA_VISIBLE_DEVICES": "1,9,0"}, [1]),
         (SAME, {"CUDA_VISIBLE_DEVICES": "GPU-cccc3"}, [2]),
-        (SAME, {"CUDA_VISIBLE_DEVICES": "GPU-cc"}, [2]),
+        (SAME, {"CUDA_VISIBLE_DEVICES": "gpu-CC"}, [2]),
         (SAME, {"CUDA_VISIBLE_DEVICES": "GPU-aa"}, []),  # which of the two?
         (MIXED, {"CUDA_VISIBLE_DEVICES": "0"}, [0, 1]),
         (MIXED, {"CUDA_VISIBLE_DEVICES": "0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, [0]),
@@ -228,6 +238,8 @@ def test_the_gpus_of_this_machine_are_read_or_there_are_none():
     """Without a driver nothing is said and nothing fails; with one, each GPU has its name."""
     gpus = open_gpus(find_server("", pid=os.getpid()))
     assert gpus is None or all(gpu.name for gpu in gpus.read())
+    if gpus is not None:
+        gpus.close()
 
 
 def test_metrics_that_cannot_be_read_are_no_gpus():
@@ -249,3 +261,4 @@ def test_the_driver_knows_more_than_the_metrics(script):
     script.gpu(0)
     gpus = open_gpus(find_server("", pid=os.getpid()), metrics_url="http://127.0.0.1:1/metrics")
     assert isinstance(gpus, Driver)
+    gpus.close()

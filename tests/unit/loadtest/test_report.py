@@ -313,7 +313,7 @@ def test_the_energy_of_a_request_is_compared_where_both_runs_have_one():
     after["cost"]["joules_per_request"] = before["cost"]["joules_per_request"] / 2
     (found,) = (item for item in ratios(before, after) if item.metric == "energy")
     assert (found.ratio, found.interval) == (0.5, None)
-    assert found.text.startswith("96.9 mJ → 48.5 mJ: −50.0 %")
+    assert found.text.startswith("96.9 mJ → 48.4 mJ: −50.0 %")
     assert not any(item.metric == "energy" for item in ratios(contents.content(), after))
     assert "energy" in compare_html(before, after)
 

@@ -1,12 +1,14 @@
 """Which GPUs a server uses, asked of a stand-in for NVIDIA's driver."""
 
+import re
 from pathlib import Path
 
 import pytest
+from tritonclient.grpc import model_config_pb2
 
 import driver_double
 from driver_double import UUIDS
-from naiad.server import InvalidOption, PreflightFailed, _command, _gpus, _stub
+from naiad.server import InvalidOption, PreflightFailed, _command, _gpus, _kinds, _pools, _stub
 from naiad.server._home import Home
 from naiad.server._options import Options
 
@@ -122,6 +124,32 @@ def test_gpus_that_are_not_there_are_named(with_gpus, num_gpus, variables, asked
     with pytest.raises(PreflightFailed, match=message) as caught:
         _gpus.choose(asked)
     assert caught.value.check == "gpu"
+
+
+PAGE = Path(__file__).parents[3] / "docs" / "gpu.md"
+
+
+@pytest.mark.parametrize(
+    ("variables", "asked", "pool_bytes"),
+    [
+        ({"CUDA_VISIBLE_DEVICES": ""}, "all", None),
+        ({"NAIAD_DOUBLE_INIT": "803"}, "all", None),
+        ({}, "0,2", None),
+        ({}, "0", 16 * GIB),
+        ({}, "none", None),
+    ],
+)
+def test_messages_are_those_of_the_page_about_gpus(with_gpus, variables, asked, pool_bytes) -> None:
+    """Who searches docs/gpu.md for what was said finds it."""
+    rows = re.findall(r"^\| `([^`]+)`", PAGE.read_text().partition("## Trouble")[2], re.MULTILINE)
+    with_gpus(2, **variables)
+    with pytest.raises(PreflightFailed) as caught:
+        chosen = _gpus.choose(asked)
+        _pools.check(chosen.gpus, pool_bytes)
+        config = model_config_pb2.ModelConfig()
+        config.instance_group.add(kind=model_config_pb2.ModelInstanceGroup.KIND_GPU)
+        _kinds.check({"m": config}, chosen.why_none)
+    assert any(re.match(re.escape(row).replace("…", ".*"), str(caught.value)) for row in rows), str(caught.value)
 
 
 def test_a_gpu_that_is_named_twice_is_refused(with_gpus) -> None:

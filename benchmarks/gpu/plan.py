@@ -88,11 +88,11 @@ QUICK = Scale(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
-    """Something that is done in one go: the export of a variant, or cells of it that share a server."""
+    """What is done in one go: the export of some variants, or the cells of one that share a server."""
 
-    kind: str
-    variant: Variant
+    variants: tuple[Variant, ...]
     cells: tuple[str, ...] = ()
+    """None where the step is the export."""
 
 
 def variants(runtimes: Sequence[str]) -> list[Variant]:
@@ -105,18 +105,26 @@ def variants(runtimes: Sequence[str]) -> list[Variant]:
     ]
 
 
-def steps(runtimes: Sequence[str], scale: Scale) -> Iterator[Step]:
-    """Give the steps, those first that the goals are about: they should be done when the time ends."""
+def steps(runtimes: Sequence[str], scale: Scale, jobs: int) -> Iterator[Step]:
+    """Give the steps, those first that the goals are about: they should be done when the time ends.
+
+    So many variants are exported at once as there are `jobs`, at least both nets, and measured next.
+    """
     rest = tuple(str(batch) for batch in scale.batches if batch not in scale.key_batches)
     keys = (*map(str, scale.key_batches), SATURATION)
-    for precision in PRECISIONS:
-        chosen = [variant for variant in variants(runtimes) if variant.precision == precision]
+    every, at_once = variants(runtimes), max(len(NETS), jobs)
+    for begin in range(0, len(every), at_once):
+        chosen = tuple(every[begin : begin + at_once])
+        yield Step(variants=chosen)
         for variant in chosen:
-            yield Step(kind="model", variant=variant)
-        for variant in chosen:
-            yield Step(kind="cells", variant=variant, cells=keys)
-    for variant in variants(runtimes):
-        yield Step(kind="cells", variant=variant, cells=rest)
+            yield Step(variants=(variant,), cells=keys)
+    for variant in every:
+        yield Step(variants=(variant,), cells=rest)
+
+
+def cells(scale: Scale) -> tuple[str, ...]:
+    """Return the cells of a variant: batch sizes as text, and saturation."""
+    return (*map(str, scale.batches), SATURATION)
 
 
 def cell_name(variant: Variant, cell: str) -> str:

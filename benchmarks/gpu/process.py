@@ -66,7 +66,7 @@ def answers(
             for line in lines:
                 answer = json.loads(line)
                 if "error" in answer:
-                    raise TaskFailed(answer["error"], refused=answer["refused"])
+                    raise TaskFailed(answer["error"])
                 yield answer
         code = process.wait()
     if code:

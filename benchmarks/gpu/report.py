@@ -7,11 +7,11 @@ import json
 import re
 import statistics
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from gpu import goals
+from gpu import goals, plan
 from gpu.goals import Goal, Spread
 from gpu.plan import GRPC, IN_PROCESS, MEMORY, SATURATION, Scale, Variant, cell_name, model_name, variants
 from gpu.state import write_atomically
@@ -28,7 +28,7 @@ def assemble(
     """Put everything that was found together; `entry` gives what the state has of a name."""
     rehearsal = scale.tiny or machine["device"] != "cuda"
     runtimes = [name for name, reason in machine["runtimes"].items() if reason is None]
-    found = [_variant(variant, scale, entry) for variant in variants(runtimes)]
+    found = [_variant(variant, scale, entry, judged=not rehearsal) for variant in variants(runtimes)]
     return {
         "schema": SCHEMA,
         "rehearsal": rehearsal,
@@ -42,9 +42,9 @@ def assemble(
     }
 
 
-def _variant(variant: Variant, scale: Scale, entry: Entry) -> dict[str, Any]:
+def _variant(variant: Variant, scale: Scale, entry: Entry, *, judged: bool) -> dict[str, Any]:
     model = entry(model_name(variant), variant) or {"status": "missing"}
-    names = [*map(str, scale.batches), SATURATION]
+    names = plan.cells(scale)
     entries = {name: entry(cell_name(variant, name), variant) for name in names}
     cells = {
         name: found["result"] for name, found in entries.items() if found is not None and found["status"] == "done"
@@ -60,7 +60,9 @@ def _variant(variant: Variant, scale: Scale, entry: Entry) -> dict[str, Any]:
         "cells": [cells[str(batch)] for batch in scale.batches if str(batch) in cells],
         "saturation": saturation,
         "limit": None if saturation is None else goals.limit(saturation),
-        "goals": [asdict(goal) for goal in goals.goals(full, single, saturation)],
+        "goals": [
+            asdict(goal if judged else replace(goal, reached=None)) for goal in goals.goals(full, single, saturation)
+        ],
     }
 
 
@@ -153,7 +155,8 @@ def _goals(found: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"Goals: at batch {full} at least {goals.MEMORY_GOAL:.0%} of the in-process throughput by shared memory and "
         f"{goals.GRPC_GOAL:.0%} by gRPC on loopback; at most {goals.OVERHEAD_GOAL_MS} ms more at batch 1 by shared "
-        f"memory; at saturation the GPU at least {goals.UTILISATION_GOAL:.0%} busy. " + _counted(found["variants"])
+        f"memory; at saturation the GPU at least {goals.UTILISATION_GOAL:.0%} busy. "
+        + ("A rehearsal is not judged." if found["rehearsal"] else _counted(found["variants"]))
     )
     yield ""
     for variant in found["variants"]:
@@ -256,8 +259,10 @@ def _counted(found: list[dict[str, Any]]) -> str:
 
 
 def _judged(goal: Goal, value: str) -> str:
-    if goal.reached is None:
+    if goal.value is None:
         return _NOT_MEASURED
+    if goal.reached is None:
+        return value
     return f"{value}, {'reached' if goal.reached else '**missed**'}"
 
 

@@ -14,19 +14,20 @@ from typing import Any
 
 from gpu import environment, parts, report, suite
 from gpu.environment import SetupError
-from gpu.plan import FULL, QUICK, Budget, Scale, Step, Variant, cell_name, model_name, steps
+from gpu.plan import FULL, QUICK, Budget, Scale, Variant, cell_name, cells, model_name, steps
 from gpu.process import TaskFailed, answers, started, tail
 from gpu.state import State, fingerprint
 
 PARTS = ("setup", "inspect", "tests", "models", "matrix", "report")
 DONE, FAILED, USAGE, OVER = 0, 1, 2, 3
-_EXPECTED_S = {"inspect": 15.0, "tests": 60.0, "model": 60.0, "cells": 25.0}
-_LIMIT_S = {"inspect": 120.0, "tests": 240.0, "model": 400.0, "cells": 400.0}
+_EXPECTED_S = {"inspect": 15.0, "tests": 60.0, "models": 90.0, "cells": 25.0}
+_LIMIT_S = {"inspect": 120.0, "tests": 240.0, "models": 400.0, "cells": 400.0}
 _PASSED, _FAILED_TESTS = 0, 1
 """Pytest's exit codes after which its counts hold."""
 _OVERTIME_S = 30.0
 """How long after the end of the time something that was begun may go on."""
 _NAMED = 8  # of what is left, in the last line
+_CORES_A_JOB = 4  # of the exports that run at once
 _GPU = Path(__file__).resolve().parent
 
 
@@ -126,33 +127,59 @@ class Run:
         return suite.summarise(junit)
 
     def _measure(self, machine: dict[str, Any]) -> None:
-        for step in steps(_runtimes(machine), self._scale):
-            if step.kind == "model" and "models" in self._options.parts:
-                self._model(step.variant, machine)
-            if step.kind == "cells" and "matrix" in self._options.parts:
-                self._cells(step, machine)
+        jobs = max(1, machine["cores"] // _CORES_A_JOB)
+        for step in steps(_runtimes(machine), self._scale, jobs):
+            if not step.cells and "models" in self._options.parts:
+                self._models([variant for variant in step.variants if self._wants(variant)], machine, jobs)
+            if step.cells and "matrix" in self._options.parts:
+                self._cells(step.variants[0], step.cells, machine)
 
-    def _model(self, variant: Variant, machine: dict[str, Any]) -> None:
-        name, depends = model_name(variant), self._depends(variant)
-        waits = any(not self._state.final(cell, depends) for cell in self._cell_names(variant))
-        entry = self._state.entry(name, depends)
-        refused = entry is not None and entry["status"] == "refused"
-        there = (self._repository(variant) / variant.name).is_dir()
-        if refused or (self._state.final(name, depends) and (there or not waits)):
+    def _wants(self, variant: Variant) -> bool:
+        """Whether the export is to be done: it never was, or its files are gone and some cell still needs them."""
+        depends = self._depends(variant)
+        entry = self._state.entry(model_name(variant), depends)
+        if entry is None or entry["status"] == "failed":
+            return True
+        waits = any(not self._state.final(cell_name(variant, cell), depends) for cell in cells(self._scale))
+        return entry["status"] == "done" and waits and not self._is_there(variant)
+
+    def _is_there(self, variant: Variant) -> bool:
+        return (self._repository(variant) / variant.name).is_dir()
+
+    def _models(self, wanted: list[Variant], machine: dict[str, Any], jobs: int) -> None:
+        waiting = {variant.name: variant for variant in wanted}
+        if not waiting or not self._allows("models", map(model_name, wanted)):
             return
-        order = {"task": "model", "variant": asdict(variant), "quick": self._options.quick}
-        order |= {"repository": str(self._repository(variant)), "device": machine["device"]}
-        self._do("model", name, depends, lambda: next(self._task("model", name, order)))
-
-    def _cells(self, step: Step, machine: dict[str, Any]) -> None:
-        variant, depends = step.variant, self._depends(step.variant)
-        waiting = {
-            cell: name for cell in step.cells if not self._state.final(name := cell_name(variant, cell), depends)
+        self._say(f"export {', '.join(waiting)} …")
+        order = {"task": "models", "variants": [asdict(variant) for variant in wanted], "jobs": jobs}
+        order |= {
+            "quick": self._options.quick,
+            "device": machine["device"],
+            "folder": str(self._options.work / "models"),
         }
+        begun = time.monotonic()
+        try:
+            for answer in self._task("models", "models", order):
+                variant = waiting.pop(answer["model"])
+                name, depends, result = model_name(variant), self._depends(variant), answer["result"]
+                if "error" in result:
+                    self._trouble(
+                        name, depends, TaskFailed(result["error"], refused=result["refused"]), answer["seconds"]
+                    )
+                else:
+                    self._state.put(name, depends, "done", seconds=answer["seconds"], result=result)
+                    self._say(f"{name}: done in {answer['seconds']:.0f} s")
+        except TaskFailed as exc:
+            for variant in waiting.values():
+                self._trouble(model_name(variant), self._depends(variant), exc, time.monotonic() - begun)
+
+    def _cells(self, variant: Variant, chosen: tuple[str, ...], machine: dict[str, Any]) -> None:
+        depends = self._depends(variant)
+        waiting = {cell: name for cell in chosen if not self._state.final(name := cell_name(variant, cell), depends)}
         model = self._state.entry(model_name(variant), depends)
         if not waiting or (model is not None and model["status"] == "refused"):
             return
-        if model is None or model["status"] != "done" or not (self._repository(variant) / variant.name).is_dir():
+        if model is None or model["status"] != "done" or not self._is_there(variant):
             if "models" not in self._options.parts:
                 self._failed.append(f"{model_name(variant)} is not there: --parts must have models first")
             elif model is None:
@@ -228,14 +255,6 @@ class Run:
     def _depends(self, variant: Variant) -> str:
         sources = {name: parts.sha256(_GPU / name) for name in ("nets.py", "models.py", "sides.py", "matrix.py")}
         return fingerprint({"base": self._base, "variant": asdict(variant), "sources": sources})
-
-    def _cell_names(self, variant: Variant) -> list[str]:
-        return [
-            cell_name(variant, cell)
-            for step in steps([variant.runtime], self._scale)
-            if step.variant == variant
-            for cell in step.cells
-        ]
 
     def _report(self, machine: dict[str, Any]) -> None:
         found = report.assemble(

@@ -25,13 +25,8 @@ def run_task() -> int:
         import traceback
 
         traceback.print_exc()
-        answers.write(json.dumps({"error": f"{type(exc).__name__}: {exc}", "refused": _is_refusal(exc)}) + "\n")
+        answers.write(json.dumps({"error": f"{type(exc).__name__}: {exc}"}) + "\n")
     return 0
-
-
-def _is_refusal(exc: Exception) -> bool:
-    """Whether the export says that this precision is not for this runtime or device, as opposed to failing."""
-    return type(exc).__name__ == "PrecisionRefused"
 
 
 def _inspect(device: str, quick: bool) -> Iterator[Any]:
@@ -40,10 +35,13 @@ def _inspect(device: str, quick: bool) -> Iterator[Any]:
     yield machine.inspect(device=device, quick=quick)
 
 
-def _model(variant: dict[str, str], quick: bool, repository: str, device: str) -> Iterator[Any]:
+def _models(variants: list[dict[str, str]], jobs: int, quick: bool, folder: str, device: str) -> Iterator[Any]:
     from gpu import models
 
-    yield models.publish(Variant(**variant), QUICK if quick else FULL, Path(repository), device)
+    scale = QUICK if quick else FULL
+    wanted = [Variant(**variant) for variant in variants]
+    for variant, result, seconds in models.publish_all(wanted, scale, Path(folder), device, jobs):
+        yield {"model": variant.name, "result": result, "seconds": seconds}
 
 
 def _cells(
@@ -65,4 +63,4 @@ def _cells(
         yield {"cell": cell, "result": result, "seconds": seconds}
 
 
-_DO = {"inspect": _inspect, "model": _model, "cells": _cells}
+_DO = {"inspect": _inspect, "models": _models, "cells": _cells}

@@ -7,6 +7,7 @@ reads and writes what the client copied. Streams do their work when somebody wai
 from __future__ import annotations
 
 import ctypes
+import itertools
 import threading
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator
@@ -22,7 +23,6 @@ from tritonclient.grpc import service_pb2_grpc
 from naiad.client._device.driver import DeviceError
 from naiad.client._protocol.dlpack import CUDA, DeviceArray, on_device
 
-_SMALLEST_STREAM = 1000
 _NUMPY = {"FP32": np.float32, "INT64": np.int64, "BOOL": np.bool_, "FP16": np.float16}
 
 
@@ -39,6 +39,7 @@ class HostDriver:
         self.memory: dict[int, Any] = {}
         self.devices_of: dict[int, int] = {}
         self.streams: set[int] = set()
+        self._numbers = itertools.count(1000)  # 0, 1 and 2 are CUDA's own
         self.slow = False
         """Whether streams need somebody to wait for them."""
 
@@ -86,9 +87,8 @@ class HostDriver:
 
     def new_stream(self) -> int:
         self._note("new_stream")
-        with self._lock:
-            number = _SMALLEST_STREAM + self.asked["new_stream"]
-            self.streams.add(number)
+        number = next(self._numbers)
+        self.streams.add(number)
         return number
 
     def end_stream(self, stream: int) -> None:
@@ -141,18 +141,12 @@ def memory_of(tensor: Any) -> np.ndarray[Any, Any]:
     """Read a CUDA tensor as a consumer of DLPack does that can look into the GPU's memory."""
     described = DeviceArray(tensor, 1)
     raw = (ctypes.c_uint8 * len(described)).from_address(described.address)
-    array = (
-        np.frombuffer(raw, described.dtype).reshape(described.shape) if len(described) else np.empty(described.shape)
-    )
-    _KEPT.append((raw, described))
-    return array
-
-
-_KEPT: list[Any] = []
+    raw.owner = described  # type: ignore[attr-defined]
+    return np.frombuffer(raw, np.uint8).view(described.dtype).reshape(described.shape)
 
 
 class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
-    """Model "twice": `y` is twice `x`, [-1, 4] FP32; "any" gives `x` back as `y`, of any type and shape."""
+    """Model "twice": `y` is twice `x`, [-1, 4] FP32; all others give `x` back as `y`, "half" FP16, the rest FP32."""
 
     def __init__(self) -> None:
         self.regions: dict[str, tuple[int, int, int]] = {}
@@ -170,7 +164,7 @@ class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def ModelMetadata(self, request: Any, context: Any) -> Any:
         dims = [-1, 4] if request.name == "twice" else [-1, -1]
-        datatype = {"words": "BYTES", "half": "FP16"}.get(request.name, "FP32")
+        datatype = {"half": "FP16", "brain": "BF16", "truth": "BOOL"}.get(request.name, "FP32")
 
         def tensor(name: str) -> Any:
             return pb.ModelMetadataResponse.TensorMetadata(name=name, datatype=datatype, shape=dims)
@@ -223,7 +217,7 @@ class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
             x = np.frombuffer(request.raw_input_contents[0], dtype).reshape(shape)
         y = (x + x).astype(dtype) if request.model_name == "twice" else x
         response = pb.ModelInferResponse(model_name=request.model_name, model_version="1", id=request.id)
-        output = response.outputs.add(name="y", datatype=tensor.datatype, shape=shape)
+        response.outputs.add(name="y", datatype=tensor.datatype, shape=shape)
         places = [entry.parameters for entry in request.outputs if "shared_memory_region" in entry.parameters]
         if places:
             memory = self._memory(places[0], context)
@@ -237,7 +231,6 @@ class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
             response.raw_output_contents.append(b"")
         else:
             response.raw_output_contents.append(y.tobytes())
-        del output
         return response
 
     def _memory(self, parameters: Any, context: Any) -> np.ndarray[Any, Any]:

@@ -94,6 +94,7 @@ class CudaRuntime:
         """Whether the stream has nothing left to do."""
         (status,) = self._runtime.cudaStreamQuery(stream)
         if status == self._runtime.cudaError_t.cudaErrorNotReady:
+            self._runtime.cudaGetLastError()  # others would take it for a failure of theirs
             return False
         self._check("cudaStreamQuery", status)
         return True
@@ -118,6 +119,7 @@ class CudaRuntime:
 
     def _check(self, function: str, status: Any) -> None:
         if status != self._success:
+            self._runtime.cudaGetLastError()
             _, text = self._runtime.cudaGetErrorString(status)
             said = text.decode() if isinstance(text, bytes) else text
             raise DeviceError(f"{function} failed: {said} ({status.name})")

@@ -8,6 +8,7 @@ import re
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 from weakref import finalize
 
@@ -40,8 +41,8 @@ class Stream:
     __slots__ = ("__weakref__", "device", "number")
 
     def __init__(self, device: int, number: int, free: deque[int]) -> None:
-        self.device = device
-        self.number = number
+        self.device: int = device
+        self.number: int = number
         finalize(self, free.append, number).atexit = False
 
 
@@ -103,9 +104,10 @@ class Devices:
             loaded, self._loaded = self._loaded, None
         if loaded is not None and loaded.process == os.getpid():
             loaded.arena.close()
-            for free in self._streams.values():
-                while free:
-                    loaded.driver.end_stream(free.pop())
+            with suppress(DeviceError):
+                for free in self._streams.values():
+                    while free:
+                        loaded.driver.end_stream(free.pop())
 
     def forget(self) -> None:
         """Count one user less in a forked process; nothing else is touched there."""

@@ -18,10 +18,10 @@ class Slice:
     __slots__ = ("exported", "offset", "region", "size_bytes")
 
     def __init__(self, region: Region, offset: int, size_bytes: int) -> None:
-        self.region = region
-        self.offset = offset
-        self.size_bytes = size_bytes
-        self.exported = False
+        self.region: Region = region
+        self.offset: int = offset
+        self.size_bytes: int = size_bytes
+        self.exported: bool = False
         """Whether others had its address: the GPU may have work with it queued when they have let go of it."""
 
     @property
@@ -47,15 +47,15 @@ class Region:
     )
 
     def __init__(self, arena: DeviceArena, device: int, address: int, size_bytes: int, handle: bytes) -> None:
-        self.arena = arena
-        self.name = f"naiad-client-cuda-{secrets.token_hex(8)}"
-        self.device = device
-        self.address = address
-        self.size_bytes = size_bytes
-        self.handle = handle
+        self.arena: DeviceArena = arena
+        self.name: str = f"naiad-client-cuda-{secrets.token_hex(8)}"
+        self.device: int = device
+        self.address: int = address
+        self.size_bytes: int = size_bytes
+        self.handle: bytes = handle
         self.known_to: set[Registry[Region]] = set()
         self.num_lent = 0
-        self.retired = False
+        self.retired: bool = False
         """Whether it gives no slices any more."""
         self._gaps = [(0, size_bytes)]  # by offset; never two that touch
 

@@ -23,7 +23,7 @@ class Memory:
     __slots__ = ("__array_interface__", "__weakref__", "part")
 
     def __init__(self, part: Slice, size_bytes: int, arena: DeviceArena) -> None:
-        self.part = part
+        self.part: Slice = part
         self.__array_interface__: dict[str, Any] = {  # NumPy keeps this object, and hands the address on unread
             "data": (part.address, False),
             "shape": (size_bytes,),

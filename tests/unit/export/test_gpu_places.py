@@ -11,15 +11,19 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
+from tritonclient.grpc import model_config_pb2
 
 from export_helpers import run_naiad
-from naiad.export import InvalidExport, PrecisionRefused, Repository, VerificationFailed, export
+from naiad.export import InvalidExport, PrecisionRefused, Repository, VerificationFailed, export, export_pipeline
 from naiad.export import _hardware as hardware
+from naiad.export._pipeline.configs import keep_on_gpu
+from naiad.export._pipeline.reference import Stage
 from naiad.export._precision import judge
 from naiad.export._runtime import gpu, placement, turns
 from naiad.export._runtime.bound import Bound, caller
 from naiad.export._runtime.place import CPU_PROVIDER, CUDA_PROVIDER, TENSORRT_PROVIDER, Place
 from naiad.export._runtime.session import replayed, session
+from naiad.export.steps import Function, Model
 
 BOUND = Place(name="a stand-in for a GPU", memory="cpu", on_gpu=True)
 
@@ -217,6 +221,37 @@ class TestExport:
         assert tensorrt.parameters["precision_mode"] == "FP16"
         weights = onnx.load(version.path / "model.onnx").graph.initializer
         assert TensorProto.FLOAT16 not in {item.data_type for item in weights}
+
+
+class TestPipelines:
+    def test_results_for_models_on_a_gpu_stay_in_its_memory(self, tmp_path: Path) -> None:
+        """The last model's results are for the client: nothing is said of them."""
+        version = export_pipeline(
+            [
+                Model("first", Net(), outputs=["scores"]),
+                Model("second", torch.nn.Linear(4, 2), inputs={"input": "scores"}, outputs=["verdict"]),
+            ],
+            "both",
+            samples=[{"x": rows(4).numpy()}],
+            repository=tmp_path / "models",
+            max_batch_size=4,
+            options={"accelerator": "cuda"},
+        )
+        repository = Repository(tmp_path / "models")
+        assert version.model == "both"
+        assert repository.config("both_first").parameters["naiad.output_memory"].string_value == "gpu"
+        assert "naiad.output_memory" not in repository.config("both_second").parameters
+
+    def test_results_for_a_function_are_left_to_the_backend(self) -> None:
+        """A function is a process on the CPU."""
+        net, function = (model_config_pb2.ModelConfig(name=name) for name in ("net", "function"))
+        net.optimization.execution_accelerators.gpu_execution_accelerator.add(name="cuda")
+        first, second = (
+            Stage(step=Function(name, len), model=name, inputs={"a": a}, outputs={"b": b}, subject=None)
+            for name, a, b in (("net", "x", "y"), ("function", "y", "z"))
+        )
+        keep_on_gpu([(first, net), (second, function)])
+        assert not net.parameters
 
 
 class TestWithoutAGpu:

@@ -10,6 +10,7 @@ _REFUSED: Final = re.compile(r"(?:Poll failed for model directory|failed to load
 _TEXT_FORMAT: Final = re.compile(r"Error parsing text-format \S+: (.*)")
 _STUB_SAID: Final = re.compile(r"^[EWI]\d{4} .* pb_stub\.cc:\d+\] +\"?(.*?)\"?$", re.MULTILINE)
 _PORT_TAKEN: Final = re.compile(r"Socket '[^']*:(\d+)' already in use")
+_NO_PINNED: Final = re.compile(r"pinned memory pool will not be available: (.*?)\"?$", re.MULTILINE)
 _PYTHON_PLACES: Final = re.compile(r"\n+At:\n.*", re.DOTALL)
 _TRACEBACK: Final = re.compile(r"Traceback \(most recent call last\):\n(?:[ \t]+.*\n)*")
 _WRAPPINGS: Final = re.compile(
@@ -36,6 +37,12 @@ def essence(log: str, num_lines: int) -> str:
         return complaint.strip()
     lines = [line for line in log.splitlines() if line.strip() and not line.startswith(("|", "+--"))]
     return "\n".join(lines[-num_lines:])
+
+
+def gpus_out_of_reach(log: str) -> str:
+    """Why Triton itself cannot use the GPUs, which it takes for a machine without any; "" where it can."""
+    found = _NO_PINNED.search(log)
+    return found[1] if found else ""
 
 
 def stub_complaints(log: str) -> list[str]:

@@ -58,6 +58,7 @@ class Server:
         with self._removed_on_error():
             self._prepare(numpy)
             self._launch(requested)
+            self._report_gpus()
             self._report_failures()
 
     @property
@@ -171,6 +172,15 @@ class Server:
                     raise StartError("Triton was stopped while it started.")
                 self._load_translated(self.models)
                 return
+
+    def _report_gpus(self) -> None:
+        reason = _log.gpus_out_of_reach(self.process.log_text()) if self.gpus.gpus else ""
+        if reason:
+            _log_to.warning(
+                "The driver shows GPUs, but Triton cannot use them: %s. Models go to the CPU, or do not load. `naiad "
+                "doctor gpu` says what the driver is; this Triton needs one for CUDA 12 or newer.",
+                reason,
+            )
 
     def _report_failures(self) -> None:
         failures = self.load_failures(self.models)

@@ -47,7 +47,8 @@ def test_triton_takes_what_the_gpus_decide(driver: Path, identity_repository: Pa
         first = Path(variables["LD_LIBRARY_PATH"].split(":")[0])
         assert (first / "libcuda.so").resolve() == driver / "libcuda.so.580.159.03"
         process.terminate()
-        process.communicate()
+        _, said = process.communicate()
+    assert "Triton cannot use them: " in " ".join(said.split()), "the stand-in cannot compute, and that is said"
     assert printed["models"] == ["identity"]
     assert variables["CUDA_VISIBLE_DEVICES"] == "1,0"
     assert {

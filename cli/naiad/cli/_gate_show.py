@@ -97,17 +97,12 @@ def _table(result: GateResult) -> Table:
 
 
 def _row(item: MetricResult) -> tuple[str | Text, ...]:
-    from naiad.loadtest._report.units import show_count, show_us
-
-    def value(number: float) -> str:
-        return f"{show_count(number)}/s" if item.unit == "1/s" else show_us(number)
-
     low, high = item.interval
     verdict = Text(item.verdict, style=_COLORS[item.verdict]) if item.judged else Text("watched")
     return (
         item.name,
-        value(median(item.baselines)),
-        value(median(item.candidates)),
+        item.written(median(item.baselines)),
+        item.written(median(item.candidates)),
         f"{item.ratio - 1:+.1%}",
         f"{low - 1:+.0%} … " + (f"{high - 1:+.0%}" if math.isfinite(high) else "?"),
         f"{item.margin:.0%}" if item.judged else "",

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
-from loadtest_samples import TARGET, measurement, report
+from loadtest_samples import TARGET, TEST, measurement, report
+from naiad.loadtest._gate.history import append_history
+from naiad.loadtest._gate.metric import MetricResult
+from naiad.loadtest._gate.options import GateMetric
 from naiad.loadtest._gate.sessions import values_of
 from naiad.loadtest._sweep.point import Point
 from naiad.loadtest._truth.cost import Cost
@@ -275,3 +280,21 @@ def test_without_a_gpu_there_is_no_limit():
     """Reports of CPU servers are as they were."""
     assert limit_of(measured(), [], 4) is None
     assert limit_of(measurement(), [], 4) is None
+
+
+def test_a_history_has_the_energy_of_a_request_where_it_is_known(tmp_path):
+    """Beside throughput and latencies; runs without a GPU have the fields they had."""
+    path = tmp_path / "history.jsonl"
+    for gpus in ((use(),), ()):
+        append_history(path, TEST, measured(*gpus))
+    first, second = (json.loads(line)["metrics"] for line in path.read_text().splitlines())
+    assert first["energy"] == pytest.approx(300_000)
+    assert set(first) - set(second) == {"energy"}
+
+
+def test_a_gate_writes_energies_with_their_unit():
+    """In µJ, mJ or J, whichever one reads best."""
+    metric = MetricResult(
+        judgement=SimpleNamespace(rule=GateMetric(name="energy", margin=0.1)), baselines=(), candidates=()
+    )
+    assert (metric.unit, metric.written(300_000), metric.written(450)) == ("uJ", "300 mJ", "450 µJ")

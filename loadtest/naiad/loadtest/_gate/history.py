@@ -126,7 +126,10 @@ def append_history(path: Path, test: LoadTest, measurement: Measurement, *, labe
     Raises:
         OutputNotWritable: it could not be written; the file is as it was.
     """
+    from naiad.loadtest._truth.cost import energy_uj
+
     found = {metric: measurement.value(metric) for metric in _METRICS}
+    found["energy"] = energy_uj(measurement)
     _append(path, test, {name: value for name, value in found.items() if value is not None}, label)
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from naiad.loadtest._gate.metric import MetricResult
 from naiad.loadtest._gate.result import GateResult
-from naiad.loadtest._report.units import UNKNOWN, show_count, show_us
+from naiad.loadtest._report.units import UNKNOWN
 
 __all__ = ["to_markdown"]
 
@@ -48,18 +48,14 @@ def _row(item: MetricResult) -> str:
     low, high = item.interval
     cells = (
         f"**{_plain(item.name)}**" if item.judged else _plain(item.name),
-        _show(item, median(item.baselines)),
-        _show(item, median(item.candidates)),
+        item.written(median(item.baselines)),
+        item.written(median(item.candidates)),
         _change(item.ratio),
         f"{_change(low)} … {_change(high)}",
         f"{item.margin:.0%}" if item.judged else "",
         f"{_MARKS[item.verdict]} {item.verdict}" if item.judged else "watched",
     )
     return f"| {' | '.join(cells)} |"
-
-
-def _show(item: MetricResult, value: float) -> str:
-    return f"{show_count(value)}/s" if item.unit == "1/s" else show_us(value)
 
 
 def _change(ratio: float) -> str:

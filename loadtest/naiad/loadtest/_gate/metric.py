@@ -57,6 +57,10 @@ class MetricResult:
         name = self.name.partition("@")[0]
         return "1/s" if name in _RATES else {"errors": "1", "energy": "uJ"}.get(name, "us")
 
+    def written(self, value: float) -> str:
+        """Return a value of it with its unit."""
+        return show({"1/s": "throughput", "1": "errors", "uJ": "energy"}.get(self.unit, "p50"), value)
+
     @property
     def ratio(self) -> float:
         """Candidate over baseline: above 1 is worse for times, better for rates."""

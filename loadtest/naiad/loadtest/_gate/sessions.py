@@ -103,10 +103,9 @@ def _of_tail(doubt: Doubt, measured: Measurement) -> bool:
 
 
 def _others(measured: Measurement, test: LoadTest) -> dict[str, float | None]:
-    from naiad.loadtest._truth.cost import Cost
+    from naiad.loadtest._truth.cost import energy_uj
 
     server, resources = measured.server, measured.resources
-    joules = Cost.of(measured, None, None).joules_per_request
     return {
         "p99.9": measured.value("p99.9"),
         "inferences": measured.inferences,
@@ -114,7 +113,7 @@ def _others(measured: Measurement, test: LoadTest) -> dict[str, float | None]:
         "queue": None if server is None else server.queue_us,
         "compute": None if server is None else server.compute_us,
         "cpu": None if resources is None else resources.cpu_us_per_request,
-        "energy": None if joules is None else joules * 1e6,  # µJ of the GPUs, per request
+        "energy": energy_uj(measured),
     }
 
 

@@ -49,7 +49,7 @@ def _reasons(content: Content) -> list[str]:
 
 
 def _value(metric: Content, value: float | None) -> str:
-    return show({"us": "p50", "1": "errors"}.get(metric["unit"], "throughput"), value)
+    return show({"us": "p50", "1": "errors", "uJ": "energy"}.get(metric["unit"], "throughput"), value)
 
 
 def _table(metrics: Sequence[Content]) -> Html:

@@ -10,7 +10,7 @@ from naiad.loadtest._truth.gpu_use import GpuUse
 from naiad.loadtest._truth.measurement import Measurement
 from naiad.loadtest.slo import Slo
 
-__all__ = ["Cost"]
+__all__ = ["Cost", "energy_uj"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +57,12 @@ class Cost:
     def to_json(self) -> dict[str, Any]:
         """Return the fields as the report has them."""
         return asdict(self)
+
+
+def energy_uj(measurement: Measurement) -> float | None:
+    """Return what a request takes of the GPUs, in µJ, as it is compared; ``None`` where it is not known."""
+    joules = Cost.of(measurement, None, None).joules_per_request
+    return None if joules is None else joules * 1e6
 
 
 def _energy(rate_per_s: float, gpus: Sequence[GpuUse]) -> dict[str, float | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,7 +30,7 @@ class WrongAnswer(Exception):
 def measure(
     variant: Variant, scale: Scale, repository: Path, *, cells: list[str], device: str, uuid: str | None, until: float
 ) -> Iterator[tuple[str, dict[str, Any], float]]:
-    """Give each cell by name with what was found and the seconds that took; begins none after `until` (monotonic)."""
+    """Give each cell with what was found, or `error`, and its seconds; begins none after `until` (monotonic)."""
     with ExitStack() as stack:
         path = _model_file(repository, variant.name)
         local = InPyTorch if path.suffix == ".pt2" else InOnnxRuntime
@@ -46,11 +47,15 @@ def measure(
             if time.monotonic() > until:
                 return
             started = time.monotonic()
-            if cell == SATURATION:
-                client = stack.enter_context(triton.client())
-                found = _saturate(sides, variant, scale, client, uuid)
-            else:
-                found = _compare(sides, variant, scale, int(cell))
+            try:
+                if cell == SATURATION:
+                    client = stack.enter_context(triton.client())
+                    found = _saturate(sides, variant, scale, client, uuid)
+                else:
+                    found = _compare(sides, variant, scale, int(cell))
+            except (OSError, RuntimeError, WrongAnswer) as exc:
+                traceback.print_exc()
+                found = {"error": f"{type(exc).__name__}: {exc}"}
             yield cell, found, time.monotonic() - started
 
 

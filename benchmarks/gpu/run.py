@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import subprocess
@@ -20,13 +21,14 @@ from gpu.state import State, fingerprint
 
 PARTS = ("setup", "inspect", "tests", "models", "matrix", "report")
 DONE, FAILED, USAGE, OVER = 0, 1, 2, 3
-_EXPECTED_S = {"inspect": 15.0, "tests": 60.0, "models": 90.0, "cells": 25.0}
+_EXPECTED_S = {"inspect": 15.0, "tests": 40.0, "models": 90.0, "cells": 25.0}
 _LIMIT_S = {"inspect": 120.0, "tests": 240.0, "models": 400.0, "cells": 400.0}
 _PASSED, _FAILED_TESTS = 0, 1
 """Pytest's exit codes after which its counts hold."""
 _OVERTIME_S = 30.0
 """How long after the end of the time something that was begun may go on."""
 _NAMED = 8  # of what is left, in the last line
+_SOURCES = ("nets.py", "models.py", "sides.py", "matrix.py")  # what a measurement depends on
 _CORES_A_JOB = 4  # of the exports that run at once
 _GPU = Path(__file__).resolve().parent
 
@@ -58,6 +60,7 @@ class Run:
         self._left: list[str] = []
         self._log = options.work / "log"
         self._log.mkdir(parents=True, exist_ok=True)
+        self._sources = {name: parts.sha256(_GPU / name) for name in _SOURCES}
 
     def run(self) -> int:
         """Do it; gives the exit code."""
@@ -101,9 +104,10 @@ class Run:
 
     def _tests(self) -> None:
         depends = self._tests_depend()
-        if not self._state.final("tests", depends):
-            self._do("tests", "tests", depends, self._run_tests)
-        found = self._state.result("tests", depends)
+        for path in suite.files():
+            if not self._state.final(path.name, depends):
+                self._do("tests", path.name, depends, functools.partial(self._run_tests, path))
+        found = self._test_results()
         if found is not None:
             self._say(f"tests: {found['passed']} passed, {found['failed']} failed, {found['skipped']} skipped")
             if found["failed"]:
@@ -112,10 +116,16 @@ class Run:
     def _tests_depend(self) -> str:
         return fingerprint({"base": self._base, "tests": suite.depends()})
 
-    def _run_tests(self) -> dict[str, Any]:
+    def _test_results(self) -> dict[str, Any] | None:
+        """Return the counts of all files; None while one is missing."""
+        depends = self._tests_depend()
+        found = [self._state.result(path.name, depends) for path in suite.files()]
+        return None if None in found else suite.total(found)
+
+    def _run_tests(self, path: Path) -> dict[str, Any]:
         junit, log = self._options.work / "junit.xml", self._log / "tests.log"
         junit.unlink(missing_ok=True)
-        command = suite.command(self._environment.python, junit)
+        command = suite.command(self._environment.python, path, junit)
         limit_s = self._limit_s("tests")
         with started(command, self._environment.variables | suite.VARIABLES, log, cwd=suite.ROOT) as process:
             try:
@@ -193,13 +203,16 @@ class Run:
         started_at = time.monotonic()
         try:
             for answer in self._task("cells", f"cells {variant.name}", order):
-                name = waiting.pop(answer["cell"])
-                self._state.put(name, depends, "done", seconds=answer["seconds"], result=answer["result"])
-                self._say(f"{name}: {report.in_brief(answer['result'])}")
+                name, result = waiting.pop(answer["cell"]), answer["result"]
+                if "error" in result:
+                    self._trouble(name, depends, TaskFailed(result["error"]), answer["seconds"])
+                else:
+                    self._state.put(name, depends, "done", seconds=answer["seconds"], result=result)
+                    self._say(f"{name}: {report.in_brief(result)}")
         except TaskFailed as exc:
-            self._trouble(next(iter(waiting.values()), variant.name), depends, exc, time.monotonic() - started_at)
-            waiting.pop(next(iter(waiting), ""), None)
-        if waiting:
+            for name in waiting.values():
+                self._trouble(name, depends, exc, time.monotonic() - started_at)
+        else:
             self._leave(waiting.values())
 
     def _do(self, kind: str, name: str, depends: str, work: Callable[[], Any]) -> None:
@@ -253,14 +266,13 @@ class Run:
         return self._options.work / "models" / variant.name
 
     def _depends(self, variant: Variant) -> str:
-        sources = {name: parts.sha256(_GPU / name) for name in ("nets.py", "models.py", "sides.py", "matrix.py")}
-        return fingerprint({"base": self._base, "variant": asdict(variant), "sources": sources})
+        return fingerprint({"base": self._base, "variant": asdict(variant), "sources": self._sources})
 
     def _report(self, machine: dict[str, Any]) -> None:
         found = report.assemble(
             machine=machine,
             scale=self._scale,
-            tests=self._state.result("tests", self._tests_depend()),
+            tests=self._test_results(),
             entry=lambda name, variant: self._state.entry(name, self._depends(variant)),
             command=self._options.command,
         )

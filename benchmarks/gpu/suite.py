@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,23 @@ _PLUGINS = ("pytest_asyncio.plugin", "pytest_timeout", "naiad.pytest_client", "n
 _SHOWN = 10
 
 
-def command(python: Path, junit: Path) -> list[str]:
-    """Return the command; other plugins of the machine's Python stay out, see `VARIABLES`."""
+def files() -> list[Path]:
+    """Return the files of tests, each of which runs by itself: a call may end between two."""
+    return sorted(FOLDER.glob("test_*.py"))
+
+
+def total(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the counts of all files, from those of each."""
+    counts = {name: sum(each[name] for each in found) for name in ("passed", "failed", "skipped")}
+    failures = [name for each in found for name in each["failures"]]
+    reasons = sorted({reason for each in found for reason in each["skip_reasons"]})
+    return {**counts, "failures": failures, "skip_reasons": reasons}
+
+
+def command(python: Path, path: Path, junit: Path) -> list[str]:
+    """Return the command for one file; other plugins of the machine's Python stay out, see `VARIABLES`."""
     plugins = [word for plugin in _PLUGINS for word in ("-p", plugin)]
-    return [str(python), "-m", "pytest", "-q", *plugins, "-p", "no:cacheprovider", f"--junit-xml={junit}", str(FOLDER)]
+    return [str(python), "-m", "pytest", "-q", *plugins, "-p", "no:cacheprovider", f"--junit-xml={junit}", str(path)]
 
 
 VARIABLES = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": "1"}

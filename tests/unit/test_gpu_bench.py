@@ -418,6 +418,16 @@ class TestSuite:
         assert counted["failures"] == ["test_it::test_bad"]
         assert counted["skip_reasons"] == ["no GPU"]
 
+    def test_the_files_counts_are_added(self):
+        one = {"passed": 2, "failed": 1, "skipped": 1, "failures": ["a::b"], "skip_reasons": ["no GPU"]}
+        assert suite.total([one, one | {"failures": ["c::d"]}]) == {
+            "passed": 4,
+            "failed": 2,
+            "skipped": 2,
+            "failures": ["a::b", "c::d"],
+            "skip_reasons": ["no GPU"],
+        }
+
 
 class TestProcess:
     def run(self, tmp_path, code, limit_s=20.0):
@@ -429,7 +439,7 @@ class TestProcess:
         assert list(self.run(tmp_path, code)) == [{"task": "x"}, {}]
 
     def test_one_that_dies_is_quoted(self, tmp_path):
-        with pytest.raises(TaskFailed, match="ended with 7; it said: .*out of memory$"):
+        with pytest.raises(TaskFailed, match=r"ended with 7; it said: .*out of memory$"):
             list(self.run(tmp_path, "import sys\nprint('out of memory', file=sys.stderr)\nsys.exit(7)"))
 
     def test_one_that_hangs_is_ended_with_its_children(self, tmp_path):

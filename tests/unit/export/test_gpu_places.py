@@ -99,6 +99,17 @@ class TestBinding:
         call()
         assert kept.run(None, {"x": twos})[0][0, 0] == 8.0
 
+    def test_a_scalar_stays_one(self, tmp_path: Path) -> None:
+        """A tensor of rank 0 is bound as it is."""
+        names = [helper.make_tensor_value_info(name, TensorProto.FLOAT, []) for name in ("a", "b")]
+        made = helper.make_graph([helper.make_node("Abs", ["a"], ["b"])], "g", names[:1], names[1:])
+        path = tmp_path / "s.onnx"
+        onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+        minus = np.array(-2, np.float32)
+        for runtime in (session(path, place=BOUND), replayed(path, level=0, place=BOUND)):
+            (value,) = runtime.run(None, {"a": minus})
+            assert (value.shape, float(value)) == ((), 2.0)
+
     def test_text_is_run_without_binding(self, tmp_path: Path) -> None:
         """A GPU's memory holds no text."""
         names = [helper.make_tensor_value_info(name, TensorProto.STRING, [None]) for name in ("a", "b")]
@@ -142,6 +153,7 @@ class TestEngines:
         paths = {place.options(path)[0][1]["trt_engine_cache_path"] for path in (graph, other, graph)}
         assert len(paths) == 2
         assert all(Path(path).parent == tmp_path / "engines" for path in paths)
+        assert place.options(None)[0][1]["trt_engine_cache_enable"] == "0"
 
 
 @pytest.mark.usefixtures("stand_in")

@@ -48,7 +48,7 @@ class Bound:
 
     def _on_device(self, feeds: Mapping[str, Array]) -> dict[str, Any]:
         return {
-            name: onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._memory, 0)
+            name: onnxruntime.OrtValue.ortvalue_from_numpy(np.asarray(array, order="C"), self._memory, 0)
             for name, array in feeds.items()
         }
 
@@ -86,7 +86,7 @@ class Replayed(Bound):
         """Return outputs by name, in the memory of the host."""
         binding, values, options = self._at(feeds)
         for name, array in feeds.items():
-            values[name].update_inplace(np.ascontiguousarray(array))
+            values[name].update_inplace(np.asarray(array, order="C"))
         self._run(binding, values, options)
         # Copied: what the host sees of tensors in its own memory would change with the next run.
         outputs = {name: value.copy() for name, value in zip(self._names(), binding.copy_outputs_to_cpu(), strict=True)}

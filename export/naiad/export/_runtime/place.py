@@ -35,8 +35,10 @@ class Place:
         return [(name, dict(options) | self._cached(name, path)) for name, options in self.providers]
 
     def _cached(self, provider: str, path: Path | None) -> dict[str, str]:
-        if provider != TENSORRT_PROVIDER or self.engines is None or path is None:
+        if provider != TENSORRT_PROVIDER or self.engines is None:
             return {}
+        if path is None:
+            return {"trt_engine_cache_enable": "0", "trt_timing_cache_enable": "0"}
         digest = hashlib.sha256()
         for part in sorted(path.parent.glob(f"{path.name}*")):
             with part.open("rb") as file:

@@ -54,7 +54,7 @@ class Region:
         self.size_bytes: int = size_bytes
         self.handle: bytes = handle
         self.known_to: set[Registry[Region]] = set()
-        self.num_lent = 0
+        self.num_lent: int = 0
         self.retired: bool = False
         """Whether it gives no slices any more."""
         self._gaps = [(0, size_bytes)]  # by offset; never two that touch

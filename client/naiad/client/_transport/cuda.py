@@ -34,7 +34,6 @@ class CudaRegistry(Registry[Region]):
     """The regions that one server knows. Several requests share a region, so any of them may tell the server."""
 
     extension = "cuda_shared_memory"
-    kind = "CUDA shared memory"
 
     def __init__(self, devices: Devices, shown: str) -> None:
         super().__init__(_Keeper(), shown)
@@ -62,6 +61,11 @@ class CudaRegistry(Registry[Region]):
         """Count everything as unregistered: the server is gone."""
         for name in list(self._owed):
             self._done(name)
+
+    def _turn_off(self, why: str) -> None:
+        """Without a word: the request that is concerned raises an error, or says that it goes by the host."""
+        self.off = True
+        self.why = why
 
     def _registration(self, slot: Region) -> Operation[None]:
         device = self._numbers.get(slot.device, slot.device)

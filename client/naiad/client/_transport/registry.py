@@ -75,8 +75,6 @@ class Registry(Generic[S]):
 
     extension: str = "system_shared_memory"
     """What a server's metadata must have."""
-    kind: str = "shared memory, requests go over the connection"
-    """What it says in the log that a server does not take."""
 
     def __init__(self, arena: Keeper[S], shown: str) -> None:
         self._arena = arena
@@ -238,7 +236,7 @@ class Registry(Generic[S]):
     def _turn_off(self, why: str) -> None:
         self.off = True
         self.why = why
-        _log.info("%s takes no %s: %s", self._shown, self.kind, why)
+        _log.info("%s takes no shared memory, requests go over the connection: %s", self._shown, why)
 
 
 def is_local(target: str) -> bool:

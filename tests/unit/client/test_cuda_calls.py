@@ -229,6 +229,16 @@ def test_too_much_for_the_limit_says_so(url, driver):
             triton.model("any").infer({"x": Tensor(big)})
 
 
+def test_regions_that_nobody_uses_make_room_for_larger_ones(url, driver, service):
+    """They are unregistered and freed first."""
+    with Client(url, cuda_memory=CudaMemory(max_bytes=4 << 20, region_bytes=1)) as triton:
+        model = triton.model("any")
+        model.infer({"x": Tensor(X)})
+        big = np.ones((64, 16384), np.float32)
+        np.testing.assert_array_equal(model.infer({"x": Tensor(big)})["y"], big)
+        assert len(service.regions) == len(driver.memory) == 1
+
+
 def test_what_a_gpu_has_not_is_said(triton, driver):
     """CUDA's own words are part of the error."""
     driver.fails["allocate"] = "out of memory"

@@ -73,7 +73,7 @@ def _make(work: Path, files: list[dict[str, Any]], python: Path, log: Path) -> N
     command += ["--no-deps", "--no-compile", "--no-cache-dir", "--ignore-installed", *install]
     _run(command, log, PYTHONPATH=os.pathsep.join(search))
     packages = next((work / "env" / "lib").glob("python3.*/site-packages"))
-    names = {_project(entry.name) for entry in packages.glob("*.dist-info")}
+    names = {name for entry in packages.glob("*.dist-info") if (name := _project(entry.name))}
     for folder in _package_folders():
         link_missing(Path(folder), packages, names)
 

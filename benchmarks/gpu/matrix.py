@@ -35,7 +35,7 @@ def measure(
         path = _model_file(repository, variant.name)
         local = InPyTorch if path.suffix == ".pt2" else InOnnxRuntime
         sides = {IN_PROCESS: Side(local, (str(path), device))}
-        stack.callback(lambda: [side.close() for side in sides.values()])
+        stack.callback(_close, sides)
         gpus = "all" if device == "cuda" else None
         triton = stack.enter_context(EmbeddedTriton(repository, supervise=False, gpus=gpus, ready_timeout_s=_READY_S))
         served = (triton.grpc_url, triton.admin_secret, variant.name, device)
@@ -57,6 +57,11 @@ def measure(
                 traceback.print_exc()
                 found = {"error": f"{type(exc).__name__}: {exc}"}
             yield cell, found, time.monotonic() - started
+
+
+def _close(sides: dict[str, Side]) -> None:
+    for side in sides.values():
+        side.close()
 
 
 def _model_file(repository: Path, model: str) -> Path:

@@ -40,6 +40,8 @@ class Block(nn.Module):
     def __init__(self, inside: int, inner: int, stride: int) -> None:
         super().__init__()
         outside = 4 * inner
+        last = nn.BatchNorm2d(outside)
+        nn.init.constant_(last.weight, _BRANCH_SCALE)
         self.branch = nn.Sequential(
             nn.Conv2d(inside, inner, 1, bias=False),
             nn.BatchNorm2d(inner),
@@ -48,9 +50,8 @@ class Block(nn.Module):
             nn.BatchNorm2d(inner),
             nn.ReLU(),
             nn.Conv2d(inner, outside, 1, bias=False),
-            nn.BatchNorm2d(outside),
+            last,
         )
-        nn.init.constant_(self.branch[-1].weight, _BRANCH_SCALE)
         self.shortcut: nn.Module = nn.Identity()
         if stride > 1 or inside != outside:
             self.shortcut = nn.Sequential(nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside))
@@ -99,7 +100,8 @@ class Layer(nn.Module):
         )
         seen = functional.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
         x = self.first(x + self.merge(seen.transpose(1, 2).flatten(2)))
-        return self.second(x + self.narrow(functional.gelu(self.widen(x))))
+        normed: Tensor = self.second(x + self.narrow(functional.gelu(self.widen(x))))
+        return normed
 
 
 class Bert(nn.Module):

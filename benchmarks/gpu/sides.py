@@ -114,13 +114,15 @@ class Served:
 
     def prepare(self, arrays: Arrays) -> None:
         names = [tensor.name for tensor in self._model.metadata.inputs]
-        by_name = dict(arrays) if set(names) == set(arrays) else dict(zip(names, arrays.values(), strict=True))
+        by_name: dict[str, Any] = (
+            dict(arrays) if set(names) == set(arrays) else dict(zip(names, arrays.values(), strict=True))
+        )
         if self._on_gpu:
             import torch
 
             by_name = {name: torch.from_numpy(array).cuda() for name, array in by_name.items()}
             torch.cuda.synchronize()
-        self._inputs: dict[str, Any] = by_name
+        self._inputs = by_name
 
     def run(self, units: int, inflight: int) -> None:
         if inflight == 1:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,4 +63,4 @@ def _cells(
         yield {"cell": cell, "result": result, "seconds": seconds}
 
 
-_DO = {"inspect": _inspect, "models": _models, "cells": _cells}
+_DO: dict[str, Callable[..., Iterator[Any]]] = {"inspect": _inspect, "models": _models, "cells": _cells}

@@ -30,10 +30,10 @@ def precision_table(results: Sequence[PrecisionResult]) -> Table:
 
 def precision_notes(results: Sequence[PrecisionResult]) -> Iterator[Text]:
     """Yield where candidates ran, and a sentence for each that was refused, and for each that left nodes in fp32."""
-    for verified, timed in dict.fromkeys((each.verified_on, each.timed_on) for each in results if each.verified_on):
-        yield Text(
-            f"verified on {verified}, {timed}" if timed.startswith("not") else f"verified and timed on {verified}"
-        )
+    for place in dict.fromkeys(result.verified_on for result in results if result.verified_on):
+        here = [result for result in results if result.verified_on == place]
+        timed = "verified and timed" if any(result.latency for result in here) else "verified, and not timed,"
+        yield Text(f"candidates: {timed} on {place}")
     for result in results:
         if result.refused:
             yield Text(f"{_name(result)}: {result.refused}")

@@ -244,7 +244,8 @@ class TestCommand:
         assert not any("…" in line for line in lines)
         assert sum(line.rstrip().endswith("✓") for line in lines) == 1
         notes = [str(note) for note in precision_notes(report.precision)]
-        assert len(notes) == sum(bool(result.refused or result.left_in_fp32) for result in report.precision)
+        assert notes[0] == "candidates: verified and timed on ONNX Runtime on the CPU"
+        assert len(notes) == 1 + sum(bool(result.refused or result.left_in_fp32) for result in report.precision)
         assert all(": " in note for note in notes)
 
 

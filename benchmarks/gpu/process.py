@@ -15,6 +15,8 @@ from typing import Any
 
 _GRACE_S = 10.0
 _LOOK_S = 0.5
+_TIDY_S = 3.0
+"""For those who outlive the process that was started: Python's own tracker removes its semaphores then."""
 
 
 class TaskFailed(Exception):
@@ -87,6 +89,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_GRACE_S)
     with contextlib.suppress(ProcessLookupError):
+        until = time.monotonic() + _TIDY_S
+        while process.poll() is not None and time.monotonic() < until:
+            os.killpg(process.pid, 0)
+            time.sleep(_LOOK_S / 10)
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     for pipe in (process.stdin, process.stdout):

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import functools
 import gc
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from _ort_cuda_graphs import check_graphs
 from _ort_device_execution import DeviceExecutor
 from _ort_dlpack import num_lent
-from _ort_errors import DeviceLostError
+from _ort_errors import DeviceLostError, UnsupportedError
 from _ort_execution import Executor
 from _ort_graph import graph_of
 from _ort_signature import Signature, signature_of
@@ -285,6 +290,33 @@ def test_a_lost_device_is_not_an_answer() -> None:
         on_device(session, signature, device).execute([request({"x": rows(1)}, "h", signature)])
 
 
+def test_a_lost_device_ends_the_process() -> None:
+    """The process says why and ends, so that the supervisor puts another in its place."""
+    folders = [str(Path(__file__).parents[2]), str(files("naiad.server") / "backends" / "onnxruntime")]
+    script = f"""
+import sys
+sys.path[1:1] = {folders!r}
+import stub_double
+stub_double.install()
+from model import TritonPythonModel
+from _ort_errors import DeviceLostError, UnsupportedError
+
+class Executor:
+    def execute(self, requests):
+        raise DeviceLostError("GPU 0 failed: an illegal memory access")
+
+model = TritonPythonModel()
+model._executor = Executor()
+model.execute([])
+print("lives")
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert (
+        ended.stderr == "GPU 0 failed: an illegal memory access; this process ends, so that another takes its place\n"
+    )
+
+
 class TestGraphs:
     """Runs are recorded once for each set of shapes and outputs."""
 
@@ -328,3 +360,32 @@ class TestGraphs:
         response = executor.execute([ask({"x": rows(1)})])[0]
         np.testing.assert_array_equal(values(response)["y"], 2 * rows(1))
         assert session.graph_ids == [-1, 1, -1]
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "on_host", "reason"),
+    [
+        (
+            identity({"x": "STRING[n]"}),
+            {"inputs": {"x": "STRING[-1]"}, "outputs": {"x_out": "STRING[-1]"}},
+            (),
+            "TYPE_STRING",
+        ),
+        (affine(), AFFINE, ("y",), "'y', which ONNX Runtime keeps in CPU memory"),
+        (affine(), AFFINE | {"sequence_batching": {"control_input": []}, "max_batch_size": 1}, (), None),
+        (affine(), AFFINE, ("unconfigured",), None),
+    ],
+    ids=["strings", "on host", "no controls", "unconfigured"],
+)
+def test_graphs_are_refused_where_a_replay_would_be_wrong(
+    model: onnx.ModelProto, fields: dict[str, Any], on_host: tuple[str, ...], reason: str | None
+) -> None:
+    """What is not in the GPU's memory is not replayed, so a model that needs it is refused by name."""
+    _, signature = loaded(model, **fields)
+    if reason is None:
+        check_graphs(config(**fields), signature, frozenset(on_host))
+        return
+    with pytest.raises(
+        UnsupportedError, match=f"CUDA graphs: .*found .*{reason}.*remove the parameter naiad.cuda_graph"
+    ):
+        check_graphs(config(**fields), signature, frozenset(on_host))

@@ -70,7 +70,7 @@ def providers(
     chosen = [*_gpu_providers(config, cuda=cuda, device_id=device_id, used=gpu), *_cpu_providers(config)]
     for name, _ in chosen:
         if name not in available:
-            raise EnvironmentLacksError(_missing(config, name, available))
+            raise EnvironmentLacksError(missing_provider(config, name, available))
     return (*chosen, (CPU, {}))
 
 
@@ -89,15 +89,8 @@ def on_stream(chosen: Iterable[Provider], stream: int, *, cuda_graph: bool) -> t
     return tuple(placed)
 
 
-def lacking(config: ModelConfig, wanted: Collection[str], active: Collection[str]) -> str | None:
-    """What to say where ONNX Runtime silently dropped a provider for want of its libraries or device."""
-    for name in wanted:
-        if name not in active:
-            return _missing(config, name, active)
-    return None
-
-
-def _missing(config: ModelConfig, name: str, found: Collection[str]) -> str:
+def missing_provider(config: ModelConfig, name: str, found: Collection[str]) -> str:
+    """The message about a provider that ONNX Runtime was not built with, or silently dropped."""
     advice = {
         OPENVINO: "install onnxruntime-openvino in its place or remove the accelerator 'openvino'",
         TENSORRT: "install onnxruntime-gpu and TensorRT's libraries (pip install 'tensorrt-cu13==10.*') "

@@ -6,6 +6,7 @@ BackendError
 │   ├── UnsupportedError          config.pbtxt asks for something that this backend does not do
 │   ├── ModelFileError            the ONNX file is missing, unreadable or not servable
 │   └── EnvironmentLacksError     this machine, or the stub's Python environment, lacks something
+│       └── InactiveProviderError ONNX Runtime dropped a provider for want of its libraries or device
 ├── DeviceLostError               the GPU answers this process no more: it has to end, and another to take its place
 └── InferenceError                one request cannot be answered
     ├── RequestError (ValueError) the request's own data is wrong
@@ -37,6 +38,14 @@ class ModelFileError(LoadError):
 
 class EnvironmentLacksError(LoadError):
     """This machine, or the stub's Python environment, lacks something."""
+
+
+class InactiveProviderError(EnvironmentLacksError):
+    """ONNX Runtime dropped a provider for want of its libraries or device; ``provider`` is its name."""
+
+    def __init__(self, message: str, provider: str = "") -> None:
+        super().__init__(message)
+        self.provider = provider
 
 
 class DeviceLostError(BackendError):

@@ -3,14 +3,20 @@
 from pathlib import Path
 from typing import Any
 
-from _ort_accelerators import CUDA, TENSORRT, on_stream, providers
+from _ort_accelerators import on_stream, providers
 from _ort_binding import NO_GRAPH, options_for_graph, tensors_on_host
 from _ort_config import ModelConfig
 from _ort_cuda import open_cuda
 from _ort_cuda_graphs import check_graphs
 from _ort_datatypes import STRING
 from _ort_device_execution import DeviceExecutor
-from _ort_errors import EnvironmentLacksError
+from _ort_errors import (
+    EnvironmentLacksError,
+    InactiveProviderError,
+    ModelFileError,
+    UnsupportedError,
+    mismatch,
+)
 from _ort_execution import Executor
 from _ort_graph import graph_of
 from _ort_libraries import load_libraries, why_not_active
@@ -28,11 +34,14 @@ def gpu_executor(config: ModelConfig, settings: SessionSettings, path: Path, ind
     wanted = providers(config, cuda=settings.cuda, gpu=True, device_id=index, available=available_providers())
     load_libraries(config.name, [name for name, _ in wanted])
     device = open_cuda(config.name, index)
+    placed = on_stream(wanted, device.stream, cuda_graph=settings.cuda_graph)
     try:
-        placed = on_stream(wanted, device.stream, cuda_graph=settings.cuda_graph)
         session = open_session(config, settings, path, placed)
-    except EnvironmentLacksError as exc:
-        raise _explained(config, exc) from exc
+    except InactiveProviderError as exc:
+        library = why_not_active(config.name, exc.provider)
+        raise EnvironmentLacksError(library) if library else exc from exc
+    except ModelFileError as exc:
+        raise _refused(config, exc) if settings.cuda_graph else exc from exc
     graph = graph_of(session)
     validate(config, graph)
     signature = signature_of(config, graph)
@@ -60,10 +69,12 @@ def _plain_options(settings: SessionSettings) -> Any:
     return options_for_graph(NO_GRAPH, settings.run_entries) if settings.cuda_graph else run_options(settings)
 
 
-def _explained(config: ModelConfig, error: EnvironmentLacksError) -> EnvironmentLacksError:
-    """The error that names the library for whose want ONNX Runtime dropped a provider, where that is the cause."""
-    for provider in (TENSORRT, CUDA):
-        if f"ONNX Runtime's {provider}" in str(error):
-            message = why_not_active(config.name, provider)
-            return EnvironmentLacksError(message) if message else error
-    return error
+def _refused(config: ModelConfig, error: ModelFileError) -> UnsupportedError:
+    """ONNX Runtime's own reason; to record graphs it wants every node on the GPU."""
+    message = mismatch(
+        f"model '{config.name}', CUDA graphs",
+        expected="a model that ONNX Runtime opens for them",
+        found=f"its error: {error}",
+        advice="if it is about graph capture, remove the parameter naiad.cuda_graph",
+    )
+    return UnsupportedError(message)

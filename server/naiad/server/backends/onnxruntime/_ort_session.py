@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _ort_accelerators import CPU, Provider, lacking, providers
+from _ort_accelerators import CPU, Provider, missing_provider, providers
 from _ort_config import ModelConfig
-from _ort_errors import EnvironmentLacksError, ModelFileError, mismatch
+from _ort_errors import EnvironmentLacksError, InactiveProviderError, ModelFileError, mismatch
 from _ort_parameters import SessionSettings
 
 
@@ -57,13 +57,14 @@ def serving_session(config: ModelConfig, settings: SessionSettings, path: Path) 
 def open_session(config: ModelConfig, settings: SessionSettings, path: Path, wanted: Collection[Provider]) -> Any:
     """A session on all of the providers.
 
-    Raises ``EnvironmentLacksError`` where ONNX Runtime would quietly serve from the CPU what should run elsewhere,
+    Raises ``InactiveProviderError`` where ONNX Runtime would quietly serve from the CPU what should run elsewhere,
     ``ModelFileError`` with its message where it refuses the model.
     """
     session = _open(config, path, settings, wanted)
-    missing = lacking(config, [name for name, _ in wanted], session.get_providers())
-    if missing is not None:
-        raise EnvironmentLacksError(missing)
+    active = session.get_providers()
+    for name, _ in wanted:
+        if name not in active:
+            raise InactiveProviderError(missing_provider(config, name, active), name)
     return session
 
 
@@ -103,7 +104,10 @@ def run_options(settings: SessionSettings) -> Any:
 def _open(config: ModelConfig, path: Path, settings: SessionSettings, wanted: Collection[Provider]) -> Any:
     options = _session_options(config, settings)
     try:
-        return runtime().InferenceSession(str(path), sess_options=options, providers=list(wanted))
+        # Without its fallback, which would retry on the CPU and print the error instead of raising it.
+        return runtime().InferenceSession(
+            str(path), sess_options=options, providers=list(wanted), enable_fallback=False
+        )
     except Exception as exc:
         message = mismatch(
             f"model '{config.name}'",

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from naiad.export._lint import configuration
 from naiad.export._lint.entry import Entry
-from naiad.export._lint.problem import Problem, advice, fails, fails_on_gpu, not_embedded
+from naiad.export._lint.problem import Problem, advice, fails, not_embedded
 
 FORCE_CPU_INPUTS: Final = "FORCE_CPU_ONLY_INPUT_TENSORS"
 CUDA_GRAPH: Final = "naiad.cuda_graph"
@@ -72,12 +72,12 @@ def graphs_of_fixed_shapes(entry: Entry) -> Iterator[Problem]:
 def graphs_of_sequences(entry: Entry) -> Iterator[Problem]:
     """A CUDA graph replays on the same memory; the states of sequences come from changing places."""
     if _value(entry, CUDA_GRAPH) == "true" and entry.config.HasField("sequence_batching"):
-        message = "models with sequence_batching are run without CUDA graphs"
-        yield advice(f"parameters.{CUDA_GRAPH}", message, "set it to false, or remove sequence_batching")
+        message = "on a GPU naiad serve refuses CUDA graphs of a model with sequence_batching"
+        yield not_embedded(f"parameters.{CUDA_GRAPH}", message, "set it to false, or remove sequence_batching")
 
 
 def graphs_twice(entry: Entry) -> Iterator[Problem]:
-    """CUDA graphs are captured by the backend or by ONNX Runtime's provider, not by both."""
+    """CUDA graphs are asked for once: by the parameter, or by the option of the provider."""
     if _value(entry, CUDA_GRAPH) != "true" or not entry.is_onnx:
         return
     for each in entry.config.optimization.execution_accelerators.gpu_execution_accelerator:
@@ -85,7 +85,7 @@ def graphs_twice(entry: Entry) -> Iterator[Problem]:
             if str(each.parameters.get(key, "0")).lower() in ("1", "true"):
                 field = f"optimization.execution_accelerators.{each.name}.{key}"
                 message = f"parameters.{CUDA_GRAPH} captures already"
-                yield fails_on_gpu(field, message, "keep one of the two")
+                yield advice(field, message, "keep one of the two")
 
 
 def _value(entry: Entry, key: str) -> Any:

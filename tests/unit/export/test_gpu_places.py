@@ -74,6 +74,7 @@ class TestBinding:
         """At every shape, for all outputs and for one that is named."""
         bound = session(graph, place=BOUND)
         assert isinstance(bound, Bound)
+        assert bound.on_host() == ["x", "z"]
         for num in (1, 3):
             x = np.arange(4 * num, dtype=np.float32).reshape(num, 4)
             (expected,) = session(graph).run(None, {"x": x})

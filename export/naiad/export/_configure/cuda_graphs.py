@@ -42,9 +42,11 @@ def attempt(
     compared = compare(path, samples, answers, tolerance, model=path.name, level=level, place=there, replay=True)
     if compared.failure is not None:
         return None, (Finding(check="CUDA graphs", message=f"left off: {compared.failure.reason}"),)
-    turns = in_turns(
-        session(path, num_threads=1, level=level, place=place), replayed(path, level=level, place=there), feeds
-    )
+    plain, kept = session(path, num_threads=1, level=level, place=place), replayed(path, level=level, place=there)
+    if place.memory == "cuda" and (host := kept.on_host()):
+        message = f"left off: {', '.join(host)} stays in the memory of the host, where nothing is replayed"
+        return None, (Finding(check="CUDA graphs", message=message),)
+    turns = in_turns(plain, kept, feeds)
     speed = geometric_mean([item.speed_up for item in turns.values()])
     if speed < _MIN_GAIN:
         return None, (Finding(check="CUDA graphs", message=f"left off: {speed:.2f} times as fast with them, no gain"),)

@@ -30,6 +30,12 @@ class Bound:
         """Return what the graph gives."""
         return self._session.get_outputs()
 
+    def on_host(self) -> list[str]:
+        """Return the inputs and outputs that ONNX Runtime keeps in the memory of the host."""
+        inputs = zip(self.get_inputs(), self._session.get_input_memory_infos(), strict=True)
+        outputs = zip(self.get_outputs(), self._session.get_output_memory_infos(), strict=True)
+        return [tensor.name for tensor, info in (*inputs, *outputs) if info.name == "Cpu"]
+
     def run(self, names: Sequence[str] | None, feeds: Mapping[str, Array]) -> list[Array]:
         """Return outputs by name, all of them for None, in the memory of the host."""
         if not self._bindable:

@@ -85,7 +85,8 @@ def _run(arguments: list[str]) -> int:
         budget_s=given.budget,
         device=given.device,
         quick=given.quick,
-        command=shlex.join(["benchmarks/gpu.sh", *arguments]),
+        # Folders by their last name: where they lay is no part of a result.
+        command=shlex.join(["benchmarks/gpu.sh", *(argument.rpartition("/")[2] for argument in arguments)]),
     )
     say(f"work directory: {work}")
     try:

@@ -39,9 +39,13 @@ def gpu_executor(config: ModelConfig, settings: SessionSettings, path: Path, ind
         session = open_session(config, settings, path, placed)
     except InactiveProviderError as exc:
         library = why_not_active(config.name, exc.provider)
-        raise EnvironmentLacksError(library) if library else exc from exc
+        if library is None:
+            raise
+        raise EnvironmentLacksError(library) from exc
     except ModelFileError as exc:
-        raise _refused(config, exc) if settings.cuda_graph else exc from exc
+        if not settings.cuda_graph:
+            raise
+        raise _refused(config, exc) from exc
     graph = graph_of(session)
     validate(config, graph)
     signature = signature_of(config, graph)

@@ -34,8 +34,8 @@ class StubTensor:
         return torch.utils.dlpack.to_dlpack(self.value)
 
     @classmethod
-    def from_dlpack(cls, name: str, value: torch.Tensor) -> "StubTensor":
-        return cls(name, value)
+    def from_dlpack(cls, name: str, capsule: Any) -> "StubTensor":
+        return cls(name, torch.utils.dlpack.from_dlpack(capsule))
 
 
 class StubError(Exception):

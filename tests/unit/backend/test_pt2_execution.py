@@ -38,9 +38,9 @@ def test_requests_are_joined_on_the_device_and_answered_after_its_work_is_done(
     """Triton may read a response at once, so none is made before the device has finished."""
     remote, package = Remote(), Doubling()
 
-    def from_dlpack(name: str, value: torch.Tensor) -> StubTensor:
+    def from_dlpack(name: str, capsule: Any) -> StubTensor:
         remote.steps.append("respond")
-        return StubTensor(name, value)
+        return StubTensor(name, torch.utils.dlpack.from_dlpack(capsule))
 
     monkeypatch.setattr(execution.pb_utils.Tensor, "from_dlpack", from_dlpack)
     responses = executor(remote, package, batch=8).execute([request(1, 2), request(3)])

@@ -109,7 +109,8 @@ class Served:
         self._on_gpu = memory and device == "cuda"
         options: dict[str, Any] = {"cuda_memory": True} if self._on_gpu else {"shared_memory": memory}
         self._client = Client(url, admin_secret=secret, **options)
-        self._model = self._client.model(model)
+        # Repeatable: the client learns from a first call how large the outputs are, and has the others leave them on the GPU.
+        self._model = self._client.model(model, idempotent=True)
         self._keywords: dict[str, Any] = {"outputs_on": "cuda"} if self._on_gpu else {}
 
     def prepare(self, arrays: Arrays) -> None:

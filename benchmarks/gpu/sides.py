@@ -109,7 +109,7 @@ class Served:
         self._on_gpu = memory and device == "cuda"
         options: dict[str, Any] = {"cuda_memory": True} if self._on_gpu else {"shared_memory": memory}
         self._client = Client(url, admin_secret=secret, **options)
-        # Repeatable: the client learns from a first call how large the outputs are, and has the others leave them on the GPU.
+        # Repeatable: the client learns from a first call how large the outputs are, and later ones are left on the GPU.
         self._model = self._client.model(model, idempotent=True)
         self._keywords: dict[str, Any] = {"outputs_on": "cuda"} if self._on_gpu else {}
 

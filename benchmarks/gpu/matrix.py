@@ -33,8 +33,10 @@ def measure(
     """Give each cell with what was found, or `error`, and its seconds; begins none after `until` (monotonic)."""
     with ExitStack() as stack:
         path = _model_file(repository, variant.name)
-        local = InPyTorch if path.suffix == ".pt2" else InOnnxRuntime
-        sides = {IN_PROCESS: Side(local, (str(path), device))}
+        if path.suffix == ".pt2":
+            sides = {IN_PROCESS: Side(InPyTorch, (str(path), device, _replays(repository, variant.name)))}
+        else:
+            sides = {IN_PROCESS: Side(InOnnxRuntime, (str(path), device))}
         stack.callback(_close, sides)
         gpus = "all" if device == "cuda" else None
         triton = stack.enter_context(EmbeddedTriton(repository, supervise=False, gpus=gpus, ready_timeout_s=_READY_S))
@@ -69,6 +71,11 @@ def _model_file(repository: Path, model: str) -> Path:
         (path for path in (repository / model).iterdir() if path.name.isdigit()), key=lambda p: int(p.name)
     )
     return next(path for name in ("model.pt2", "model.onnx") if (path := versions[-1] / name).is_file())
+
+
+def _replays(repository: Path, model: str) -> bool:
+    """Whether the server runs the model by CUDA graphs: the export writes the parameter only where it does."""
+    return "naiad.cuda_graph" in (repository / model / "config.pbtxt").read_text()
 
 
 def _compare(sides: dict[str, Side], variant: Variant, scale: Scale, batch: int) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def in_brief(result: Mapping[str, Any]) -> str:
         most = f"{result['rows_per_s']:,.0f} rows/s with {result['inflight']} in flight"
         return f"{most}{busy}; limit: {goals.limit(result)}"
     ways = (f"{way} {_percent(goals.ratio(result, way))}" for way in (MEMORY, GRPC))
-    return f"{', '.join(ways)} of in-process, p50 +{goals.overhead_ms(result, MEMORY).median:.2f} ms"
+    return f"{', '.join(ways)} of in-process, p50 {goals.overhead_ms(result, MEMORY).median:+.2f} ms"
 
 
 def _head(found: Mapping[str, Any]) -> Iterator[str]:

@@ -159,7 +159,7 @@ def test_tensors_without_an_element(triton):
     assert memory_of(result.cuda("y")).shape == (0, 4)
 
 
-@pytest.mark.parametrize("wish", ["cuda:2", "gpu", 7])
+@pytest.mark.parametrize("wish", ["cuda:2", 7])
 def test_a_gpu_that_is_not_there_is_refused(triton, wish):
     """The error says how many there are."""
     with pytest.raises(InvalidInput, match="below 2"):
@@ -368,6 +368,16 @@ def test_auto_without_cuda_says_why(url, service, monkeypatch, caplog):
     assert len([record for record in caplog.records if "found none" in record.message]) == 1
     with Client(url, cuda_memory=True) as triton, pytest.raises(Unsupported, match=r"found none.*'auto'"):
         triton.model("twice").infer({"x": X}, outputs_on="cuda")
+
+
+@pytest.mark.parametrize("mode", [True, "auto"])
+def test_a_place_that_has_no_such_name_is_refused_without_cuda_too(url, service, mode):
+    """A typing error must not wait for a machine with a GPU."""
+    with (
+        Client(url, cuda_memory=mode) as triton,
+        pytest.raises(InvalidInput, match="'cuda:N', N or 'cpu', found 'gpu'"),
+    ):
+        triton.model("twice").infer({"x": X}, outputs_on="gpu")
 
 
 def test_other_requests_of_such_a_client_do_not_know_cuda(url, service, monkeypatch):

@@ -81,9 +81,15 @@ class Devices:
         return self._use().arena
 
     def concerns(self, inputs: Inputs, options: InferOptions) -> bool:
-        """Whether a request has anything to do with a GPU."""
+        """Whether a request has anything to do with a GPU.
+
+        Raises:
+            InvalidInput: outputs are wanted at a place that has no such name.
+        """
         wished = options.outputs_on
         if wished is not None and str(wished) != "cpu":
+            if not _DEVICE.fullmatch(str(wished)):
+                raise InvalidInput(f"expected outputs_on to be 'cuda', 'cuda:N', N or 'cpu', found {wished!r}")
             return True
         return any(map(is_on_cuda, inputs.values())) or (options.out is not None and received_on_cuda(options))
 

@@ -149,7 +149,10 @@ def _report(
     configured: Configured,
     tolerance: Tolerance,
 ) -> Report:
+    gpu = package.metadata.get("GPU", "")
     return Report(
+        verified_on=f"PyTorch's compiled package on {gpu}" if gpu else "",
+        timed_on=gpu,
         batches=samples.batches if samples.batch else (),
         num_cases=len(answers),
         parity=compared.parity,

@@ -14,9 +14,11 @@ import argparse
 import contextlib
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -149,7 +151,19 @@ def main() -> None:
         rate = arguments.epochs * len(images) / took_s
         print(json.dumps({"processes": processes, "images_per_s": round(rate), "took_s": round(took_s, 2)}))
     if distributed.is_initialized():
-        distributed.destroy_process_group()
+        leave()
+
+
+def leave() -> NoReturn:
+    """Leave the process group and end the process, without Python's own clean-up.
+
+    `DistributedDataParallel` keeps gloo's threads alive beyond the group. One that lets go of its last sum while Python
+    cleans up needs the interpreter that is gone, and aborts the process (PyTorch 2.13; pytorch/pytorch#179291).
+    """
+    distributed.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def write(model: nn.Module, path: Path) -> None:

@@ -37,7 +37,7 @@ def main() -> None:
     if rank == 0:
         print("{}")
     if distributed.is_initialized():
-        distributed.destroy_process_group()
+        recipe.leave()
 
 
 if __name__ == "__main__":

@@ -231,7 +231,11 @@ import triton_python_backend_utils as pb
 
 class TritonPythonModel:
     """Doubles rows, and says how many came together. A row of -1 is refused, one of -2 breaks the model, and 100 + s
-    takes s seconds, sooner if the request is cancelled, which it counts."""
+    takes s seconds, sooner if the request is cancelled, which it counts.
+
+    It waits a moment before it refuses, and before it ends what was cancelled: Triton 24.10 can lose a cancellation
+    that comes while the request does, and crashes at times if it meets the end.
+    """
 
     def initialize(self, args):
         self.cancelled = 0
@@ -242,6 +246,7 @@ class TritonPythonModel:
     def answer(self, request):
         x = pb.get_input_tensor_by_name(request, "x").as_numpy()
         if (x == -1).any():
+            time.sleep(0.05)
             return pb.InferenceResponse(error=pb.TritonError("there is a row of -1", pb.TritonError.INVALID_ARG))
         if (x == -2).any():
             return pb.InferenceResponse(error=pb.TritonError("there is a row of -2", pb.TritonError.INTERNAL))
@@ -249,6 +254,7 @@ class TritonPythonModel:
         while time.monotonic() < end:
             if request.is_cancelled():
                 self.cancelled += 1
+                time.sleep(0.05)
                 break
             time.sleep(0.005)
         told = [("size", len(x)), ("cancelled", self.cancelled)]

@@ -233,8 +233,8 @@ class TritonPythonModel:
     """Doubles rows, and says how many came together. A row of -1 is refused, one of -2 breaks the model, and 100 + s
     takes s seconds, sooner if the request is cancelled, which it counts.
 
-    It waits a moment before it refuses, and before it ends what was cancelled: Triton 24.10 can lose a cancellation
-    that comes while the request does, and crashes at times if it meets the end.
+    It waits a moment before it refuses, and before it ends what was cancelled: Triton 24.10 crashes at times if a
+    cancellation meets its request's end, and one that came with the request was once never seen by the model.
     """
 
     def initialize(self, args):

@@ -371,13 +371,14 @@ def test_auto_without_cuda_says_why(url, service, monkeypatch, caplog):
 
 
 @pytest.mark.parametrize("mode", [True, "auto"])
-def test_a_place_that_has_no_such_name_is_refused_without_cuda_too(url, service, mode):
+@pytest.mark.parametrize("place", ["gpu", "", "cuda:", "cuda0", -1, True])
+def test_a_place_that_has_no_such_name_is_refused_without_cuda_too(url, service, mode, place):
     """A typing error must not wait for a machine with a GPU."""
     with (
         Client(url, cuda_memory=mode) as triton,
-        pytest.raises(InvalidInput, match="'cuda:N', N or 'cpu', found 'gpu'"),
+        pytest.raises(InvalidInput, match=f"'cuda:N', N or 'cpu', found {place!r}"),
     ):
-        triton.model("twice").infer({"x": X}, outputs_on="gpu")
+        triton.model("twice").infer({"x": X}, outputs_on=place)
 
 
 def test_other_requests_of_such_a_client_do_not_know_cuda(url, service, monkeypatch):

@@ -26,7 +26,7 @@ from naiad.client.errors import InvalidInput, Unsupported
 from naiad.client.options import CudaMemory
 
 _log = logging.getLogger("naiad.client")
-_DEVICE = re.compile(r"(?:cuda:?)?(\d*)")
+_PLACE = re.compile(r"cuda(?::(\d+))?|(\d+)")
 
 
 class _Loaded(NamedTuple):
@@ -88,8 +88,7 @@ class Devices:
         """
         wished = options.outputs_on
         if wished is not None and str(wished) != "cpu":
-            if not _DEVICE.fullmatch(str(wished)):
-                raise InvalidInput(f"expected outputs_on to be 'cuda', 'cuda:N', N or 'cpu', found {wished!r}")
+            _number(wished)
             return True
         return any(map(is_on_cuda, inputs.values())) or (options.out is not None and received_on_cuda(options))
 
@@ -128,16 +127,16 @@ class Devices:
         """
         if outputs_on is None or str(outputs_on) == "cpu":
             return None
-        match = _DEVICE.fullmatch(str(outputs_on))
+        number = _number(outputs_on)
+        if number is None:
+            return inputs[0].device if inputs else self.driver.current_device()
         num_devices = self.driver.num_devices()
-        if match is None or (match[1] and int(match[1]) >= num_devices):
+        if number >= num_devices:
             raise InvalidInput(
-                f"outputs_on is 'cuda', 'cuda:N', N or 'cpu' with N below {num_devices}, the number of GPUs that this "
-                f"process sees; found {outputs_on!r}"
+                f"expected the GPU of outputs_on to be below {num_devices}, the number of GPUs that this process sees; "
+                f"found {outputs_on!r}"
             )
-        if match[1]:
-            return int(match[1])
-        return inputs[0].device if inputs else self.driver.current_device()
+        return number
 
     def stream(self, device: int) -> Stream:
         """Return a stream of a GPU."""
@@ -247,3 +246,16 @@ class Devices:
 def received_on_cuda(options: InferOptions) -> bool:
     """Whether an output is received by a tensor on a GPU."""
     return any(map(is_on_cuda, (options.out or {}).values()))
+
+
+def _number(place: object) -> int | None:
+    """Return the number of the GPU that a place names, ``None`` for whichever is the current one.
+
+    Raises:
+        InvalidInput: it is no name of a place.
+    """
+    match = _PLACE.fullmatch(str(place))
+    if match is None:
+        raise InvalidInput(f"expected outputs_on to be 'cuda', 'cuda:N', N or 'cpu', found {place!r}")
+    number = match[1] or match[2]
+    return int(number) if number else None

@@ -55,6 +55,8 @@ def test_fixed_shapes_are_verified_and_recorded(precision: str, tmp_path: Path) 
     assert manifest["package"]["GPU"] == torch.cuda.get_device_name(0)
     assert version.report is not None
     assert all(latency.median_ms > 0 for latency in version.report.latency)
+    assert version.report.verified_on == f"PyTorch's compiled package on {torch.cuda.get_device_name(0)}"
+    assert version.report.timed_on == version.report.verified_on
 
 
 def test_auto_takes_the_gpu_and_other_sizes_are_not_recorded(tmp_path: Path) -> None:

@@ -150,9 +150,10 @@ def _report(
     tolerance: Tolerance,
 ) -> Report:
     gpu = package.metadata.get("GPU", "")
+    place = f"PyTorch's compiled package on {gpu}" if gpu else ""
     return Report(
-        verified_on=f"PyTorch's compiled package on {gpu}" if gpu else "",
-        timed_on=gpu,
+        verified_on=place,
+        timed_on=place,
         batches=samples.batches if samples.batch else (),
         num_cases=len(answers),
         parity=compared.parity,
